@@ -1,0 +1,11 @@
+"""Policies for many tasks. A new agent is one file here and one line below."""
+
+if __name__ == "agents":
+    raise ImportError("import mtorl.agents, not agents: run `pip install -e .` in the repository first")
+
+from mtorl.agents.base import Agent, Phase, TaskLosses
+from mtorl.agents.behavior_cloning import BehaviorCloning
+from mtorl.agents.decision_transformer import DecisionTransformer
+from mtorl.agents.parameters import ParameterSpace
+
+__all__ = ["Agent", "BehaviorCloning", "DecisionTransformer", "ParameterSpace", "Phase", "TaskLosses"]

@@ -1,0 +1,138 @@
+"""What every agent offers: phases with one loss per task, and acting."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from mtorl import InputError
+from mtorl.agents.heads import Head
+from mtorl.agents.parameters import ParameterSpace
+from mtorl.agents.task_encoders import TaskEncoder
+from mtorl.datasets.sampler import TaskBatch
+from mtorl.datasets.store import DataSpec
+from mtorl.envs.base import RolloutContext
+
+
+@dataclass(frozen=True)
+class TaskLosses:
+    """The losses of one forward pass.
+
+    Attributes:
+        values: `[T]`, differentiable, one per task of the batch; each a mean over valid positions.
+        features: `[T, B, L, F]`, what the heads saw, for methods that balance at the representation.
+        targets: `[T, B, L, A]`, what the heads should have said.
+        parts: Named parts of the losses `[T]`, detached, for the log.
+    """
+
+    values: Tensor
+    features: Tensor | None = None
+    targets: Tensor | None = None
+    parts: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One loss and the parameters it moves.
+
+    Attributes:
+        name: For logs and for the optimizer of this phase.
+        losses: From a batch of any number of tasks to one loss per task, in one pass.
+        space: The parameters that tasks share in this loss. Per-task heads and task embeddings are not in it.
+        module: The module whose parameters the phase's optimizer moves.
+        every: Move only every that many steps.
+        after_step: Called after each move (target networks).
+    """
+
+    name: str
+    losses: Callable[[TaskBatch], TaskLosses]
+    space: ParameterSpace
+    module: nn.Module
+    every: int = 1
+    after_step: Callable[[], None] = lambda: None
+
+
+class Agent(nn.Module, ABC):
+    """A policy for all tasks, built from what is known of the data.
+
+    Args:
+        spec: Dimensions, task names and statistics of the data.
+        per_task_normalisation: Normalise observations with each task's own statistics instead of the global ones.
+        std_floor: Smallest standard deviation used for normalising.
+        clip: Normalised observations are clipped to plus or minus this.
+
+    Attributes:
+        spec: The same.
+        window: L, steps per training window.
+        phases: The losses, in the order in which they are applied.
+    """
+
+    window: int
+    phases: tuple[Phase, ...]
+    privileged = False
+
+    def __init__(self, spec: DataSpec, per_task_normalisation: bool, std_floor: float, clip: float) -> None:
+        super().__init__()
+        if std_floor <= 0 or clip <= 0:
+            raise InputError(f"std_floor is {std_floor} and clip {clip}; expected positive numbers.")
+        self.spec = spec
+        self.clip = clip
+        self._normalised_per_task = per_task_normalisation
+        mean, std = spec.normaliser(per_task_normalisation, std_floor)
+        self.register_buffer("observation_mean", torch.from_numpy(mean))
+        self.register_buffer("observation_std", torch.from_numpy(std))
+        self._tasks = torch.zeros(0, dtype=torch.long)
+
+    @abstractmethod
+    def act(self, observations: NDArray[np.float32], rewards: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Actions `[N, A]` in [-1, 1].
+
+        Args:
+            observations: `[N, O]`, as the suite gives them.
+            rewards: `[N]`, of the steps before; zero at the first call of an episode.
+        """
+
+    def reset(self, context: RolloutContext) -> None:
+        """Begins a block of N episodes.
+
+        Raises:
+            InputError: The tasks are hidden and this agent needs them.
+        """
+        if context.tasks is None:
+            if self.needs_task:
+                raise InputError(
+                    f"{type(self).__name__} was trained with the task's identity; it cannot act where that is hidden. "
+                    "Train it with task_identity=none, shared heads and global normalisation."
+                )
+            self._tasks = torch.zeros(len(context.goals), dtype=torch.long)
+        else:
+            self._tasks = torch.from_numpy(context.tasks)
+
+    @property
+    def needs_task(self) -> bool:
+        """Whether acting depends on the task's identity."""
+        parts = list(self.modules())
+        told = any(isinstance(part, TaskEncoder) and part.kind != "none" for part in parts)
+        return told or self._normalised_per_task or any(isinstance(p, Head) and p.task_rows() for p in parts)
+
+    def task_rows(self) -> list[nn.Parameter]:
+        """Parameters whose first axis is the task: rows of tasks outside a batch must not move with it."""
+        parts = [part for part in self.modules() if isinstance(part, Head | TaskEncoder)]
+        return [parameter for part in parts for parameter in part.task_rows()]
+
+    def normalise(self, observations: Tensor, task_ids: Tensor) -> Tensor:
+        """z-scores of observations `[T, ..., O]` of tasks `[T]`, clipped."""
+        shape = (len(task_ids), *[1] * (observations.ndim - 2), observations.shape[-1])
+        mean, std = self.observation_mean[task_ids].view(shape), self.observation_std[task_ids].view(shape)
+        return ((observations - mean) / std).clamp(-self.clip, self.clip)
+
+    def _to_tensor(self, values: NDArray[np.float32]) -> Tensor:
+        return torch.from_numpy(values).to(self.observation_mean)
+
+    def forward(self, phase: int, batch: TaskBatch) -> TaskLosses:
+        """The losses of one phase; with `torch.func.functional_call`, at other parameters."""
+        return self.phases[phase].losses(batch)

@@ -1,0 +1,69 @@
+"""Multi-task behavior cloning: an MLP from observation and task to action."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mtorl import InputError
+from mtorl.agents.backbones import MLP
+from mtorl.agents.base import Agent, Phase, TaskLosses
+from mtorl.agents.heads import OutputHeads, RegressionHead
+from mtorl.agents.parameters import ParameterSpace
+from mtorl.agents.task_encoders import TaskEncoder, TaskIdentity
+from mtorl.datasets.sampler import TaskBatch
+from mtorl.datasets.store import DataSpec
+
+
+class BehaviorCloning(Agent):
+    """Regression of the recorded actions (Pomerleau, 1988) with a shared MLP.
+
+    Args:
+        spec: What is known of the data.
+        hidden: Sizes of the hidden layers.
+        task_identity: How the network is told its task: none, onehot or embed (a learned vector).
+        output_heads: One last layer for all tasks (shared) or one each (per_task).
+        per_task_normalisation: Normalise observations with each task's own statistics.
+        std_floor: Smallest standard deviation used for normalising.
+        clip: Normalised observations are clipped to plus or minus this.
+    """
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        hidden: Sequence[int] = (400, 400, 400),
+        task_identity: TaskIdentity = "onehot",
+        output_heads: OutputHeads = "shared",
+        per_task_normalisation: bool = False,
+        std_floor: float = 0.01,
+        clip: float = 5.0,
+    ) -> None:
+        super().__init__(spec, per_task_normalisation, std_floor, clip)
+        if not hidden or min(hidden) < 1:
+            raise InputError(f"hidden is {list(hidden)}; expected one or more positive layer sizes.")
+        tasks = len(spec.task_names)
+        self.window = 1
+        self.encoder = TaskEncoder(task_identity, tasks)
+        self.backbone = MLP(spec.observation_dim + self.encoder.size, tuple(hidden))
+        self.head = RegressionHead(hidden[-1], spec.action_dim, tasks if output_heads == "per_task" else None)
+        private = [self.encoder, *([self.head] if self.head.per_task else [])]
+        space = ParameterSpace(self, private=private, maskable=[self.backbone])
+        self.phases = (Phase("policy", self._losses, space, self),)
+
+    def _features(self, observations: Tensor, task_ids: Tensor) -> Tensor:
+        code = self.encoder(task_ids).view(len(task_ids), *[1] * (observations.ndim - 2), -1)
+        code = code.expand(*observations.shape[:-1], -1)
+        return self.backbone(torch.cat([self.normalise(observations, task_ids), code], -1))
+
+    def _losses(self, batch: TaskBatch) -> TaskLosses:
+        features = self._features(batch.observations, batch.task_ids)
+        values = self.head.losses(features, batch.actions, batch.valid, batch.task_ids)
+        return TaskLosses(values, features, batch.actions)
+
+    @torch.no_grad()
+    def act(self, observations: NDArray[np.float32], rewards: NDArray[np.float32]) -> NDArray[np.float32]:
+        """See `Agent.act`."""
+        features = self._features(self._to_tensor(observations), self._tasks)
+        return self.head.act(features, self._tasks).to(torch.float32).cpu().numpy()

@@ -1,0 +1,234 @@
+"""Multi-task Decision Transformer (Chen et al., 2021): actions from a window of returns, observations and actions.
+
+Deviations from the paper:
+1. Windows are padded at their end, so the causal mask alone hides the padding.
+2. Past actions can be left out of the context. With smooth experts the next action is nearly the last one, and a
+   policy that may copy itself stops looking at the state.
+3. Returns-to-go are divided by a quantile of each task's own returns, and the target is another quantile, instead of
+   one constant for all tasks.
+4. Steps are numbered within the window by default, not within the episode.
+"""
+
+from typing import Literal
+
+import numpy as np
+import torch
+from einops import rearrange
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from mtorl import InputError
+from mtorl.agents.backbones import CausalTransformer, initialise_transformer
+from mtorl.agents.base import Agent, Phase, TaskLosses
+from mtorl.agents.heads import OutputHeads, RegressionHead
+from mtorl.agents.parameters import ParameterSpace
+from mtorl.agents.task_encoders import TaskEncoder, TaskIdentity
+from mtorl.datasets.sampler import TaskBatch
+from mtorl.datasets.store import DataSpec
+from mtorl.envs.base import RolloutContext
+
+SCALE_QUANTILE = 0.95
+
+
+class DecisionTransformer(Agent):
+    """A causal transformer over the last steps of an episode.
+
+    Args:
+        spec: What is known of the data.
+        context: K, steps in the window.
+        width: Size of a token.
+        layers: Transformer blocks.
+        attention_heads: Attention heads per block; must divide `width`.
+        dropout: Probability in the transformer.
+        return_conditioning: Give the network the return-to-go of every step.
+        target_quantile: The return asked for when acting: this quantile of the task's recorded returns.
+        action_context: Past actions as tokens: full, dropout (each token is zeroed with `action_dropout`), or none.
+        action_dropout: Probability for `action_context=dropout`.
+        time: Number the steps within the window, within the episode, or not at all.
+        task_identity: How the network is told its task: none, onehot or embed (a learned vector).
+        output_heads: One last layer for all tasks (shared) or one each (per_task).
+        per_task_normalisation: Normalise observations with each task's own statistics.
+        std_floor: Smallest standard deviation used for normalising.
+        clip: Normalised observations are clipped to plus or minus this.
+    """
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        context: int = 20,
+        width: int = 128,
+        layers: int = 3,
+        attention_heads: int = 4,
+        dropout: float = 0.1,
+        return_conditioning: bool = True,
+        target_quantile: float = 0.9,
+        action_context: Literal["full", "dropout", "none"] = "none",
+        action_dropout: float = 0.5,
+        time: Literal["window", "episode", "none"] = "window",
+        task_identity: TaskIdentity = "onehot",
+        output_heads: OutputHeads = "shared",
+        per_task_normalisation: bool = False,
+        std_floor: float = 0.01,
+        clip: float = 5.0,
+    ) -> None:
+        super().__init__(spec, per_task_normalisation, std_floor, clip)
+        _check(context, width, layers, attention_heads, dropout, action_dropout, target_quantile)
+        tasks = len(spec.task_names)
+        self.window = context
+        self.return_conditioning, self.action_context, self.time = return_conditioning, action_context, time
+        self.action_dropout = action_dropout if action_context == "dropout" else 0.0
+        self.tokens_per_step = 1 + return_conditioning + (action_context != "none")
+        self.encoder = TaskEncoder(task_identity, tasks)
+        self.embed_return = nn.Linear(1, width) if return_conditioning else None
+        self.embed_observation = nn.Linear(spec.observation_dim + self.encoder.size, width)
+        self.embed_action = nn.Linear(spec.action_dim, width) if action_context != "none" else None
+        positions = {"window": context, "episode": spec.horizon, "none": 1}[time]
+        self.embed_time = nn.Embedding(positions, width)
+        self.norm_tokens = nn.LayerNorm(width)
+        self.backbone = CausalTransformer(width, layers, attention_heads, dropout)
+        initialise_transformer(self)
+        self.head = RegressionHead(width, spec.action_dim, tasks if output_heads == "per_task" else None)
+        self.register_buffer("return_scale", torch.from_numpy(spec.return_quantile(SCALE_QUANTILE)).clamp(min=1.0))
+        self.register_buffer("return_target", torch.from_numpy(spec.return_quantile(target_quantile)))
+        private = [self.encoder, *([self.head] if self.head.per_task else [])]
+        space = ParameterSpace(self, private=private, maskable=[self.backbone])
+        self.phases = (Phase("policy", self._losses, space, self),)
+        self._history: _History | None = None
+
+    def _losses(self, batch: TaskBatch) -> TaskLosses:
+        tasks, windows, steps = batch.valid.shape
+        tokens = self._tokens(
+            self._observation_inputs(batch.observations, batch.task_ids).flatten(0, 1),
+            (batch.returns_to_go / self.return_scale[batch.task_ids].view(-1, 1, 1)).flatten(0, 1),
+            batch.actions.flatten(0, 1),
+            batch.timesteps.flatten(0, 1),
+        )
+        outputs = rearrange(self.backbone(tokens), "m (l k) f -> m l k f", k=self.tokens_per_step)
+        features = outputs[:, :, int(self.return_conditioning)]  # the action is read from the observation's token
+        features = features.view(tasks, windows, steps, -1)
+        values = self.head.losses(features, batch.actions, batch.valid, batch.task_ids)
+        return TaskLosses(values, features, batch.actions)
+
+    def _observation_inputs(self, observations: Tensor, task_ids: Tensor) -> Tensor:
+        """Normalised observations `[T, ..., O]` with the task's vector behind them."""
+        code = self.encoder(task_ids).view(len(task_ids), *[1] * (observations.ndim - 2), -1)
+        code = code.expand(*observations.shape[:-1], -1)
+        return torch.cat([self.normalise(observations, task_ids), code], -1)
+
+    def _tokens(self, observations: Tensor, returns: Tensor, actions: Tensor, timesteps: Tensor) -> Tensor:
+        """Tokens (return, observation, action) of each step, in this order, those that are used.
+
+        Args:
+            observations: `[M, L, O + task]`, normalised.
+            returns: `[M, L]`, returns-to-go, scaled.
+            actions: `[M, L, A]`.
+            timesteps: `[M, L]`, steps within the episode.
+
+        Returns:
+            `[M, L * tokens_per_step, width]`.
+        """
+        kinds = [self.embed_observation(observations)]
+        if self.embed_return is not None:
+            kinds.insert(0, self.embed_return(returns[..., None]))
+        if self.embed_action is not None:
+            if self.training and self.action_dropout:
+                keep = torch.rand(actions.shape[:2], device=actions.device) >= self.action_dropout
+                actions = actions * keep[..., None]
+            kinds.append(self.embed_action(actions))
+        steps = torch.stack(kinds, 2) + self._time(timesteps)[:, :, None]
+        return self.norm_tokens(rearrange(steps, "m l k f -> m (l k) f"))
+
+    def _time(self, timesteps: Tensor) -> Tensor:
+        if self.time == "episode":
+            return self.embed_time(timesteps.clamp(max=self.embed_time.num_embeddings - 1))
+        length = timesteps.shape[1] if self.time == "window" else 1
+        return self.embed_time.weight[:length][None]
+
+    def reset(self, context: RolloutContext) -> None:
+        """See `Agent.reset`."""
+        super().reset(context)
+        self._history = _History(self, self._tasks)
+
+    @torch.no_grad()
+    def act(self, observations: NDArray[np.float32], rewards: NDArray[np.float32]) -> NDArray[np.float32]:
+        """See `Agent.act`. One forward pass for all episodes of the block."""
+        history = self._history
+        assert history is not None, "reset() before act()"
+        history.observe(
+            self._observation_inputs(self._to_tensor(observations), self._tasks), self._to_tensor(rewards)
+        )
+        tokens = self._tokens(*history.window())
+        if self.embed_action is not None:
+            tokens = tokens[:, :-1]  # the newest action is what is asked for
+        features = self.backbone(tokens, last_only=True)[:, 0]
+        actions = self.head.act(features, self._tasks)
+        history.acted(actions)
+        return actions.to(torch.float32).cpu().numpy()
+
+
+class _History:
+    """The last K steps of N episodes in buffers of length 2K: a window is a view, nothing grows.
+
+    Args:
+        agent: The agent that acts.
+        tasks: `[N]`.
+    """
+
+    def __init__(self, agent: DecisionTransformer, tasks: Tensor) -> None:
+        rows, size = len(tasks), 2 * agent.window
+        like = agent.observation_mean
+        self._length = agent.window
+        self._observations = like.new_zeros(rows, size, agent.spec.observation_dim + agent.encoder.size)
+        self._actions = like.new_zeros(rows, size, agent.spec.action_dim)
+        self._returns = like.new_zeros(rows, size)
+        self._timesteps = torch.zeros(rows, size, dtype=torch.long, device=like.device)
+        self._scale = agent.return_scale[tasks]
+        self._left = agent.return_target[tasks].clone()
+        self._next = self._step = 0
+
+    def observe(self, observations: Tensor, rewards: Tensor) -> None:
+        """Adds the newest inputs `[N, O + task]`; the rewards `[N]` were earned on the way to them."""
+        if self._next == self._observations.shape[1]:
+            keep = self._length - 1
+            for buffer in (self._observations, self._actions, self._returns, self._timesteps):
+                buffer[:, :keep] = buffer[:, -keep:].clone() if keep else buffer[:, :0]
+            self._next = keep
+        self._left -= rewards
+        self._observations[:, self._next] = observations
+        self._returns[:, self._next] = self._left / self._scale
+        self._timesteps[:, self._next] = self._step
+        self._actions[:, self._next] = 0
+        self._next += 1
+        self._step += 1
+
+    def acted(self, actions: Tensor) -> None:
+        """Writes the action `[N, A]` that answered the newest observation."""
+        self._actions[:, self._next - 1] = actions
+
+    def window(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Observations, returns, actions and timesteps of the last K steps, or of all if there are fewer."""
+        part = slice(max(self._next - self._length, 0), self._next)
+        return self._observations[:, part], self._returns[:, part], self._actions[:, part], self._timesteps[:, part]
+
+
+def _check(
+    context: int,
+    width: int,
+    layers: int,
+    attention_heads: int,
+    dropout: float,
+    action_dropout: float,
+    target_quantile: float,
+) -> None:
+    for name, value in (("context", context), ("layers", layers), ("attention_heads", attention_heads)):
+        if value < 1:
+            raise InputError(f"{name} is {value}; expected at least 1.")
+    if width < 1 or width % attention_heads:
+        raise InputError(f"width is {width}; expected a positive multiple of attention_heads={attention_heads}.")
+    for name, value in (
+        ("dropout", dropout),
+        ("action_dropout", action_dropout),
+        ("target_quantile", target_quantile),
+    ):
+        if not 0 <= value <= 1:
+            raise InputError(f"{name} is {value}; expected a number from 0 to 1.")

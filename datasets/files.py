@@ -1,0 +1,62 @@
+"""Writing files so that nothing half-written is ever read as complete."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from mtorl import InputError
+
+
+def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
+    """Writes a file under a temporary name, forces it to disk and renames it.
+
+    Args:
+        path: The final name. Whoever opens it sees the old content or the whole new one.
+        write: Called with the open temporary file.
+
+    Raises:
+        InputError: The file system refused (disk full, quota, permissions). The old file is untouched.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise InputError(
+            f"could not write {path}: {error.strerror or error}. What was complete before is untouched: free some "
+            "space (or choose another folder) and run the same command again, it continues."
+        ) from error
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes `content` as indented JSON, atomically. NaN and infinity are refused: they are not JSON."""
+    text = json.dumps(content, indent=1, allow_nan=False) + "\n"
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def read_json(path: Path, what: str) -> Any:
+    """Reads a JSON file.
+
+    Args:
+        path: The file.
+        what: What it is, for the message when it cannot be read.
+
+    Raises:
+        InputError: The file is missing or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise InputError(f"{what} not found: expected the file {path}.") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{what} {path} cannot be read: {error}.") from error

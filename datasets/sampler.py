@@ -1,0 +1,198 @@
+"""Windows of consecutive steps, the same number for every task of a batch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mtorl import InputError
+from mtorl.datasets.store import EpisodeStore
+
+
+@dataclass(frozen=True)
+class TaskBatch:
+    """Windows of L steps, B for each of T tasks. Padding stands at the end of a window and is zero.
+
+    Attributes:
+        observations: float32 `[T, B, L, O]`, as recorded (agents normalise).
+        actions: float32 `[T, B, L, A]`.
+        rewards: float32 `[T, B, L]`, undiscounted, unscaled.
+        returns_to_go: float32 `[T, B, L]`, sum of this and all later rewards of the episode.
+        timesteps: int64 `[T, B, L]`, step within the episode, from 0.
+        valid: bool `[T, B, L]`, false where a window reaches past the end of its episode.
+        task_ids: int64 `[T]`, positions in the data specification's task names.
+        next_observations: float32 `[T, B, L, O]` if asked for.
+    """
+
+    observations: Tensor
+    actions: Tensor
+    rewards: Tensor
+    returns_to_go: Tensor
+    timesteps: Tensor
+    valid: Tensor
+    task_ids: Tensor
+    next_observations: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        shape = self.valid.shape
+        for name in ("observations", "actions", "rewards", "returns_to_go", "timesteps"):
+            if getattr(self, name).shape[:3] != shape:
+                raise InputError(
+                    f"TaskBatch.{name} has shape {list(getattr(self, name).shape)}; expected it to begin with "
+                    f"[T, B, L] = {list(shape)} like `valid`."
+                )
+        if self.task_ids.shape != shape[:1]:
+            raise InputError(
+                f"TaskBatch.task_ids has shape {list(self.task_ids.shape)}; expected {list(shape[:1])}, one per task."
+            )
+
+    def _map(self, function: Any) -> "TaskBatch":
+        values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        return replace(self, **{name: function(value) for name, value in values.items() if value is not None})
+
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "TaskBatch":
+        """The same windows on another device; floating point columns in another dtype if given."""
+        return self._map(lambda value: value.to(device, dtype if value.is_floating_point() else None))
+
+    def select(self, tasks: Sequence[int] | Tensor) -> "TaskBatch":
+        """Only the tasks at these positions of the batch (not task ids)."""
+        return self._map(lambda value: value[torch.as_tensor(tasks, device=value.device)])
+
+
+class TaskSampler:
+    """Draws windows uniformly over the recorded steps of each task.
+
+    A window starts at a uniformly drawn step (so long episodes are drawn more often) and runs for `length` steps; one
+    that would leave its episode is padded at its end. Nothing but the columns' memory maps is read, so memory does
+    not grow with the data.
+
+    Args:
+        stores: Data sets that are used together, from `open_stores`.
+        task_names: The tasks to draw, in the order of their ids.
+        windows: B, windows per task and batch.
+        length: L, steps per window.
+        generator: Source of all draws; its state is part of a checkpoint.
+        tasks_per_batch: Tasks in one batch; all of them by default. HarmoDT's published schedule is 1.
+        order: Which tasks come into a batch of fewer: `random` draws without replacement, `round_robin` takes them
+            in turn.
+        next_observations: Also return every step's successor.
+    """
+
+    def __init__(
+        self,
+        stores: Sequence[EpisodeStore],
+        task_names: Sequence[str],
+        windows: int,
+        length: int,
+        generator: np.random.Generator,
+        tasks_per_batch: int | None = None,
+        order: Literal["random", "round_robin"] = "random",
+        next_observations: bool = False,
+    ) -> None:
+        for name, value in (("windows", windows), ("length", length), ("tasks_per_batch", tasks_per_batch)):
+            if value is not None and value < 1:
+                raise InputError(f"{name} is {value}; expected at least 1.")
+        if tasks_per_batch is not None and tasks_per_batch > len(task_names):
+            raise InputError(f"tasks_per_batch is {tasks_per_batch}, but there are only {len(task_names)} tasks.")
+        self.stores, self.task_names = list(stores), tuple(task_names)
+        self.windows, self.length, self.order = windows, length, order
+        self.tasks_per_batch = tasks_per_batch or len(self.task_names)
+        self.next_observations = next_observations
+        self._generator = generator
+        self._turn = 0
+        self._index_episodes()
+
+    def _index_episodes(self) -> None:
+        """Lays the steps of task 0, task 1, ... of all stores on one line; a draw is a point on it."""
+        store_of, number, task, length = [], [], [], []
+        for position, store in enumerate(self.stores):
+            ids = np.array([self.task_names.index(n) if n in self.task_names else -1 for n in store.task_names])
+            tasks = ids[store.index["task"]]
+            chosen = np.flatnonzero(tasks >= 0)
+            store_of.append(np.full(len(chosen), position))
+            number.append(chosen)
+            task.append(tasks[chosen])
+            length.append(store.index["length"][chosen])
+        order = np.argsort(np.concatenate(task), kind="stable")
+        tasks = np.concatenate(task)[order]
+        self._store_of = np.concatenate(store_of)[order]
+        self._number = np.concatenate(number)[order]
+        self._length = np.concatenate(length)[order]
+        self._begin = np.concatenate([[0], np.cumsum(self._length)])
+        edges = self._begin[np.searchsorted(tasks, np.arange(len(self.task_names) + 1))]
+        self._task_begin, self._task_steps = edges[:-1], np.diff(edges)
+        if (self._task_steps == 0).any():
+            empty = [name for name, steps in zip(self.task_names, self._task_steps, strict=True) if not steps]
+            raise InputError(f"no episodes of {empty}. Collect some, or leave these tasks out with --tasks.")
+        starts = [store.starts[:-1] for store in self.stores]
+        self._first_step = np.array([starts[s][n] for s, n in zip(self._store_of, self._number, strict=True)])
+
+    def draw(self) -> TaskBatch:
+        """The next batch."""
+        tasks = self._draw_tasks()
+        offset = self._generator.random((len(tasks), self.windows)) * self._task_steps[tasks, None]
+        point = (self._task_begin[tasks, None] + offset.astype(np.int64)).ravel()
+        episode = np.searchsorted(self._begin, point, side="right") - 1
+        return self._gather(tasks, episode, point - self._begin[episode])
+
+    def _draw_tasks(self) -> NDArray[np.int64]:
+        total = len(self.task_names)
+        if self.tasks_per_batch == total:
+            return np.arange(total)
+        if self.order == "random":
+            return np.sort(self._generator.choice(total, self.tasks_per_batch, replace=False))
+        tasks = (self._turn + np.arange(self.tasks_per_batch)) % total
+        self._turn = int(self._turn + self.tasks_per_batch) % total
+        return tasks
+
+    def _gather(self, tasks: NDArray[np.int64], episode: NDArray[np.int64], start: NDArray[np.int64]) -> TaskBatch:
+        timesteps = start[:, None] + np.arange(self.length)
+        last = self._length[episode] - 1
+        valid = timesteps <= last[:, None]
+        inside = np.minimum(timesteps, last[:, None])
+        steps = self._first_step[episode][:, None] + inside
+        rows = steps + self._number[episode][:, None]  # earlier episodes have one observation more than steps
+        columns = {
+            "observations": self._take("observations", episode, rows, valid),
+            "actions": self._take("actions", episode, steps, valid),
+            "rewards": self._take("rewards", episode, steps, valid),
+            "returns_to_go": self._take("returns_to_go", episode, steps, valid),
+            "timesteps": inside * valid,
+            "valid": valid,
+        }
+        if self.next_observations:
+            columns["next_observations"] = self._take("observations", episode, rows + 1, valid)
+        shape = (len(tasks), self.windows, self.length)
+        return TaskBatch(
+            task_ids=torch.from_numpy(tasks),
+            **{name: torch.from_numpy(values.reshape(*shape, *values.shape[2:])) for name, values in columns.items()},
+        )
+
+    def _take(
+        self, name: str, episode: NDArray[np.int64], rows: NDArray[np.int64], valid: NDArray[np.bool_]
+    ) -> NDArray[Any]:
+        if len(self.stores) == 1:
+            values = np.take(getattr(self.stores[0], name), rows, axis=0, mode="clip")  # in range: clip only skips a check
+        else:
+            store_of = self._store_of[episode]
+            column = getattr(self.stores[0], name)
+            values = np.empty((*rows.shape, *column.shape[1:]), dtype=column.dtype)
+            for position, store in enumerate(self.stores):
+                mine = store_of == position
+                values[mine] = np.take(getattr(store, name), rows[mine], axis=0)
+        if not valid.all():
+            values[~valid] = 0
+        return values
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the draws stand."""
+        return {"generator": self._generator.bit_generator.state, "turn": self._turn}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continues the draws from `state_dict`."""
+        self._generator.bit_generator.state = state["generator"]
+        self._turn = state["turn"]

@@ -1,0 +1,85 @@
+"""Running statistics over episodes, and success rates with their intervals."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+QUANTILES = tuple(round(0.05 * step, 2) for step in range(21))
+"""The quantiles of episode returns that a data set stores for every task."""
+
+
+class RunningMoments:
+    """Mean and standard deviation per dimension, merged chunk by chunk (Chan et al., 1983), in float64.
+
+    Args:
+        dimension: Number of columns of the rows that will be added.
+    """
+
+    def __init__(self, dimension: int) -> None:
+        self.count = 0
+        self.mean = np.zeros(dimension)
+        self._squares = np.zeros(dimension)
+
+    def add(self, rows: NDArray[np.floating]) -> None:
+        """Adds rows `[n, dimension]`."""
+        rows = np.asarray(rows, dtype=np.float64)
+        if len(rows):
+            mean = rows.mean(0)
+            self.merge(len(rows), mean, ((rows - mean) ** 2).sum(0))
+
+    def merge(self, count: int, mean: NDArray[np.float64], squares: NDArray[np.float64]) -> None:
+        """Adds another set of rows, given its size, mean `[d]` and sum of squared deviations `[d]`."""
+        total = self.count + count
+        if not total:
+            return
+        difference = mean - self.mean
+        self.mean = self.mean + difference * (count / total)
+        self._squares = self._squares + squares + difference**2 * (self.count * count / total)
+        self.count = total
+
+    @property
+    def std(self) -> NDArray[np.float64]:
+        """Population standard deviation `[dimension]`; zero where nothing was added."""
+        return np.sqrt(self._squares / max(self.count, 1))
+
+
+def pooled_moments(
+    counts: Sequence[int], means: NDArray[np.float64], stds: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and standard deviation of the union of groups of rows.
+
+    Args:
+        counts: `[groups]`, rows in each group.
+        means: `[groups, dimension]`.
+        stds: `[groups, dimension]`, population standard deviations.
+
+    Returns:
+        Mean and standard deviation `[dimension]`.
+    """
+    pooled = RunningMoments(means.shape[1])
+    for count, mean, std in zip(counts, means, stds, strict=True):
+        pooled.merge(count, mean, std**2 * count)
+    return pooled.mean, pooled.std
+
+
+def returns_to_go(rewards: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Undiscounted sum of this and all later rewards of one episode.
+
+    Args:
+        rewards: `[L]`.
+
+    Returns:
+        `[L]`, accumulated in float64.
+    """
+    return np.cumsum(rewards[::-1], dtype=np.float64)[::-1].astype(np.float32)
+
+
+def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson score interval of a success rate (Wilson, 1927). No trials: the whole of [0, 1]."""
+    from scipy.stats import binomtest  # imported here: scipy.stats takes half a second
+
+    if not trials:
+        return 0.0, 1.0
+    interval = binomtest(successes, trials).proportion_ci(confidence, method="wilson")
+    return float(interval.low), float(interval.high)

@@ -1,0 +1,209 @@
+"""Suites of tasks, their environments, and whatever can act in them."""
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mtorl import InputError
+
+Split = Literal["train", "heldout"]
+
+
+class Step(NamedTuple):
+    """What one step of an environment gives."""
+
+    observation: NDArray[np.float32]
+    """`[O]`, the successor."""
+    reward: float
+    success: bool
+    terminated: bool
+
+
+class Env(ABC):
+    """One task. The environment never ends an episode at the time limit: whoever plays it counts the steps."""
+
+    @abstractmethod
+    def reset(self, goal: int) -> NDArray[np.float32]:
+        """Starts an episode with the goal of that index; returns the first observation `[O]`."""
+
+    @abstractmethod
+    def step(self, action: NDArray[np.float32]) -> Step:
+        """Takes one step with an action `[A]`, clipped to [-1, 1]. A NaN raises InputError."""
+
+    def close(self) -> None:  # noqa: B027 (nothing to do for most suites)
+        """Frees the simulator."""
+
+
+class Suite(ABC):
+    """Tasks that share one observation and one action space.
+
+    Attributes:
+        task_names: In the suite's order, which is the order of every table.
+        observation_dim: O.
+        action_dim: A.
+        horizon: Steps of an episode.
+        goal_visible: Whether agents see the goal's part of the observation; scripted experts always do.
+        arguments: The constructor's arguments, to build it again.
+    """
+
+    task_names: tuple[str, ...]
+    observation_dim: int
+    action_dim: int
+    horizon: int
+    goal_visible: bool
+    arguments: dict[str, Any]
+
+    @abstractmethod
+    def make(self, task: int) -> Env:
+        """A new environment of that task."""
+
+    @abstractmethod
+    def goals(self, split: Split) -> range:
+        """Indices of the training goals or of the held-out ones; the same number for every task."""
+
+    @abstractmethod
+    def expert(self, task: int) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+        """A function from the full observation `[O]` to an action `[A]` in [-1, 1]; raises InputError if there is none."""
+
+    @abstractmethod
+    def hide_goal(self, observations: NDArray[np.float32]) -> NDArray[np.float32]:
+        """A copy of observations `[..., O]` with the goal's part set to zero."""
+
+    @abstractmethod
+    def versions(self) -> dict[str, str]:
+        """Versions of the simulator and fingerprint of the goals: what makes two results comparable."""
+
+    def hold(self, action: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The action that stands still after `action` `[A]`: zero, unless a suite says otherwise."""
+        return np.zeros_like(action)
+
+    def observe(self, observations: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What an agent sees of full observations `[..., O]`."""
+        return observations if self.goal_visible else self.hide_goal(observations)
+
+    def subset(self, task_names: Sequence[str]) -> "Suite":
+        """The same suite with only these tasks, in the suite's order."""
+        unknown = [name for name in task_names if name not in self.task_names]
+        if unknown:
+            raise InputError(f"unknown tasks {unknown}; the suite has {list(self.task_names)}.")
+        chosen = [name for name in self.task_names if name in task_names]
+        return type(self)(**{**self.arguments, "tasks": chosen})
+
+    def describe(self) -> dict[str, Any]:
+        """How to build it again: `class_path` and `init_args`; the inverse is `build_suite`."""
+        kind = type(self)
+        return {"class_path": f"{kind.__module__}.{kind.__qualname__}", "init_args": self.arguments}
+
+
+def build_suite(description: dict[str, Any]) -> Suite:
+    """Builds a suite from what `Suite.describe` gave.
+
+    Raises:
+        InputError: The class does not exist or is no suite.
+    """
+    module, _, name = str(description.get("class_path")).rpartition(".")
+    try:
+        kind = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(
+            f"the suite {description.get('class_path')!r} cannot be imported: {error}. Install the package it lives in."
+        ) from None
+    if not (isinstance(kind, type) and issubclass(kind, Suite)):
+        raise InputError(f"{description['class_path']} is not a suite of environments.")
+    return kind(**description.get("init_args", {}))
+
+
+@dataclass(frozen=True)
+class RolloutContext:
+    """What a policy is told when a block of N episodes begins.
+
+    Attributes:
+        tasks: int64 `[N]`, each row's task as a position in the suite's task names; None if hidden.
+        goals: int64 `[N]`, goal index of each row: part of the rows' random streams, never shown to learned agents.
+        seed: Seed of the evaluation.
+    """
+
+    tasks: NDArray[np.int64] | None
+    goals: NDArray[np.int64]
+    seed: int = 0
+
+
+class Policy(Protocol):
+    """Whatever acts. Agents, scripted experts and random actions are played by the same code.
+
+    A policy with an attribute `privileged = True` sees the goal even where agents do not.
+    """
+
+    def reset(self, context: RolloutContext) -> None:
+        """Forgets everything: a block of N episodes begins, N as in the context."""
+        ...
+
+    def act(self, observations: NDArray[np.float32], rewards: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Actions `[N, A]` in [-1, 1] for observations `[N, O]` and the rewards `[N]` of the steps before them."""
+        ...
+
+
+class ExpertPolicy:
+    """The suite's scripted expert, as a policy.
+
+    Args:
+        suite: Where the experts come from.
+    """
+
+    privileged = True
+
+    def __init__(self, suite: Suite) -> None:
+        self.suite = suite
+        self._experts: list[Callable[[NDArray[np.float32]], NDArray[np.float32]]] = []
+
+    def reset(self, context: RolloutContext) -> None:
+        """Looks up the expert of each row's task."""
+        if context.tasks is None:
+            raise InputError("the scripted expert needs to know the task; leave the task identity visible.")
+        self._experts = [self.suite.expert(int(task)) for task in context.tasks]
+
+    def act(self, observations: NDArray[np.float32], rewards: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The experts' actions, without noise."""
+        return np.stack([expert(row) for expert, row in zip(self._experts, observations, strict=True)])
+
+
+class RandomPolicy:
+    """Uniform random actions, the lower reference row. Its draws depend only on (seed, task, goal).
+
+    Args:
+        suite: For the dimension of actions.
+    """
+
+    def __init__(self, suite: Suite) -> None:
+        self.suite = suite
+        self._streams: list[np.random.Generator] = []
+
+    def reset(self, context: RolloutContext) -> None:
+        """Starts each row's own random stream."""
+        names = [""] * len(context.goals) if context.tasks is None else [self.suite.task_names[task] for task in context.tasks]
+        self._streams = [
+            np.random.default_rng([context.seed, int(goal), *name.encode()])
+            for name, goal in zip(names, context.goals, strict=True)
+        ]
+
+    def act(self, observations: NDArray[np.float32], rewards: NDArray[np.float32]) -> NDArray[np.float32]:
+        """One draw per row."""
+        draws = [stream.uniform(-1, 1, self.suite.action_dim) for stream in self._streams]
+        return np.stack(draws).astype(np.float32)
+
+
+def checked_action(action: NDArray[np.floating], task: str) -> NDArray[np.float32]:
+    """An action clipped to [-1, 1].
+
+    Raises:
+        InputError: It holds NaN. Simulators accept it silently and play nonsense from there on.
+    """
+    action = np.asarray(action, dtype=np.float32)
+    if np.isnan(action).any():
+        raise InputError(f"{task}: the action {action.tolist()} holds NaN; expected numbers in [-1, 1].")
+    return np.clip(action, -1.0, 1.0)

@@ -1,0 +1,298 @@
+"""Records episodes of scripted experts, mixed with noise and random actions, into a store.
+
+| recipe | actions |
+|---|---|
+| `expert` | expert + Gaussian noise 0.1 |
+| `mixed` | expert + noise 0.1 and 0.3 in turn |
+| `medium` | expert + noise 0.5 |
+| `replay` | an annealed stream, standing in for the replay buffer of an online learner: progress p runs from 0 to 1 over the first 60 % of the episodes and stays there; with probability 0.8 (1-p)^1.5 a block of 10 steps takes one uniform random action, else the expert's; noise 0.6 (1-p) + 0.1 on both |
+| `replay-half` | the first half of a replay stream twice as long: the sub-optimal split |
+| `random` | uniform random actions |
+
+The stream has no learned exploration: that is its difference from a real replay buffer.
+After success the arm holds still (zero displacement, the gripper as it was): many scripted experts move on and undo
+what they did, and returns would then not rank episodes.
+
+Every episode draws from its own random stream, derived from (seed, task name, number), so the result does not
+depend on the number of workers or on interruptions.
+"""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mtorl import InputError
+from mtorl.datasets.files import read_json, write_atomically, write_json
+from mtorl.datasets.store import Episode, EpisodeStore, StoreWriter
+from mtorl.envs.base import Env, Suite, checked_action
+from mtorl.envs.workers import WorkerPool, cached_environments, cached_suite
+from mtorl.progress import Progress
+
+Recipe = Literal["expert", "mixed", "medium", "replay", "replay-half", "random"]
+CHUNK = 10
+"""Episodes that a worker records and saves at a time."""
+
+
+class Behaviour(NamedTuple):
+    """How the actions of one episode are disturbed."""
+
+    noise: float
+    """Standard deviation of the Gaussian noise on every action dimension."""
+    random: float
+    """Probability that a block of steps takes one uniform random action."""
+    block: int = 10
+    """Steps for which one random action is kept."""
+
+
+def behaviour(recipe: Recipe, number: int, episodes: int) -> Behaviour:
+    """The disturbance of one episode.
+
+    Args:
+        recipe: Name of the recipe.
+        number: Number of the episode within its task, from 0.
+        episodes: Episodes of that task in the data set.
+    """
+    match recipe:
+        case "expert":
+            return Behaviour(0.1, 0.0)
+        case "mixed":
+            return Behaviour(0.3 if number % 2 else 0.1, 0.0)
+        case "medium":
+            return Behaviour(0.5, 0.0)
+        case "random":
+            return Behaviour(0.0, 1.0, block=1)
+        case "replay" | "replay-half":
+            stream = episodes if recipe == "replay" else 2 * episodes
+            progress = min(1.0, number / max(0.6 * (stream - 1), 1e-9))
+            return Behaviour(0.6 * (1 - progress) + 0.1, 0.8 * (1 - progress) ** 1.5)
+    raise InputError(f"unknown recipe {recipe!r}; expected one of {', '.join(get_args(Recipe))}.")
+
+
+def collect(
+    suite: Suite,
+    out: Path,
+    recipe: Recipe = "expert",
+    episodes: int = 40,
+    after_success: int | None = None,
+    settle: int = 0,
+    seed: int = 0,
+    workers: int = 2,
+    quiet: bool = False,
+) -> EpisodeStore:
+    """Records episodes of every task of a suite into a new data set.
+
+    Interrupted at any moment, the same call continues; the result is the same, byte for byte. Episode k of a task
+    has training goal k modulo their number.
+
+    Args:
+        suite: The tasks to record.
+        out: Folder of the new data set.
+        recipe: How the scripted expert is disturbed: expert, mixed, medium, replay, replay-half or random.
+        episodes: Episodes of every task.
+        after_success: End an episode that many steps after its first success; recorded to the horizon if not given.
+        settle: Steps that the expert goes on after the first success before the arm holds still.
+        seed: Derives every episode's random stream.
+        workers: Processes that play episodes; 0 plays in this one.
+        quiet: Show no progress.
+
+    Returns:
+        The finished data set.
+
+    Raises:
+        InputError: The folder holds another data set or another unfinished collection.
+    """
+    if episodes < 1 or workers < 0 or settle < 0 or (after_success is not None and after_success < 0):
+        raise InputError(
+            f"episodes is {episodes}, workers {workers}, settle {settle}, after_success {after_success}; expected "
+            "episodes of at least 1 and no negative number."
+        )
+    behaviour(recipe, 0, episodes)
+    out = Path(out)
+    request = {
+        "suite": suite.describe(),
+        "task_names": list(suite.task_names),
+        "versions": suite.versions(),
+        "recipe": recipe,
+        "episodes": episodes,
+        "after_success": after_success,
+        "settle": settle,
+        "seed": seed,
+    }
+    _claim_folder(out, request)
+    if not (out / "manifest.json").exists():
+        _record_parts(out, request, suite, workers, quiet)
+        writer = StoreWriter(
+            out,
+            suite=suite.describe(),
+            task_names=suite.task_names,
+            dimensions=(suite.observation_dim, suite.action_dim),
+            horizon=suite.horizon,
+            versions=suite.versions(),
+            source={key: request[key] for key in ("recipe", "episodes", "after_success", "settle", "seed")},
+        )
+        writer.write(_merge(out, request))
+    shutil.rmtree(out / "parts", ignore_errors=True)
+    return EpisodeStore(out)
+
+
+def _claim_folder(out: Path, request: dict[str, Any]) -> None:
+    """Makes sure that the folder is new or holds this very collection."""
+    marker = out / "collect.json"
+    if marker.exists():
+        found = read_json(marker, "collection request")
+        differing = [f"{key}: {found.get(key)!r} there, {request[key]!r} asked for" for key in request
+                     if found.get(key) != request[key]]
+        if differing:
+            raise InputError(
+                f"{out} already holds another collection ({'; '.join(differing)}). Choose another --out, or delete it."
+            )
+    elif out.exists() and any(out.iterdir()):
+        raise InputError(f"{out} exists and is not empty, and no collection was started there. Choose another --out.")
+    else:
+        write_json(marker, request)
+
+
+def _parts(request: dict[str, Any]) -> list[tuple[int, range]]:
+    numbers = range(request["episodes"])
+    return [
+        (task, numbers[start : start + CHUNK])
+        for task in range(len(request["task_names"]))
+        for start in numbers[::CHUNK]
+    ]
+
+
+def _part_path(out: Path, task: int, numbers: range) -> Path:
+    return out / "parts" / f"{task:03d}-{numbers.start:06d}.npz"
+
+
+def _record_parts(out: Path, request: dict[str, Any], suite: Suite, workers: int, quiet: bool) -> None:
+    everything = _parts(request)
+    missing = [part for part in everything if not _part_path(out, *part).exists()]
+    done = sum(len(numbers) for part in everything if part not in missing for numbers in part[1:])
+    steps = 0
+    title = f"collecting {request['recipe']} episodes of {len(suite.task_names)} tasks"
+    total = request["episodes"] * len(suite.task_names)
+    with (
+        WorkerPool(min(workers, len(missing))) as pool,
+        Progress(title, total, "episodes", start=done, quiet=quiet) as progress,
+    ):
+        jobs = ((str(out), request, task, numbers.start, numbers.stop) for task, numbers in missing)
+        for count, length in pool.run(_record_part, jobs):
+            steps += length
+            progress.advance(count, f"{steps / progress.seconds:,.0f} steps/s")
+
+
+def _record_part(out: str, request: dict[str, Any], task: int, start: int, stop: int) -> tuple[int, int]:
+    """Runs in a worker: plays a few episodes of one task and saves them."""
+    suite = cached_suite(request["suite"])
+    (environment,) = cached_environments(request["suite"], task, 1)
+    episodes = [record(suite, environment, task, number, request) for number in range(start, stop)]
+    columns = {
+        name: np.concatenate([getattr(episode, name) for episode in episodes])
+        for name in ("observations", "actions", "rewards", "success", "terminated", "truncated")
+    }
+    for name in ("goal", "seed", "noise", "random"):
+        columns[name] = np.array([getattr(episode, name) for episode in episodes])
+    columns["length"] = np.array([len(episode) for episode in episodes])
+    path = _part_path(Path(out), task, range(start, stop))
+    write_atomically(path, lambda file: np.savez(file, allow_pickle=False, **columns))
+    return len(episodes), int(columns["length"].sum())
+
+
+class _Disturbed:
+    """The expert of one task, disturbed as the recipe says, holding still after success.
+
+    Args:
+        suite: The suite.
+        task: Position of the task.
+        kind: The disturbance.
+        settle: Steps that the expert goes on after the first success.
+        draw: The episode's random stream.
+    """
+
+    def __init__(self, suite: Suite, task: int, kind: Behaviour, settle: int, draw: np.random.Generator) -> None:
+        self._suite, self._kind, self._settle, self._draw = suite, kind, settle, draw
+        self._expert = None if kind.random == 1 else suite.expert(task)
+        self._detour: NDArray[np.float64] | None = None
+
+    def act(self, step: int, full: NDArray[np.float32], since_success: int, last: NDArray[np.float32]) -> NDArray[Any]:
+        """The next action; the draws do not depend on what happened before, only on the step."""
+        size = self._suite.action_dim
+        if step % self._kind.block == 0:
+            self._detour = self._draw.uniform(-1, 1, size) if self._draw.random() < self._kind.random else None
+        noise = self._kind.noise * self._draw.standard_normal(size)
+        if since_success > self._settle:
+            return self._suite.hold(last)
+        if self._detour is not None:
+            return self._detour + noise
+        assert self._expert is not None
+        return self._expert(full) + noise
+
+
+def record(suite: Suite, environment: Env, task: int, number: int, request: dict[str, Any]) -> Episode:
+    """Plays one episode.
+
+    Args:
+        suite: The suite.
+        environment: An environment of the task.
+        task: Position of the task in the suite.
+        number: Number of the episode within its task.
+        request: `recipe`, `episodes`, `seed`, `after_success` and `settle`, as in `collect`.
+    """
+    name = suite.task_names[task]
+    kind = behaviour(request["recipe"], number, request["episodes"])
+    draw = np.random.default_rng([request["seed"], number, *name.encode()])
+    actor = _Disturbed(suite, task, kind, request["settle"], draw)
+    goals = suite.goals("train")
+    goal = goals[number % len(goals)]
+    after = suite.horizon if request["after_success"] is None else request["after_success"]
+    full = environment.reset(goal)
+    action = np.zeros(suite.action_dim, dtype=np.float32)
+    observations, steps = [suite.observe(full)], []
+    since_success = 0  # steps since the first success, counting it; 0 before
+    for step in range(suite.horizon):
+        action = checked_action(actor.act(step, full, since_success, action), name)
+        full, reward, success, over = environment.step(action)
+        observations.append(suite.observe(full))
+        steps.append((action, reward, success, over))
+        since_success += success or since_success > 0
+        if over or since_success > after:
+            break
+    actions, rewards, successes, terminated = zip(*steps, strict=True)
+    truncated = np.zeros(len(steps), dtype=bool)
+    truncated[-1] = not terminated[-1]
+    return Episode(
+        task=name,
+        observations=np.stack(observations).astype(np.float32),
+        actions=np.stack(actions),
+        rewards=np.array(rewards, dtype=np.float32),
+        success=np.array(successes),
+        terminated=np.array(terminated),
+        truncated=truncated,
+        goal=goal,
+        seed=request["seed"],
+        noise=kind.noise,
+        random=kind.random,
+    )
+
+
+def _merge(out: Path, request: dict[str, Any]) -> Iterator[Episode]:
+    for task, numbers in _parts(request):
+        with np.load(_part_path(out, task, numbers), allow_pickle=False) as archive:
+            part = {name: archive[name] for name in archive.files}
+        stops = np.cumsum(part["length"])
+        for number, (start, stop) in enumerate(zip(stops - part["length"], stops, strict=True)):
+            steps = slice(start, stop)
+            yield Episode(
+                task=request["task_names"][task],
+                observations=part["observations"][start + number : stop + number + 1],
+                **{name: part[name][steps] for name in ("actions", "rewards", "success", "terminated", "truncated")},
+                goal=int(part["goal"][number]),
+                seed=int(part["seed"][number]),
+                noise=float(part["noise"][number]),
+                random=float(part["random"][number]),
+            )

@@ -1,0 +1,351 @@
+"""Plays a policy in every task of a suite and reports success per task.
+
+Protocols:
+
+| name | goals | episodes |
+|---|---|---|
+| `official` | the 50 training goals of each task (Meta-World's own protocol) | one each |
+| `heldout` | 50 goals that no training episode and no choice of a checkpoint has seen | one each |
+
+Success at any step is the official criterion; success at the last step is the second column. Two evaluations of the
+same policy give identical reports, whatever the number of workers: an episode is played in a block of fixed size
+(finished rows stay in the batch) because another batch size changes last bits of a network's output, and the
+simulator amplifies them.
+"""
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mtorl import InputError
+from mtorl.datasets.files import read_json, write_json
+from mtorl.datasets.statistics import wilson_interval
+from mtorl.envs.base import Policy, RolloutContext, Split, Suite
+from mtorl.envs.workers import WorkerPool, cached_environments, cached_suite
+from mtorl.progress import Progress
+
+SCHEMA = 1
+ProtocolName = Literal["official", "heldout"]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How episodes are played.
+
+    Attributes:
+        name: `official` (training goals) or `heldout` (unseen goals).
+        goals: Goals per task, one episode each; the first that many.
+        stop_at_success: End an episode at its first success: 5 times faster, but success at the last step is then
+            unknown and returns are returns until success.
+        seed: Seed of random policies; the tasks themselves are deterministic.
+        block: Episodes of one task that a policy sees as one batch.
+    """
+
+    name: ProtocolName = "heldout"
+    goals: int = 50
+    stop_at_success: bool = False
+    seed: int = 0
+    block: int = 10
+
+    def __post_init__(self) -> None:
+        if self.name not in get_args(ProtocolName):
+            raise InputError(f"unknown protocol {self.name!r}; expected one of {', '.join(get_args(ProtocolName))}.")
+        if self.goals < 1 or self.block < 1:
+            raise InputError(f"goals is {self.goals} and block {self.block}; expected at least 1 each.")
+
+    @property
+    def split(self) -> Split:
+        """Which of the suite's goals are played."""
+        return "train" if self.name == "official" else "heldout"
+
+
+class Played(NamedTuple):
+    """One episode of an evaluation."""
+
+    task: str
+    goal: int
+    success: bool
+    """At any step."""
+    success_last: bool | None
+    """At the last step; None if the episode was stopped at its first success."""
+    reward: float
+    """Undiscounted sum over the episode."""
+    length: int
+
+
+class TaskResult(NamedTuple):
+    """Success of one task."""
+
+    task: str
+    episodes: int
+    successes: int
+    low: float
+    """Lower end of the 95 % Wilson interval of the success rate."""
+    high: float
+    success_last_rate: float | None
+    mean_return: float
+    mean_length: float
+
+    @property
+    def rate(self) -> float:
+        """Share of episodes with success at any step."""
+        return self.successes / self.episodes
+
+
+@dataclass(frozen=True)
+class EvalReport:
+    """All episodes of one evaluation.
+
+    Attributes:
+        policy: What was evaluated, for headings.
+        task_names: In the suite's order.
+        episodes: One entry per episode, ordered by task and goal.
+        protocol: How they were played.
+        suite: Class and arguments of the suite.
+        versions: Of the simulator and the goals.
+    """
+
+    policy: str
+    task_names: tuple[str, ...]
+    episodes: tuple[Played, ...]
+    protocol: Protocol
+    suite: dict[str, Any]
+    versions: dict[str, str]
+
+    def tasks(self) -> list[TaskResult]:
+        """One row per task, in the suite's order."""
+        return [self._task(name) for name in self.task_names]
+
+    def _task(self, name: str) -> TaskResult:
+        mine = [episode for episode in self.episodes if episode.task == name]
+        successes = sum(episode.success for episode in mine)
+        last = [episode.success_last for episode in mine if episode.success_last is not None]
+        return TaskResult(
+            name,
+            len(mine),
+            successes,
+            *wilson_interval(successes, len(mine)),
+            success_last_rate=float(np.mean(last)) if len(last) == len(mine) else None,
+            mean_return=float(np.mean([episode.reward for episode in mine])),
+            mean_length=float(np.mean([episode.length for episode in mine])),
+        )
+
+    @property
+    def mean_success(self) -> float:
+        """Mean over tasks of the success rates."""
+        return float(np.mean([result.rate for result in self.tasks()]))
+
+    def mean_interval(self) -> tuple[float, float]:
+        """95 % interval of the mean over tasks: bootstrap over episodes within each task (10,000 draws, seed 0)."""
+        draw = np.random.default_rng(0)
+        means = [draw.binomial(row.episodes, row.rate, 10_000) / row.episodes for row in self.tasks()]
+        low, high = np.quantile(np.mean(means, axis=0), [0.025, 0.975])
+        return float(low), float(high)
+
+    def save(self, path: Path) -> None:
+        """Writes the report as JSON, atomically."""
+        write_json(
+            path,
+            {
+                "schema": SCHEMA,
+                "policy": self.policy,
+                "mean_success": self.mean_success,
+                "protocol": asdict(self.protocol),
+                "suite": self.suite,
+                "versions": self.versions,
+                "task_names": list(self.task_names),
+                "episodes": [episode._asdict() for episode in self.episodes],
+            },
+        )
+
+    @classmethod
+    def load(cls, path: Path) -> "EvalReport":
+        """Reads what `save` wrote.
+
+        Raises:
+            InputError: The file is missing, malformed, or of a newer version.
+        """
+        content = read_json(path, "evaluation report")
+        if content.get("schema", 0) > SCHEMA:
+            raise InputError(f"{path} has schema {content['schema']}; this version reads up to {SCHEMA}. Upgrade mtorl.")
+        try:
+            return cls(
+                content["policy"],
+                tuple(content["task_names"]),
+                tuple(Played(**episode) for episode in content["episodes"]),
+                Protocol(**content["protocol"]),
+                content["suite"],
+                content["versions"],
+            )
+        except (KeyError, TypeError) as error:
+            raise InputError(f"{path} is not an evaluation report: {error}.") from None
+
+
+def evaluate(
+    policy: Policy,
+    suite: Suite,
+    protocol: Protocol,
+    pool: WorkerPool,
+    name: str = "policy",
+    partial: Path | None = None,
+    fingerprint: str = "",
+    quiet: bool = False,
+) -> EvalReport:
+    """Plays every task of a suite.
+
+    Args:
+        policy: What acts; it is sent to the workers once.
+        suite: The tasks.
+        protocol: How to play.
+        pool: Workers; they keep their environments between evaluations.
+        name: What the report calls the policy.
+        partial: File that keeps finished episodes, so that an interrupted evaluation continues; removed at the end.
+        fingerprint: Identifies the policy's weights: episodes of another fingerprint in `partial` are discarded.
+        quiet: Show no progress.
+
+    Returns:
+        The report; the order of its episodes does not depend on the workers.
+    """
+    goals = suite.goals(protocol.split)
+    if protocol.goals > len(goals):
+        raise InputError(f"protocol {protocol.name} has {len(goals)} goals per task; found goals={protocol.goals}.")
+    chosen = goals[: protocol.goals]
+    blocks = [
+        (task, list(chosen[start : start + protocol.block]))
+        for task in range(len(suite.task_names))
+        for start in range(0, len(chosen), protocol.block)
+    ]
+    key = json.dumps([fingerprint, asdict(protocol), suite.describe(), suite.versions()], sort_keys=True)
+    played = _read_partial(partial, key)
+    missing = [
+        (task, row) for task, row in blocks if any((suite.task_names[task], goal) not in played for goal in row)
+    ]
+    total = len(suite.task_names) * len(chosen)
+    with (
+        tempfile.TemporaryDirectory(prefix="mtorl-") as folder,
+        Progress(f"playing {name}", total, "episodes", start=len(played), quiet=quiet) as progress,
+    ):
+        parcel = Path(folder) / "policy.pickle"
+        token = _pack(policy, parcel)
+        jobs = ((str(parcel), token, suite.describe(), task, row, protocol) for task, row in missing)
+        for episodes in pool.run(_play_block, jobs):
+            played |= {(episode.task, episode.goal): episode for episode in episodes}
+            if partial:
+                _append_partial(partial, key, episodes)
+            progress.advance(len(episodes))
+    ordered = tuple(played[task, goal] for task in suite.task_names for goal in chosen)
+    if partial:
+        partial.unlink(missing_ok=True)
+    return EvalReport(name, suite.task_names, ordered, protocol, suite.describe(), suite.versions())
+
+
+def _pack(policy: Policy, path: Path) -> str:
+    import cloudpickle  # by value where the class lives in the user's script
+
+    content = cloudpickle.dumps(policy)
+    path.write_bytes(content)
+    return hashlib.sha256(content).hexdigest()
+
+
+_unpacked: tuple[str, Any] = ("", None)
+
+
+def _unpack(path: str, token: str) -> Policy:
+    """Runs in a worker: the policy that this evaluation's own process packed a moment ago, loaded once."""
+    global _unpacked
+    if _unpacked[0] != token:
+        import pickle
+
+        _unpacked = (token, pickle.loads(Path(path).read_bytes()))
+    return _unpacked[1]
+
+
+def _play_block(
+    path: str, token: str, description: dict[str, Any], task: int, goals: list[int], protocol: Protocol
+) -> list[Played]:
+    environments = cached_environments(description, task, len(goals))
+    return play_block(_unpack(path, token), cached_suite(description), environments, task, goals, protocol)
+
+
+def play_block(
+    policy: Policy, suite: Suite, environments: Sequence[Any], task: int, goals: Sequence[int], protocol: Protocol
+) -> list[Played]:
+    """Plays a block of episodes of one task side by side.
+
+    Args:
+        policy: What acts.
+        suite: The suite.
+        environments: One per goal.
+        task: Position of the task.
+        goals: One per row; fewer than `protocol.block` are filled up with rows that are never stepped.
+        protocol: How to play.
+    """
+    rows = len(goals)
+    size = max(protocol.block, rows)
+    padded = np.array([*goals, *[goals[-1]] * (size - rows)])
+    policy.reset(RolloutContext(np.full(size, task), padded, protocol.seed))
+    full = np.zeros((size, suite.observation_dim), dtype=np.float32)
+    for row, (environment, goal) in enumerate(zip(environments, goals, strict=True)):
+        full[row] = environment.reset(goal)
+    rewards = np.zeros(size, dtype=np.float32)
+    returns, lengths = np.zeros(rows), np.zeros(rows, dtype=int)
+    succeeded, last = np.zeros(rows, dtype=bool), np.zeros(rows, dtype=bool)
+    running: NDArray[np.bool_] = np.ones(rows, dtype=bool)
+    privileged = getattr(policy, "privileged", False)
+    for _ in range(suite.horizon):
+        actions = policy.act(full if privileged else suite.observe(full), rewards)
+        for row in np.flatnonzero(running):
+            full[row], reward, success, over = environments[row].step(actions[row])
+            rewards[row] = reward
+            returns[row] += reward
+            lengths[row] += 1
+            last[row] = success
+            succeeded[row] |= success
+            if over or (success and protocol.stop_at_success):
+                running[row] = False
+        if not running.any():
+            break
+    return [
+        Played(
+            suite.task_names[task],
+            int(goals[row]),
+            bool(succeeded[row]),
+            None if protocol.stop_at_success else bool(last[row]),
+            float(returns[row]),
+            int(lengths[row]),
+        )
+        for row in range(rows)
+    ]
+
+
+def _read_partial(path: Path | None, key: str) -> dict[tuple[str, int], Played]:
+    if path is None or not path.exists():
+        return {}
+    lines = path.read_text().splitlines()
+    if not lines or lines[0] != key:
+        path.unlink()
+        return {}
+    played = {}
+    for line in lines[1:]:
+        try:
+            episodes = [Played(**entry) for entry in json.loads(line)]
+        except (ValueError, TypeError):
+            continue  # the line that was being written when the process died
+        played |= {(episode.task, episode.goal): episode for episode in episodes}
+    return played
+
+
+def _append_partial(path: Path, key: str, episodes: Sequence[Played]) -> None:
+    new = not path.exists()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        if new:
+            file.write(key + "\n")
+        file.write("\n" + json.dumps([episode._asdict() for episode in episodes]) + "\n")

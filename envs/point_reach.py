@@ -1,0 +1,103 @@
+"""A tiny suite in numpy: points that move to, or away from, a marker. It needs no simulator and runs in seconds."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mtorl import InputError
+from mtorl.envs.base import Env, Split, Step, Suite, checked_action
+
+SPEED = 0.1
+RADIUS = 0.1
+GOALS = 50
+
+
+class PointReach(Suite):
+    """A point in the plane and a marker. Tasks `towards-i` reach the marker, tasks `away-i` its mirror image.
+
+    The two families see the same observations and need opposite actions, so a policy that is not told its task
+    cannot solve both; within a family tasks differ by a small rotation of the target.
+
+    Args:
+        tasks: Names of the tasks; four of each family by default.
+        horizon: Steps of an episode.
+        goal_visible: Whether agents see the marker.
+    """
+
+    def __init__(self, tasks: Sequence[str] | None = None, horizon: int = 50, goal_visible: bool = True) -> None:
+        every = tuple(f"{family}-{number}" for family in ("towards", "away") for number in range(4))
+        unknown = [name for name in tasks or () if name not in every]
+        if unknown:
+            raise InputError(f"unknown tasks {unknown}; PointReach has {list(every)}.")
+        if horizon < 1:
+            raise InputError(f"horizon is {horizon}; expected at least 1.")
+        self.task_names = tuple(tasks or every)
+        self.observation_dim, self.action_dim, self.horizon, self.goal_visible = 4, 2, horizon, goal_visible
+        self.arguments = {"tasks": list(self.task_names), "horizon": horizon, "goal_visible": goal_visible}
+
+    def make(self, task: int) -> "PointEnv":
+        """A new environment of that task."""
+        return PointEnv(self.task_names[task])
+
+    def goals(self, split: Split) -> range:
+        """Training goals 0 to 49, held-out goals 50 to 99."""
+        return range(GOALS) if split == "train" else range(GOALS, 2 * GOALS)
+
+    def expert(self, task: int) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+        """Goes straight to the target."""
+        name = self.task_names[task]
+
+        def act(observation: NDArray[np.float32]) -> NDArray[np.float32]:
+            step = (target(name, observation[2:]) - observation[:2]) / SPEED
+            return np.clip(step, -1, 1).astype(np.float32)
+
+        return act
+
+    def hide_goal(self, observations: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Sets the marker's coordinates to zero."""
+        hidden = observations.copy()
+        hidden[..., 2:] = 0
+        return hidden
+
+    def versions(self) -> dict[str, str]:
+        """The suite has no simulator."""
+        return {"point_reach": "1"}
+
+
+class PointEnv(Env):
+    """One task of the suite. Observation: position and marker, each x and y in about [-2, 2].
+
+    Args:
+        name: Name of the task.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.position = np.zeros(2)
+        self.marker = np.zeros(2)
+
+    def reset(self, goal: int) -> NDArray[np.float32]:
+        """Start and marker are a function of the task's name and the goal's index alone."""
+        draw = np.random.default_rng([*self.name.encode(), goal])
+        angle = draw.uniform(0, 2 * np.pi)
+        self.marker = draw.uniform(0.7, 1.0) * np.array([np.cos(angle), np.sin(angle)])
+        self.position = draw.uniform(-0.1, 0.1, 2)
+        return self._observe()
+
+    def step(self, action: NDArray[np.float32]) -> Step:
+        """Moves by at most 0.1 per axis; the reward is 1 at the target and falls with the distance."""
+        self.position = self.position + SPEED * checked_action(action, self.name)
+        distance = float(np.linalg.norm(self.position - target(self.name, self.marker)))
+        return Step(self._observe(), 1.0 / (1.0 + 10.0 * distance), distance < RADIUS, False)
+
+    def _observe(self) -> NDArray[np.float32]:
+        return np.concatenate([self.position, self.marker]).astype(np.float32)
+
+
+def target(name: str, marker: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Where the task wants the point to be: the marker or its mirror image, rotated by the task's own small angle."""
+    family, number = name.split("-")
+    angle = 0.2 * int(number)
+    rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    return (1.0 if family == "towards" else -1.0) * (rotation @ marker)

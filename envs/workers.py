@@ -1,0 +1,117 @@
+"""Worker processes that play whole episodes and keep their environments.
+
+Processes, not threads: most of a simulator step is Python. loky starts them without importing the user's main module,
+so scripts need no `if __name__ == "__main__"` guard.
+"""
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any
+
+from mtorl.envs.base import Env, Suite, build_suite
+
+_suites: dict[str, Suite] = {}
+_environments: dict[tuple[str, int], list[Env]] = {}
+
+
+class WorkerPool:
+    """A pool that lives as long as its `with` block, or until `close`.
+
+    Args:
+        workers: Number of processes; 0 runs everything in the calling process (for debugging).
+    """
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        self._executor: Any = None
+
+    def run(self, function: Callable[..., Any], jobs: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
+        """Calls `function(*job)` for every job; yields results as they come, in no fixed order."""
+        if not self.workers:
+            with _single_thread():
+                for job in jobs:
+                    yield function(*job)
+            return
+        from concurrent.futures import as_completed
+
+        if self._executor is None:
+            from loky import ProcessPoolExecutor
+
+            self._executor = ProcessPoolExecutor(
+                self.workers,
+                timeout=None,
+                initializer=_prepare_worker,
+                initargs=(os.getpid(),),
+                env={"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+            )
+        futures = [self._executor.submit(function, *job) for job in jobs]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        except BaseException:
+            self.close()  # an interrupted or failed run: stop the episodes that are still being played
+            raise
+
+    def close(self) -> None:
+        """Stops the processes at once."""
+        if self._executor is not None:
+            self._executor.shutdown(wait=True, kill_workers=True)
+            self._executor = None
+
+    def __enter__(self) -> "WorkerPool":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _prepare_worker(parent: int) -> None:
+    """Leaves Ctrl-C to the parent, and ends the process when the parent is gone (even by kill -9)."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+@contextmanager
+def _single_thread() -> Iterator[None]:
+    """Policies run on one thread everywhere: another number of threads changes last bits."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        yield
+        return
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def cached_suite(description: dict[str, Any]) -> Suite:
+    """The suite of that description, built once per process."""
+    key = json.dumps(description, sort_keys=True)
+    if key not in _suites:
+        _suites[key] = build_suite(description)
+    return _suites[key]
+
+
+def cached_environments(description: dict[str, Any], task: int, count: int) -> list[Env]:
+    """That many environments of one task, built once per process and kept."""
+    kept = _environments.setdefault((json.dumps(description, sort_keys=True), task), [])
+    while len(kept) < count:
+        kept.append(cached_suite(description).make(task))
+    return kept[:count]

@@ -1,0 +1,75 @@
+"""Checkpoints: written atomically, read without running anything that they contain."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mtorl import InputError
+from mtorl.datasets.files import write_atomically
+
+SCHEMA = 1
+BEST = "best_on_training_goals.pt"
+
+
+class CheckpointFolder:
+    """The checkpoints of one run: the last few, and the best on training goals.
+
+    Args:
+        path: The folder.
+        keep: How many of the last ones to keep.
+    """
+
+    def __init__(self, path: Path, keep: int = 2) -> None:
+        if keep < 1:
+            raise InputError(f"keep is {keep}; expected at least 1 checkpoint to keep.")
+        self.path, self.keep = path, keep
+
+    def steps(self) -> list[int]:
+        """Steps of the complete checkpoints, ascending."""
+        return sorted(int(file.stem.removeprefix("step_")) for file in self.path.glob("step_*.pt"))
+
+    def save(self, step: int, state: dict[str, Any], best: bool = False) -> None:
+        """Writes a checkpoint, then removes the oldest ones beyond `keep`."""
+        content = {"schema": SCHEMA, "step": step, **state}
+        write_atomically(self._file(step), lambda file: torch.save(content, file))
+        if best:
+            write_atomically(self.path / BEST, lambda file: torch.save(content, file))
+        for old in self.steps()[: -self.keep]:
+            self._file(old).unlink(missing_ok=True)
+
+    def load(self, which: str = "last") -> dict[str, Any]:
+        """Reads a checkpoint.
+
+        Args:
+            which: `last`, `best` (on training goals), or a step.
+
+        Raises:
+            InputError: There is none, it cannot be read, or a newer version wrote it.
+        """
+        steps = self.steps()
+        if which == "best":
+            file = self.path / BEST
+        elif which == "last" and steps:
+            file = self._file(steps[-1])
+        elif which.isdigit():
+            file = self._file(int(which))
+        elif which == "last":
+            raise InputError(f"no checkpoint in {self.path}: nothing was saved yet. Train first.")
+        else:
+            raise InputError(f"unknown checkpoint {which!r}; expected last, best or a step.")
+        if not file.exists():
+            raise InputError(f"no checkpoint {which} in {self.path}; the steps there are {steps}.")
+        try:
+            content = torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch raises many kinds for a damaged or foreign file
+            raise InputError(f"{file} cannot be read as a checkpoint: {str(error).splitlines()[0]}") from error
+        if not isinstance(content, dict) or content.get("schema", 0) > SCHEMA:
+            found = content.get("schema") if isinstance(content, dict) else type(content).__name__
+            raise InputError(
+                f"{file} has schema {found}; this version of mtorl reads up to {SCHEMA}. Upgrade mtorl, or train again."
+            )
+        return content
+
+    def _file(self, step: int) -> Path:
+        return self.path / f"step_{step:09d}.pt"

@@ -1,0 +1,369 @@
+"""Whole runs: from a configuration to a folder that holds everything needed to judge it and to run it again.
+
+A run's folder:
+
+| file | content |
+|---|---|
+| `config.yaml` | the resolved configuration |
+| `data_spec.json` | what the agent knew of its data; evaluation needs no data set |
+| `run.json` | versions, machine, command |
+| `log.jsonl`, `tensorboard/` | losses and success on training goals |
+| `checkpoints/` | the last few, and the best on training goals |
+| `evaluations/` | one report per protocol |
+"""
+
+import copy
+import importlib.metadata
+import os
+import platform
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import yaml
+from jsonargparse import ArgumentParser, Namespace
+
+from mtorl import InputError, __version__
+from mtorl.agents import Agent
+from mtorl.datasets.files import read_json, write_atomically, write_json
+from mtorl.datasets.sampler import TaskSampler
+from mtorl.datasets.store import DataSpec, EpisodeStore, describe_stores, open_stores
+from mtorl.envs.base import Suite, build_suite
+from mtorl.envs.evaluator import EvalReport, Protocol, evaluate
+from mtorl.envs.workers import WorkerPool
+from mtorl.trainers.balancers import Balancer
+from mtorl.trainers.checkpoint import CheckpointFolder
+from mtorl.trainers.logs import RunLog
+from mtorl.trainers.offline import OfflineTrainer, Schedule
+from mtorl.trainers.optimizer import OptimizerSettings
+from mtorl.trainers.policy import TaskPolicy
+from mtorl.trainers.seeding import isolated, numpy_stream
+from mtorl.trainers.sharing import Sharing
+
+FREE_KEYS = ("workers", "quiet")
+"""Settings that do not change results; a run may be resumed with others."""
+PACKAGES = ("torch", "numpy", "scipy", "gymnasium", "metaworld", "mujoco", "einops", "jsonargparse", "tensorboard")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Trains one policy for all tasks of a data set.
+
+    Attributes:
+        data: Folders made by `mtorl collect`; several are used together.
+        out: Folder of the run; must not hold another one.
+        agent: The policy and its losses.
+        balancer: How the task losses become one move.
+        sharing: Which parameters each task computes with.
+        optimizer: Learning rate and the rest.
+        schedule: When training logs, evaluates, saves and ends.
+        tasks: Train on these tasks of the data only.
+        windows: Windows per task in a batch.
+        tasks_per_batch: Tasks in a batch; all by default.
+        order: Which tasks come into a batch of fewer.
+        evaluate_goals: Training goals per task that evaluations during training play, stopping at success.
+        keep: Checkpoints to keep, besides the best on training goals.
+        seed: Derives all random streams.
+        device: Where to train: cpu, cuda, cuda:1.
+        threads: CPU threads of training; torch's choice by default.
+        dtype: Precision of training.
+        workers: Processes that play episodes in evaluations.
+        verify: Check the hashes and values of the data before training.
+        quiet: Show no progress.
+    """
+
+    data: list[str]
+    out: str
+    agent: Callable[[DataSpec], Agent]
+    balancer: Balancer
+    sharing: Sharing
+    optimizer: OptimizerSettings
+    schedule: Schedule
+    tasks: list[str] | None = None
+    windows: int = 64
+    tasks_per_batch: int | None = None
+    order: Literal["random", "round_robin"] = "random"
+    evaluate_goals: int = 10
+    keep: int = 2
+    seed: int = 0
+    device: str = "cpu"
+    threads: int | None = None
+    dtype: Literal["float32", "float64"] = "float32"
+    workers: int = 2
+    verify: bool = True
+    quiet: bool = False
+
+    def open_data(self) -> tuple[list[EpisodeStore], DataSpec]:
+        """The data sets, and what the agent must know of them."""
+        stores = open_stores(self.data)
+        return stores, describe_stores(stores, self.tasks)
+
+    def build_agent(self, spec: DataSpec) -> Agent:
+        """The agent with its initial weights, which are a function of the seed."""
+        with isolated(self.seed, "init"):
+            return self.agent(spec)
+
+    def build_sampler(self, stores: Sequence[EpisodeStore], spec: DataSpec, length: int) -> TaskSampler:
+        """Draws windows of that many steps."""
+        stream = numpy_stream(self.seed, "data")
+        return TaskSampler(
+            stores, spec.task_names, self.windows, length, stream, self.tasks_per_batch, self.order
+        )
+
+
+def train_parser() -> ArgumentParser:
+    """The parser whose schema is the signature of `Experiment`."""
+    parser = ArgumentParser(prog="mtorl train", description="Trains one policy for all tasks of a data set.")
+    parser.add_argument("--config", action="config", help="YAML file with any of the options below.")
+    parser.add_class_arguments(Experiment, sub_configs=True)
+    parser.set_defaults(
+        {
+            "agent": {"class_path": "mtorl.agents.BehaviorCloning"},
+            "balancer": {"class_path": "mtorl.trainers.balancers.Equal"},
+            "sharing": {"class_path": "mtorl.trainers.sharing.Shared"},
+        }
+    )
+    return parser
+
+
+def build_experiment(config: Namespace) -> Experiment:
+    """The configured objects."""
+    objects = vars(train_parser().instantiate_classes(config))
+    return Experiment(**{name: value for name, value in objects.items() if name != "config"})
+
+
+def train(config: str | Path | None = None, *, resume: str | Path | None = None, **options: Any) -> "Run":
+    """Trains, from Python. Everything that `mtorl train --help` lists can be given.
+
+    Args:
+        config: A YAML file.
+        resume: Folder of a run to continue instead.
+        options: Options of `mtorl train`; nested ones as dictionaries, or with dots replaced by two underscores
+            (`optimizer__lr=1e-4`).
+
+    Returns:
+        The finished run.
+    """
+    arguments = [f"--config={config}"] if config else []
+    for name, value in options.items():
+        name = name.replace("__", ".")
+        if isinstance(value, Path):
+            value = str(value)
+        if name == "data" and isinstance(value, str):
+            value = [value]
+        arguments.append(f"--{name}={value if isinstance(value, str) else yaml.safe_dump(value, default_flow_style=True).removesuffix('...' + chr(10)).strip()}")
+    if resume:
+        return Run(resume).resume(arguments)
+    return start(train_parser().parse_args(arguments))
+
+
+def start(config: Namespace, command: Sequence[str] = ()) -> "Run":
+    """Begins a new run.
+
+    Args:
+        config: From `train_parser`.
+        command: The command line, to be kept with the run.
+
+    Raises:
+        InputError: The folder holds something already.
+    """
+    folder = Path(config.out)
+    if folder.exists() and any(folder.iterdir()):
+        holds = "another run" if (folder / "config.yaml").exists() else "other files"
+        raise InputError(
+            f"{folder} already holds {holds}. Choose another --out, continue it with `mtorl train --resume {folder}`, "
+            "or delete it."
+        )
+    experiment = build_experiment(config)
+    stores, spec = experiment.open_data()
+    if experiment.verify:
+        for store in stores:
+            store.verify()
+    experiment.build_sampler(stores, spec, experiment.build_agent(spec).window)  # refuse before anything is written
+    plain = plain_config(config)
+    write_json(folder / "data_spec.json", spec.to_json())
+    write_json(folder / "run.json", describe_machine(command))
+    text = yaml.safe_dump(plain, sort_keys=False)
+    write_atomically(folder / "config.yaml", lambda file: file.write(text.encode()))
+    run = Run(folder)
+    run.train(config, state=None)
+    return run
+
+
+def plain_config(config: Namespace) -> dict[str, Any]:
+    """The resolved configuration as plain values."""
+    return yaml.safe_load(train_parser().dump(config))
+
+
+class Run:
+    """A folder that holds a run.
+
+    Args:
+        folder: The folder.
+
+    Raises:
+        InputError: No run is there.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        if not (self.folder / "config.yaml").exists():
+            raise InputError(f"no run in {self.folder}: expected a file config.yaml there. Start one with `mtorl train`.")
+        self.spec = DataSpec.from_json(read_json(self.folder / "data_spec.json", "data specification"))
+
+    def config(self, arguments: Sequence[str] = ()) -> Namespace:
+        """The run's configuration, changed by more command-line arguments."""
+        return train_parser().parse_args([f"--config={self.folder / 'config.yaml'}", *arguments])
+
+    def resume(self, arguments: Sequence[str] = ()) -> "Run":
+        """Continues an interrupted run from its last checkpoint; from the beginning if there is none yet.
+
+        Raises:
+            InputError: The configuration differs from the checkpoint's, or the data changed.
+        """
+        config = self.config(arguments)
+        checkpoints = CheckpointFolder(self.folder / "checkpoints", config.keep)
+        state = checkpoints.load() if checkpoints.steps() else None
+        if state:
+            _refuse_differences(state["config"], plain_config(config), f"checkpoint at step {state['step']}")
+        else:
+            _refuse_differences(plain_config(self.config()), plain_config(config), "run")
+        self.train(config, state)
+        return self
+
+    def train(self, config: Namespace, state: dict[str, Any] | None) -> None:
+        """Trains from a checkpoint's state, or from the beginning."""
+        experiment = build_experiment(config)
+        stores, spec = experiment.open_data()
+        if [entry["sha256"] for entry in spec.data] != [entry["sha256"] for entry in self.spec.data]:
+            raise InputError(
+                f"the data in {', '.join(config.data)} is not what the run {self.folder} began with (the manifests' "
+                "hashes differ). Restore it, or start a new run."
+            )
+        if experiment.threads:
+            torch.set_num_threads(experiment.threads)
+        agent = experiment.build_agent(self.spec)
+        agent.to(_device(experiment.device), getattr(torch, experiment.dtype))
+        suite, protocol = self.suite(), Protocol("official", experiment.evaluate_goals, stop_at_success=True)
+        log = RunLog(self.folder, state["step"] if state else 0)
+        with WorkerPool(experiment.workers) as pool:
+            trainer = OfflineTrainer(
+                agent,
+                experiment.build_sampler(stores, self.spec, agent.window),
+                experiment.balancer,
+                experiment.sharing,
+                experiment.optimizer,
+                experiment.schedule,
+                experiment.seed,
+                log,
+                CheckpointFolder(self.folder / "checkpoints", experiment.keep),
+                lambda policy: evaluate(policy, suite, protocol, pool, "training goals", quiet=True),
+                plain_config(config),
+                experiment.quiet,
+            )
+            if state:
+                trainer.load_state_dict(state)
+            else:
+                log.rewind(0, 0)
+            try:
+                trainer.run()
+            finally:
+                log.close()
+
+    def suite(self) -> Suite:
+        """The suite of the run's data, with the run's tasks."""
+        return build_suite(self.spec.suite).subset(self.spec.task_names)
+
+    def policy(self, checkpoint: str = "last") -> tuple[TaskPolicy, int]:
+        """The trained policy of a checkpoint (`last`, `best` on training goals, or a step), and its step."""
+        experiment = build_experiment(self.config())
+        state = CheckpointFolder(self.folder / "checkpoints").load(checkpoint)
+        agent = experiment.build_agent(self.spec)
+        agent.load_state_dict(state["agent"])
+        sharing = {}
+        for phase in agent.phases:
+            member = copy.deepcopy(experiment.sharing)
+            member.init(phase.space, len(self.spec.task_names), torch.Generator())
+            member.load_state_dict(state["sharing"][phase.name])
+            sharing[phase.name] = member
+        return TaskPolicy(agent, sharing), int(state["step"])
+
+    def evaluate(
+        self, protocol: Protocol | str = "heldout", checkpoint: str = "last", workers: int = 2, quiet: bool = False
+    ) -> EvalReport:
+        """Plays the policy and keeps the report in the run's folder.
+
+        Args:
+            protocol: How to play; a name for that protocol's defaults.
+            checkpoint: `last`, `best` on training goals, or a step.
+            workers: Processes that play.
+            quiet: Show no progress.
+        """
+        if isinstance(protocol, str):
+            protocol = Protocol(protocol)  # type: ignore[arg-type]
+        policy, step = self.policy(checkpoint)
+        target = self.folder / "evaluations" / f"{protocol.name}-{checkpoint}.json"
+        with WorkerPool(workers) as pool:
+            report = evaluate(
+                policy,
+                self.suite(),
+                protocol,
+                pool,
+                f"{self.folder.name} ({checkpoint}, step {step})",
+                partial=target.with_suffix(".partial"),
+                fingerprint=f"{step} {self.spec.data}",
+                quiet=quiet,
+            )
+        report.save(target)
+        return report
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}. Try --device cpu.") from None
+    return device
+
+
+def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(value, dict) and value:
+        parts = [_flatten(inner, f"{prefix}.{key}" if prefix else str(key)) for key, inner in value.items()]
+        return {key: inner for part in parts for key, inner in part.items()}
+    return {prefix: value}
+
+
+def _refuse_differences(stored: dict[str, Any], asked: dict[str, Any], what: str) -> None:
+    ours, theirs = _flatten(asked), _flatten(stored)
+    differing = [
+        f"{key}: {theirs.get(key)!r} in the {what}, {ours.get(key)!r} asked for"
+        for key in sorted({*ours, *theirs})
+        if ours.get(key) != theirs.get(key) and key not in FREE_KEYS
+    ]
+    if differing:
+        raise InputError(
+            f"the configuration differs from that of the {what}: {'; '.join(differing)}. Resume with the same "
+            "configuration, or start a new run."
+        )
+
+
+def describe_machine(command: Sequence[str] = ()) -> dict[str, Any]:
+    """Versions, machine and command, for `run.json`."""
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    return {
+        "mtorl": __version__,
+        "command": list(command),
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "processors": os.cpu_count(),
+        "versions": versions,
+    }

@@ -1,0 +1,274 @@
+"""The training loop: draw, move, evaluate, save. It knows neither balancers nor masks by name."""
+
+import copy
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+import torch
+
+from mtorl import InputError
+from mtorl.agents.base import Agent
+from mtorl.datasets.sampler import TaskSampler
+from mtorl.envs.evaluator import EvalReport
+from mtorl.progress import Progress
+from mtorl.trainers.balancers.base import Balancer
+from mtorl.trainers.checkpoint import CheckpointFolder
+from mtorl.trainers.logs import RunLog
+from mtorl.trainers.optimizer import OptimizerSettings, PhaseOptimizer
+from mtorl.trainers.policy import TaskPolicy
+from mtorl.trainers.seeding import torch_stream
+from mtorl.trainers.sharing.base import Sharing
+from mtorl.trainers.update import MultiTaskUpdate
+
+TIMING_ENTRIES = ("time", "steps_per_second")
+"""Entries of the log that differ between a resumed and an uninterrupted run."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """When things happen, in training steps; 0 means never, except that the last step always evaluates and saves.
+
+    Attributes:
+        steps: Training steps in all.
+        log_every: Steps between two entries of the log.
+        evaluate_every: Steps between two evaluations on training goals.
+        save_every: Steps between two checkpoints.
+    """
+
+    steps: int = 5000
+    log_every: int = 100
+    evaluate_every: int = 1000
+    save_every: int = 1000
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or min(self.log_every, self.evaluate_every, self.save_every) < 0:
+            raise InputError(f"schedule {self}: expected at least 1 step and no negative interval.")
+
+    def due(self, step: int, every: int) -> bool:
+        """Whether something with that interval happens after `step` finished steps."""
+        return step > 0 and (step == self.steps or (every > 0 and step % every == 0))
+
+
+class OfflineTrainer:
+    """Trains an agent on recorded windows.
+
+    Args:
+        agent: The agent, on its device.
+        sampler: Draws the batches.
+        balancer: Copied for every phase of the agent.
+        sharing: Copied for every phase of the agent.
+        optimizer: Settings for every phase.
+        schedule: When things happen.
+        seed: Derives the streams of balancers and dropout.
+        log: Where numbers go.
+        checkpoints: Where states go.
+        evaluate: Plays a policy on training goals.
+        config: The run's resolved configuration, kept in every checkpoint.
+        quiet: Show no progress.
+    """
+
+    def __init__(
+        self,
+        agent: Agent,
+        sampler: TaskSampler,
+        balancer: Balancer,
+        sharing: Sharing,
+        optimizer: OptimizerSettings,
+        schedule: Schedule,
+        seed: int,
+        log: RunLog,
+        checkpoints: CheckpointFolder,
+        evaluate: Callable[[TaskPolicy], EvalReport],
+        config: dict[str, Any],
+        quiet: bool = False,
+    ) -> None:
+        self.agent, self.sampler, self.schedule, self.seed = agent, sampler, schedule, seed
+        self.log, self.checkpoints, self.config, self.quiet = log, checkpoints, config, quiet
+        self._evaluate = evaluate
+        self._device = agent.observation_mean.device
+        self._dtype = agent.observation_mean.dtype
+        tasks = len(agent.spec.task_names)
+        self.balancers: dict[str, Balancer] = {}
+        self.sharing: dict[str, Sharing] = {}
+        self.optimizers: dict[str, PhaseOptimizer] = {}
+        for phase in agent.phases:
+            mine, ours = copy.deepcopy(balancer).to(self._device), copy.deepcopy(sharing).to(self._device)
+            mine.init(tasks, phase.space, torch_stream(seed, f"balancer {phase.name}"))
+            ours.init(phase.space, tasks, torch_stream(seed, f"sharing {phase.name}"))
+            extra = list(mine.parameters())
+            rows = agent.task_rows()
+            self.balancers[phase.name], self.sharing[phase.name] = mine, ours
+            self.optimizers[phase.name] = PhaseOptimizer(optimizer, phase.module, extra, rows, schedule.steps)
+        self._step = self._evaluated = 0
+        self._best = -1.0
+        self._note = ""
+        self._stop = _StopRequest()
+        self._clear_sums()
+
+    def run(self) -> None:
+        """Trains to the last step.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C; the state was saved and the run can be resumed.
+            InputError: A loss became infinite or NaN.
+        """
+        steps = self.schedule.steps
+        with (
+            self._stop as stop,
+            Progress("training", steps, "steps", start=self._step, quiet=self.quiet) as progress,
+        ):
+            self.agent.train()
+            self._mark = time.perf_counter()
+            while True:
+                try:
+                    self._settle()
+                    if self._step == steps:
+                        return
+                    if stop.requested:
+                        raise KeyboardInterrupt
+                    self._advance()
+                except KeyboardInterrupt:
+                    self._save()
+                    raise
+                progress.advance(1, self._note)
+
+    def _advance(self) -> None:
+        """One training step: the only place where parameters move."""
+        batch = self.sampler.draw().to(self._device, self._dtype)
+        steps = self.schedule.steps
+        for position, phase in enumerate(self.agent.phases):
+            if self._step % phase.every:
+                continue
+            optimizer, sharing = self.optimizers[phase.name], self.sharing[phase.name]
+            update = MultiTaskUpdate(self.agent, position, optimizer, batch, sharing, self._step, steps, self.seed)
+            numbers = self.balancers[phase.name].step(update)
+            phase.after_step()
+            self._add(phase.name, update, numbers)
+        self._step += 1
+        if self.schedule.due(self._step, self.schedule.log_every):
+            self._write_log()
+
+    def _settle(self) -> None:
+        """Evaluates and saves where it is due; repeated calls at the same step do nothing."""
+        if self.schedule.due(self._step, self.schedule.evaluate_every) and self._evaluated < self._step:
+            self._write_evaluation()
+        if self.schedule.due(self._step, self.schedule.save_every) and self._step not in self.checkpoints.steps():
+            self._save()
+
+    def _write_evaluation(self) -> None:
+        if not self.schedule.evaluate_every:
+            return
+        self.agent.eval()
+        with self._stop.immediate():
+            report = self._evaluate(TaskPolicy(self.agent, self.sharing))
+        self.agent.train()
+        self._evaluated = self._step
+        success = {row.task: row.rate for row in report.tasks()}
+        self.log.write(
+            {
+                "kind": "evaluation on training goals",
+                "step": self._step,
+                "mean_success": report.mean_success,
+                "success": success,
+            }
+        )
+        self._note = f"success on training goals {report.mean_success:.0%}"
+        self._mark = time.perf_counter()
+        if report.mean_success > self._best:
+            self._best = report.mean_success
+            self._save(best=True)
+
+    def _clear_sums(self) -> None:
+        self._sums: dict[str, float] = {}
+        self._counts: dict[str, int] = {}
+
+    def _add(self, phase: str, update: MultiTaskUpdate, numbers: dict[str, float]) -> None:
+        named = {f"{phase}/{key}": value for key, value in numbers.items()}
+        if update.last_losses is not None:
+            names = self.agent.spec.task_names
+            for task, loss in zip(update.task_ids.tolist(), update.last_losses.tolist(), strict=True):
+                named[f"{phase}/loss/{names[task]}"] = loss
+        for key, value in named.items():
+            self._sums[key] = self._sums.get(key, 0.0) + value
+            self._counts[key] = self._counts.get(key, 0) + 1
+
+    def _write_log(self) -> None:
+        """Means since the last entry."""
+        now = time.perf_counter()
+        means = {key: total / self._counts[key] for key, total in sorted(self._sums.items())}
+        per_task = [value for key, value in means.items() if "/loss/" in key]
+        rate = self.schedule.log_every / (now - self._mark) if self.schedule.log_every else 0.0
+        self.log.write(
+            {"kind": "training", "step": self._step, "loss": sum(per_task) / max(len(per_task), 1)}
+            | means
+            | {"steps_per_second": rate}
+        )
+        self._mark = now
+        self._clear_sums()
+
+    def _save(self, best: bool = False) -> None:
+        self.checkpoints.save(self._step, self.state_dict(), best)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the rest of the run depends on."""
+        return {
+            "config": self.config,
+            "agent": self.agent.state_dict(),
+            "balancers": {name: balancer.state_dict() for name, balancer in self.balancers.items()},
+            "sharing": {name: sharing.state_dict() for name, sharing in self.sharing.items()},
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+            "sampler": self.sampler.state_dict(),
+            "evaluated": self._evaluated,
+            "best": self._best,
+            "sums": self._sums,
+            "counts": self._counts,
+            "log_bytes": self.log.flush(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continues from a checkpoint."""
+        self.agent.load_state_dict(state["agent"])
+        for family in ("balancers", "sharing", "optimizers"):
+            for name, member in getattr(self, family).items():
+                member.load_state_dict(state[family][name])
+        self.sampler.load_state_dict(state["sampler"])
+        self._step, self._evaluated, self._best = state["step"], state["evaluated"], state["best"]
+        self._sums, self._counts = dict(state["sums"]), dict(state["counts"])
+        self.log.rewind(state["log_bytes"], state["step"])
+
+
+class _StopRequest:
+    """Turns the first Ctrl-C into a request that is honoured between two steps; the second one is immediate."""
+
+    def __init__(self) -> None:
+        self.requested = self._immediate = False
+        self._previous: Any = None
+
+    def __enter__(self) -> "_StopRequest":
+        if threading.current_thread() is threading.main_thread():
+            self._previous = signal.signal(signal.SIGINT, self._handle)
+        return self
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.requested or self._immediate:
+            raise KeyboardInterrupt
+        self.requested = True
+
+    @contextmanager
+    def immediate(self) -> Iterator[None]:
+        """Inside the block already the first Ctrl-C interrupts: for long work that can simply be done again."""
+        self._immediate = True
+        try:
+            yield
+        finally:
+            self._immediate = False
+
+    def __exit__(self, *_: object) -> None:
+        if self._previous is not None:
+            signal.signal(signal.SIGINT, self._previous)

@@ -1,0 +1,129 @@
+"""AdamW with warm-up, a schedule and clipping; rows of tasks outside the batch stay where they are."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from mtorl import InputError
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """AdamW (Loshchilov and Hutter, 2019).
+
+    Attributes:
+        lr: Learning rate after warm-up.
+        weight_decay: Decoupled weight decay.
+        betas: Decay of the first and second moments.
+        warmup: Steps over which the learning rate rises linearly from zero.
+        schedule: After warm-up stay constant, or fall to zero along a cosine.
+        clip: Largest norm of the gradient; 0 leaves it as it is.
+    """
+
+    lr: float = 1e-3
+    weight_decay: float = 1e-4
+    betas: tuple[float, float] = (0.9, 0.999)
+    warmup: int = 100
+    schedule: Literal["constant", "cosine"] = "cosine"
+    clip: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.lr <= 0 or self.weight_decay < 0 or self.warmup < 0 or self.clip < 0:
+            raise InputError(
+                f"optimizer: lr {self.lr}, weight_decay {self.weight_decay}, warmup {self.warmup}, clip {self.clip}; "
+                "expected a positive lr and no negative number."
+            )
+
+    def rate(self, step: int, steps: int) -> float:
+        """Learning rate of step `step` (from 0) of `steps`."""
+        if step < self.warmup:
+            return self.lr * (step + 1) / self.warmup
+        if self.schedule == "constant":
+            return self.lr
+        return self.lr * 0.5 * (1 + math.cos(math.pi * (step - self.warmup) / max(steps - self.warmup, 1)))
+
+
+class PhaseOptimizer:
+    """Moves the parameters of one phase.
+
+    Args:
+        settings: Learning rate and the rest.
+        module: Whose parameters move.
+        extra: Learned parameters of the balancer.
+        rows: Parameters whose first axis is the task.
+        steps: Steps in all, for the schedule.
+    """
+
+    def __init__(
+        self,
+        settings: OptimizerSettings,
+        module: nn.Module,
+        extra: Sequence[nn.Parameter],
+        rows: Sequence[nn.Parameter],
+        steps: int,
+    ) -> None:
+        self.settings, self.steps = settings, steps
+        self._parameters = list(module.parameters())
+        self._rows = list(rows)
+        self._step = 0
+        groups: list[dict[str, Any]] = [{"params": self._parameters}]
+        if extra:
+            groups.append({"params": list(extra), "weight_decay": 0.0})
+        self._adam = torch.optim.AdamW(
+            groups, lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay, fused=True
+        )
+
+    def zero_grad(self) -> None:
+        """Forgets all gradients."""
+        self._adam.zero_grad()
+
+    def step(self, task_ids: Tensor) -> dict[str, float]:
+        """Clips the gradients in place and takes one step.
+
+        Args:
+            task_ids: The tasks of the batch: rows of all others are restored after the step, with their moments
+                (AdamW moves a parameter whose gradient is zero, by momentum and decay).
+
+        Returns:
+            Norm of the gradient before clipping, and the learning rate.
+        """
+        rate = self.settings.rate(self._step, self.steps)
+        for group in self._adam.param_groups:
+            group["lr"] = rate
+        norm = torch.nn.utils.clip_grad_norm_(self._parameters, self.settings.clip or math.inf)
+        kept = [(row, others, self._read(row, others)) for row in self._rows if len(others := _others(row, task_ids))]
+        self._adam.step()
+        for row, others, values in kept:
+            self._write(row, others, values)
+        self._step += 1
+        return {"gradient_norm": float(norm), "learning_rate": rate}
+
+    def _read(self, row: nn.Parameter, others: Tensor) -> list[Tensor]:
+        state = self._adam.state.get(row, {})
+        zero = torch.zeros_like(row[others].detach())
+        moments = [state[name][others].clone() if name in state else zero for name in ("exp_avg", "exp_avg_sq")]
+        return [row.detach()[others].clone(), *moments]
+
+    def _write(self, row: nn.Parameter, others: Tensor, values: list[Tensor]) -> None:
+        state = self._adam.state[row]
+        for target, value in zip((row.detach(), state["exp_avg"], state["exp_avg_sq"]), values, strict=True):
+            target[others] = value
+
+    def state_dict(self) -> dict[str, Any]:
+        """Moments and the number of steps taken."""
+        return {"adam": self._adam.state_dict(), "step": self._step}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continues from `state_dict`."""
+        self._adam.load_state_dict(state["adam"])
+        self._step = state["step"]
+
+
+def _others(row: nn.Parameter, task_ids: Tensor) -> Tensor:
+    absent = torch.ones(len(row), dtype=torch.bool, device=row.device)
+    absent[task_ids] = False
+    return absent.nonzero().flatten()
