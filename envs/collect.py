@@ -11,7 +11,8 @@
 
 The stream has no learned exploration: that is its difference from a real replay buffer.
 After success the arm holds still (zero displacement, the gripper as it was): many scripted experts move on and undo
-what they did, and returns would then not rank episodes.
+what they did, and returns would then not rank episodes. Recipes near the expert end an episode 10 steps after its
+success (a cloned policy would otherwise mostly learn to hold still); replay and random ones go on to the horizon.
 
 Every episode draws from its own random stream, derived from (seed, task name, number), so the result does not
 depend on the number of workers or on interruptions.
@@ -33,6 +34,7 @@ from mtorl.envs.workers import WorkerPool, cached_environments, cached_suite
 from mtorl.progress import Progress
 
 Recipe = Literal["expert", "mixed", "medium", "replay", "replay-half", "random"]
+AFTER_SUCCESS = 10
 CHUNK = 10
 """Episodes that a worker records and saves at a time."""
 
@@ -78,7 +80,6 @@ def collect(
     recipe: Recipe = "expert",
     episodes: int = 40,
     after_success: int | None = None,
-    settle: int = 0,
     seed: int = 0,
     workers: int = 2,
     quiet: bool = False,
@@ -93,8 +94,8 @@ def collect(
         out: Folder of the new data set.
         recipe: How the scripted expert is disturbed: expert, mixed, medium, replay, replay-half or random.
         episodes: Episodes of every task.
-        after_success: End an episode that many steps after its first success; recorded to the horizon if not given.
-        settle: Steps that the expert goes on after the first success before the arm holds still.
+        after_success: End an episode that many steps after its first success; by default 10 for expert, mixed and medium,
+            and the horizon for the others.
         seed: Derives every episode's random stream.
         workers: Processes that play episodes; 0 plays in this one.
         quiet: Show no progress.
@@ -105,10 +106,12 @@ def collect(
     Raises:
         InputError: The folder holds another data set or another unfinished collection.
     """
-    if episodes < 1 or workers < 0 or settle < 0 or (after_success is not None and after_success < 0):
+    if after_success is None:
+        after_success = AFTER_SUCCESS if recipe in ("expert", "mixed", "medium") else suite.horizon
+    if episodes < 1 or workers < 0 or after_success < 0 or seed < 0:
         raise InputError(
-            f"episodes is {episodes}, workers {workers}, settle {settle}, after_success {after_success}; expected "
-            "episodes of at least 1 and no negative number."
+            f"episodes is {episodes}, workers {workers}, after_success {after_success}, seed {seed}; expected at least "
+            "one episode and no negative number."
         )
     behaviour(recipe, 0, episodes)
     out = Path(out)
@@ -119,7 +122,6 @@ def collect(
         "recipe": recipe,
         "episodes": episodes,
         "after_success": after_success,
-        "settle": settle,
         "seed": seed,
     }
     _claim_folder(out, request)
@@ -132,7 +134,7 @@ def collect(
             dimensions=(suite.observation_dim, suite.action_dim),
             horizon=suite.horizon,
             versions=suite.versions(),
-            source={key: request[key] for key in ("recipe", "episodes", "after_success", "settle", "seed")},
+            source={key: request[key] for key in ("recipe", "episodes", "after_success", "seed")},
         )
         writer.write(_merge(out, request))
     shutil.rmtree(out / "parts", ignore_errors=True)
@@ -210,22 +212,21 @@ class _Disturbed:
         suite: The suite.
         task: Position of the task.
         kind: The disturbance.
-        settle: Steps that the expert goes on after the first success.
         draw: The episode's random stream.
     """
 
-    def __init__(self, suite: Suite, task: int, kind: Behaviour, settle: int, draw: np.random.Generator) -> None:
-        self._suite, self._kind, self._settle, self._draw = suite, kind, settle, draw
+    def __init__(self, suite: Suite, task: int, kind: Behaviour, draw: np.random.Generator) -> None:
+        self._suite, self._kind, self._draw = suite, kind, draw
         self._expert = None if kind.random == 1 else suite.expert(task)
         self._detour: NDArray[np.float64] | None = None
 
-    def act(self, step: int, full: NDArray[np.float32], since_success: int, last: NDArray[np.float32]) -> NDArray[Any]:
+    def act(self, step: int, full: NDArray[np.float32], done: bool, last: NDArray[np.float32]) -> NDArray[Any]:
         """The next action; the draws do not depend on what happened before, only on the step."""
         size = self._suite.action_dim
         if step % self._kind.block == 0:
             self._detour = self._draw.uniform(-1, 1, size) if self._draw.random() < self._kind.random else None
         noise = self._kind.noise * self._draw.standard_normal(size)
-        if since_success > self._settle:
+        if done:
             return self._suite.hold(last)
         if self._detour is not None:
             return self._detour + noise
@@ -241,26 +242,25 @@ def record(suite: Suite, environment: Env, task: int, number: int, request: dict
         environment: An environment of the task.
         task: Position of the task in the suite.
         number: Number of the episode within its task.
-        request: `recipe`, `episodes`, `seed`, `after_success` and `settle`, as in `collect`.
+        request: `recipe`, `episodes`, `seed` and `after_success`, as in `collect`.
     """
     name = suite.task_names[task]
     kind = behaviour(request["recipe"], number, request["episodes"])
     draw = np.random.default_rng([request["seed"], number, *name.encode()])
-    actor = _Disturbed(suite, task, kind, request["settle"], draw)
+    actor = _Disturbed(suite, task, kind, draw)
     goals = suite.goals("train")
     goal = goals[number % len(goals)]
-    after = suite.horizon if request["after_success"] is None else request["after_success"]
     full = environment.reset(goal)
     action = np.zeros(suite.action_dim, dtype=np.float32)
     observations, steps = [suite.observe(full)], []
     since_success = 0  # steps since the first success, counting it; 0 before
     for step in range(suite.horizon):
-        action = checked_action(actor.act(step, full, since_success, action), name)
+        action = checked_action(actor.act(step, full, since_success > 0, action), name)
         full, reward, success, over = environment.step(action)
         observations.append(suite.observe(full))
         steps.append((action, reward, success, over))
         since_success += success or since_success > 0
-        if over or since_success > after:
+        if over or since_success > request["after_success"]:
             break
     actions, rewards, successes, terminated = zip(*steps, strict=True)
     truncated = np.zeros(len(steps), dtype=bool)

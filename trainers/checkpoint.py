@@ -32,11 +32,11 @@ class CheckpointFolder:
     def save(self, step: int, state: dict[str, Any], best: bool = False) -> None:
         """Writes a checkpoint, then removes the oldest ones beyond `keep`."""
         content = {"schema": SCHEMA, "step": step, **state}
-        write_atomically(self._file(step), lambda file: torch.save(content, file))
+        write_atomically(self.file(step), lambda file: torch.save(content, file))
         if best:
             write_atomically(self.path / BEST, lambda file: torch.save(content, file))
         for old in self.steps()[: -self.keep]:
-            self._file(old).unlink(missing_ok=True)
+            self.file(old).unlink(missing_ok=True)
 
     def load(self, which: str = "last") -> dict[str, Any]:
         """Reads a checkpoint.
@@ -47,19 +47,9 @@ class CheckpointFolder:
         Raises:
             InputError: There is none, it cannot be read, or a newer version wrote it.
         """
-        steps = self.steps()
-        if which == "best":
-            file = self.path / BEST
-        elif which == "last" and steps:
-            file = self._file(steps[-1])
-        elif which.isdigit():
-            file = self._file(int(which))
-        elif which == "last":
-            raise InputError(f"no checkpoint in {self.path}: nothing was saved yet. Train first.")
-        else:
-            raise InputError(f"unknown checkpoint {which!r}; expected last, best or a step.")
+        file = self.file(which)
         if not file.exists():
-            raise InputError(f"no checkpoint {which} in {self.path}; the steps there are {steps}.")
+            raise InputError(f"no checkpoint {which} in {self.path}; the steps there are {self.steps()}.")
         try:
             content = torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # torch raises many kinds for a damaged or foreign file
@@ -71,5 +61,14 @@ class CheckpointFolder:
             )
         return content
 
-    def _file(self, step: int) -> Path:
-        return self.path / f"step_{step:09d}.pt"
+    def file(self, which: str | int) -> Path:
+        """The file of a checkpoint: `last`, `best`, or a step; it need not exist."""
+        if which == "best":
+            return self.path / BEST
+        if which == "last":
+            if not self.steps():
+                raise InputError(f"no checkpoint in {self.path}: nothing was saved yet. Train first.")
+            which = self.steps()[-1]
+        if not str(which).isdigit():
+            raise InputError(f"unknown checkpoint {which!r}; expected last, best or a step.")
+        return self.path / f"step_{int(which):09d}.pt"

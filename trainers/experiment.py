@@ -30,9 +30,9 @@ from mtorl import InputError, __version__
 from mtorl.agents import Agent
 from mtorl.datasets.files import read_json, write_atomically, write_json
 from mtorl.datasets.sampler import TaskSampler
-from mtorl.datasets.store import DataSpec, EpisodeStore, describe_stores, open_stores
+from mtorl.datasets.store import DataSpec, EpisodeStore, describe_stores, open_stores, sha256
 from mtorl.envs.base import Suite, build_suite
-from mtorl.envs.evaluator import EvalReport, Protocol, evaluate
+from mtorl.envs.evaluator import EvalReport, Protocol, ProtocolName, evaluate
 from mtorl.envs.workers import WorkerPool
 from mtorl.trainers.balancers import Balancer
 from mtorl.trainers.checkpoint import CheckpointFolder
@@ -225,8 +225,7 @@ class Run:
             InputError: The configuration differs from the checkpoint's, or the data changed.
         """
         config = self.config(arguments)
-        checkpoints = CheckpointFolder(self.folder / "checkpoints", config.keep)
-        state = checkpoints.load() if checkpoints.steps() else None
+        state = self.checkpoints().load() if self.checkpoints().steps() else None
         if state:
             _refuse_differences(state["config"], plain_config(config), f"checkpoint at step {state['step']}")
         else:
@@ -259,7 +258,7 @@ class Run:
                 experiment.schedule,
                 experiment.seed,
                 log,
-                CheckpointFolder(self.folder / "checkpoints", experiment.keep),
+                self.checkpoints(experiment.keep),
                 lambda policy: evaluate(policy, suite, protocol, pool, "training goals", quiet=True),
                 plain_config(config),
                 experiment.quiet,
@@ -273,6 +272,10 @@ class Run:
             finally:
                 log.close()
 
+    def checkpoints(self, keep: int = 1) -> CheckpointFolder:
+        """The run's checkpoints."""
+        return CheckpointFolder(self.folder / "checkpoints", keep)
+
     def suite(self) -> Suite:
         """The suite of the run's data, with the run's tasks."""
         return build_suite(self.spec.suite).subset(self.spec.task_names)
@@ -280,7 +283,7 @@ class Run:
     def policy(self, checkpoint: str = "last") -> tuple[TaskPolicy, int]:
         """The trained policy of a checkpoint (`last`, `best` on training goals, or a step), and its step."""
         experiment = build_experiment(self.config())
-        state = CheckpointFolder(self.folder / "checkpoints").load(checkpoint)
+        state = self.checkpoints().load(checkpoint)
         agent = experiment.build_agent(self.spec)
         agent.load_state_dict(state["agent"])
         sharing = {}
@@ -292,33 +295,48 @@ class Run:
         return TaskPolicy(agent, sharing), int(state["step"])
 
     def evaluate(
-        self, protocol: Protocol | str = "heldout", checkpoint: str = "last", workers: int = 2, quiet: bool = False
+        self,
+        protocol: Protocol | ProtocolName = "heldout",
+        checkpoint: str = "last",
+        goal_visible: bool | None = None,
+        out: str | Path | None = None,
+        workers: int = 2,
+        quiet: bool = False,
     ) -> EvalReport:
-        """Plays the policy and keeps the report in the run's folder.
+        """Plays the policy and keeps the report.
 
         Args:
-            protocol: How to play; a name for that protocol's defaults.
+            protocol: How to play; a name stands for that protocol's defaults.
             checkpoint: `last`, `best` on training goals, or a step.
+            goal_visible: Show the goal's position or hide it; as in the data by default.
+            out: Folder of the report; `evaluations` in the run's own by default.
             workers: Processes that play.
             quiet: Show no progress.
         """
         if isinstance(protocol, str):
-            protocol = Protocol(protocol)  # type: ignore[arg-type]
+            protocol = Protocol(protocol)
         policy, step = self.policy(checkpoint)
-        target = self.folder / "evaluations" / f"{protocol.name}-{checkpoint}.json"
+        suite = self.suite()
+        if goal_visible is not None:
+            suite = build_suite(suite.describe() | {"init_args": {**suite.arguments, "goal_visible": goal_visible}})
+        target = self.report_path(protocol, checkpoint, out)
         with WorkerPool(workers) as pool:
             report = evaluate(
                 policy,
-                self.suite(),
+                suite,
                 protocol,
                 pool,
                 f"{self.folder.name} ({checkpoint}, step {step})",
                 partial=target.with_suffix(".partial"),
-                fingerprint=f"{step} {self.spec.data}",
+                fingerprint=sha256(self.checkpoints().file(checkpoint)),
                 quiet=quiet,
             )
         report.save(target)
         return report
+
+    def report_path(self, protocol: Protocol, checkpoint: str = "last", out: str | Path | None = None) -> Path:
+        """Where `evaluate` keeps the report."""
+        return Path(out or self.folder / "evaluations") / f"{protocol.name}-{checkpoint}.json"
 
 
 def _device(name: str) -> torch.device:

@@ -1,0 +1,29 @@
+"""What the benchmark scripts share: describing the machine and writing results."""
+
+import json
+import os
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def machine() -> str:
+    """Processor, cores and Python, in words."""
+    model = "unknown processor"
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        lines = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        model = lines[0] if lines else model
+    return f"{model}, {os.cpu_count()} cores, Python {platform.python_version()}"
+
+
+def save(name: str, content: dict[str, Any]) -> None:
+    """Writes `results/NAME.json` with machine and date, and prints it."""
+    RESULTS.mkdir(exist_ok=True)
+    content = {"machine": machine(), "date": time.strftime("%Y-%m-%d"), **content}
+    text = json.dumps(content, indent=1)
+    (RESULTS / f"{name}.json").write_text(text + "\n")
+    print(text)

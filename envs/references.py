@@ -1,0 +1,40 @@
+"""The reference rows of every comparison: the scripted expert and random actions."""
+
+from pathlib import Path
+from typing import Literal
+
+from mtorl.envs.base import ExpertPolicy, Policy, RandomPolicy, Suite
+from mtorl.envs.evaluator import EvalReport, Protocol, evaluate
+from mtorl.envs.workers import WorkerPool
+
+
+def evaluate_reference(
+    policy: Literal["expert", "random"],
+    suite: Suite,
+    protocol: Protocol,
+    folder: Path,
+    workers: int = 2,
+    quiet: bool = False,
+) -> tuple[EvalReport, Path]:
+    """Plays a reference policy and keeps its report, named after policy, suite and protocol.
+
+    Args:
+        policy: Which one.
+        suite: The tasks.
+        protocol: How to play.
+        folder: Where the report goes.
+        workers: Processes that play episodes.
+        quiet: Show no progress.
+
+    Returns:
+        The report and its file.
+    """
+    kind: Policy = ExpertPolicy(suite) if policy == "expert" else RandomPolicy(suite)
+    name = f"{policy}-{type(suite).__name__}-{len(suite.task_names)}-tasks-{protocol.name}"
+    path = folder / f"{name}.json"
+    with WorkerPool(workers) as pool:
+        report = evaluate(
+            kind, suite, protocol, pool, policy, partial=path.with_suffix(".partial"), fingerprint=policy, quiet=quiet
+        )
+    report.save(path)
+    return report, path

@@ -1,0 +1,239 @@
+"""The command `mtorl`: from a command line to objects. Sub-commands load what they need, so `--help` is fast."""
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from mtorl import InputError, __version__
+
+if TYPE_CHECKING:
+    from mtorl.envs.base import Suite
+
+USAGE = """usage: mtorl [--help] [--version] COMMAND ...
+
+Multi-task offline reinforcement learning: one policy, many tasks, success per task.
+
+commands:
+  collect   record episodes of a suite's scripted experts into a data set
+  info      show what a data set holds, task by task; --verify checks every byte
+  train     train one policy for all tasks of a data set; --resume continues a run
+  evaluate  play a trained run, the expert or random actions: success per task
+  report    compare runs in one self-contained HTML file
+
+`mtorl COMMAND --help` lists a command's options. Every command that takes many also takes --config FILE.yaml and
+--print_config.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+        arguments: The command line without the program's name.
+
+    Returns:
+        Exit code: 0, 2 for wrong input, 130 after Ctrl-C.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE, end="")
+        return 0
+    if arguments[0] == "--version":
+        print(__version__)
+        return 0
+    commands: dict[str, Callable[[list[str]], str | None]] = {
+        "collect": _collect,
+        "info": _info,
+        "train": _train,
+        "evaluate": _evaluate,
+        "report": _report,
+    }
+    if arguments[0] not in commands:
+        print(USAGE, end="", file=sys.stderr)
+        print(f"\nerror: unknown command {arguments[0]!r}; expected one of {', '.join(commands)}.", file=sys.stderr)
+        return 2
+    try:
+        commands[arguments[0]](arguments[1:])
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\ninterrupted: {_how_to_continue(arguments)}", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _how_to_continue(arguments: list[str]) -> str:
+    command = arguments[0]
+    if command == "train":
+        folder = next((v for o, v in _pairs(arguments) if o in ("--out", "--resume")), "RUN")
+        return f"the state was saved; continue with `mtorl train --resume {folder}`."
+    if command in ("collect", "evaluate"):
+        return f"finished episodes were saved; continue with the same command, `mtorl {' '.join(arguments)}`."
+    return "nothing was changed."
+
+
+def _pairs(arguments: list[str]) -> list[tuple[str, str]]:
+    """Options and their values, for `--option value` and `--option=value`."""
+    split = [part for argument in arguments for part in argument.split("=", 1)]
+    return list(zip(split[:-1], split[1:], strict=True))
+
+
+def _parser(command: str, function: Callable[..., Any], skip: set[str] | None = None) -> Any:
+    """A parser for a function's arguments, with help from its docstring."""
+    from jsonargparse import ArgumentParser
+
+    description = (function.__doc__ or "").split("\n\n")[0]
+    parser = ArgumentParser(prog=f"mtorl {command}", description=description)
+    parser.add_argument("--config", action="config", help="YAML file with any of the options below.")
+    parser.add_function_arguments(function, skip=skip or set())
+    return parser
+
+
+def _objects(parser: Any, arguments: list[str]) -> dict[str, Any]:
+    objects = vars(parser.instantiate_classes(parser.parse_args(arguments)))
+    objects.pop("config", None)
+    return objects
+
+
+def _collect(arguments: list[str]) -> None:
+    from mtorl.envs.collect import collect
+
+    store = collect(**_objects(_parser("collect", collect), arguments))
+    _show_store(store)
+
+
+def _info(arguments: list[str]) -> None:
+    from mtorl.datasets.store import EpisodeStore
+
+    def info(data: str, verify: bool = False) -> None:
+        """Shows what a data set holds: per task episodes, steps, returns and success, and the versions it was made with.
+
+        Args:
+            data: Folder of the data set.
+            verify: Also read everything once and check hashes and values.
+        """
+        store = EpisodeStore(data)
+        _show_store(store)
+        if verify:
+            store.verify()
+            print("verified: all hashes match, all numbers are finite, all actions lie in [-1, 1].")
+
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(prog="mtorl info", description=(info.__doc__ or "").split("\n")[0])
+    parser.add_argument("data", help="Folder of the data set.")
+    parser.add_argument("--verify", action="store_true", help="Also read everything once: hashes and values.")
+    info(**vars(parser.parse_args(arguments)))
+
+
+def _train(arguments: list[str]) -> None:
+    resumed = [value for option, value in _pairs(arguments) if option == "--resume"]
+    from mtorl.trainers.experiment import Run, start, train_parser
+
+    if resumed:
+        rest = _without(arguments, "--resume")
+        run = Run(resumed[-1]).resume(rest)
+    else:
+        parser = train_parser()
+        parser.add_argument("--resume", metavar="RUN", help="Continue the run in this folder instead.")
+        config = parser.parse_args(arguments)
+        config.pop("resume", None)
+        run = start(config, ["mtorl", "train", *arguments])
+    print(f"trained: {run.folder}. Next: `mtorl evaluate {run.folder}`, then `mtorl report {run.folder}`.")
+
+
+def _without(arguments: list[str], option: str) -> list[str]:
+    kept, skip = [], False
+    for argument in arguments:
+        if skip:
+            skip = False
+        elif argument == option:
+            skip = True
+        elif not argument.startswith(f"{option}="):
+            kept.append(argument)
+    return kept
+
+
+def _evaluate(arguments: list[str]) -> None:
+    import mtorl.envs  # noqa: F401  the suites that --suite can name
+
+    parser = _parser("evaluate", evaluate_command, skip={"run"})
+    parser.add_argument("run", nargs="?", help="Folder of a trained run; or give --policy and --suite.")
+    evaluate_command(**_objects(parser, arguments))
+
+
+def evaluate_command(
+    run: str | None = None,
+    policy: Literal["expert", "random"] | None = None,
+    suite: "Suite | None" = None,
+    protocol: Literal["official", "heldout"] = "heldout",
+    goals: int = 50,
+    stop_at_success: bool = False,
+    goal_visible: bool | None = None,
+    seed: int = 0,
+    checkpoint: str = "last",
+    out: str | None = None,
+    workers: int = 2,
+    quiet: bool = False,
+) -> None:
+    """Plays a trained run, the scripted expert or random actions in every task and reports success per task.
+
+    Args:
+        run: Folder of a trained run.
+        policy: Play the suite's scripted expert or random actions instead: the reference rows.
+        suite: The suite, with --policy; a run knows its own.
+        protocol: official (the 50 training goals, one episode each) or heldout (50 goals never trained on).
+        goals: Goals per task; the first that many.
+        stop_at_success: End episodes at their first success: faster, but success at the last step is unknown.
+        goal_visible: Show the run the goal's position, or hide it; as in its data by default.
+        seed: Seed of random actions.
+        checkpoint: Which checkpoint of the run: last, best (on training goals), or a step.
+        out: Folder of the report; by default the run's own, or runs/references.
+        workers: Processes that play episodes.
+        quiet: Show no progress.
+    """
+    from mtorl.envs.evaluator import Protocol
+
+    how = Protocol(protocol, goals, stop_at_success, seed)
+    if (run is None) == (policy is None):
+        raise InputError("give either the folder of a run or --policy expert|random, not both and not neither.")
+    if run is not None:
+        if suite is not None:
+            raise InputError("a run brings its own suite; leave --suite out.")
+        from mtorl.trainers.experiment import Run
+
+        trained = Run(run)
+        report = trained.evaluate(how, checkpoint, goal_visible, out, workers, quiet)
+        path = trained.report_path(how, checkpoint, out)
+    else:
+        if suite is None:
+            raise InputError(f"--policy {policy} needs a suite: add --suite MetaWorld --suite.benchmark MT10.")
+        from mtorl.envs.references import evaluate_reference
+
+        assert policy is not None
+        folder = Path(out or "runs/references")
+        report, path = evaluate_reference(policy, suite, how, folder, workers, quiet)
+    from mtorl.tables import show_report
+
+    show_report(report)
+    print(f"saved: {path}")
+
+
+def _report(arguments: list[str]) -> None:
+    from jsonargparse import ArgumentParser
+
+    from mtorl.trainers.report import make_report
+
+    parser = ArgumentParser(prog="mtorl report", description="Compares any number of runs in one HTML file.")
+    parser.add_argument("runs", nargs="+", help="Folders of evaluated runs.")
+    parser.add_function_arguments(make_report, skip={"runs"})
+    path = make_report(**vars(parser.parse_args(arguments)))
+    print(f"report: {path} and {path.with_suffix('.json')}")
+
+
+def _show_store(store: Any) -> None:
+    from mtorl.tables import show_store
+
+    show_store(store)

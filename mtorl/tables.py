@@ -1,0 +1,99 @@
+"""Tables for the terminal."""
+
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from mtorl.datasets.store import EpisodeStore
+    from mtorl.envs.evaluator import EvalReport
+
+
+def _table(title: str, first: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", header_style="bold")
+    table.add_column(first, no_wrap=True)
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
+    return table
+
+
+def _print(table: Table) -> None:
+    import shutil
+
+    # Not narrower than the table needs: a wrapped number in a log file is worse than a long line.
+    width = max(shutil.get_terminal_size().columns, 110)
+    Console(width=width).print(table)
+
+
+def show_store(store: "EpisodeStore") -> None:
+    """Prints what a data set holds, task by task."""
+    manifest = store.manifest
+    source = ", ".join(f"{key} {value}" for key, value in manifest["source"].items() if value is not None)
+    table = _table(
+        f"{store.path}: {source}", "task", "episodes", "steps", "return mean", "median", "success", "at last step"
+    )
+    for task in manifest["tasks"]:
+        table.add_row(
+            task["name"],
+            f"{task['episodes']}",
+            f"{task['steps']:,}",
+            f"{task['return_mean']:.1f}",
+            f"{task['return_quantiles'][10]:.1f}",
+            f"{task['success_rate']:.0%}",
+            f"{task['success_last_rate']:.0%}",
+        )
+    tasks = manifest["tasks"]
+    table.add_section()
+    table.add_row(
+        f"{len(tasks)} tasks",
+        f"{manifest['episodes']}",
+        f"{manifest['steps']:,}",
+        "",
+        "",
+        f"{sum(task['success_rate'] for task in tasks) / len(tasks):.0%}",
+        f"{sum(task['success_last_rate'] for task in tasks) / len(tasks):.0%}",
+    )
+    _print(table)
+    print("versions:", ", ".join(f"{name} {value[:12]}" for name, value in manifest["versions"].items()))
+
+
+def show_report(report: "EvalReport") -> None:
+    """Prints success per task with its interval; the mean over tasks comes last."""
+    protocol = report.protocol
+    kind = "training goals" if protocol.split == "train" else "held-out goals"
+    stop = ", stopped at success" if protocol.stop_at_success else ""
+    table = _table(
+        f"{report.policy}: {protocol.name} protocol, {protocol.goals} {kind} per task{stop}",
+        "task",
+        "success",
+        "95 % interval",
+        "episodes",
+        "at last step",
+        "return",
+        "length",
+    )
+    rows = report.tasks()
+    for row in rows:
+        table.add_row(
+            row.task,
+            f"{row.rate:.0%}",
+            f"{row.low:.0%} to {row.high:.0%}",
+            f"{row.episodes}",
+            "-" if row.success_last_rate is None else f"{row.success_last_rate:.0%}",
+            f"{row.mean_return:.0f}",
+            f"{row.mean_length:.0f}",
+        )
+    low, high = report.mean_interval()
+    last = [row.success_last_rate for row in rows if row.success_last_rate is not None]
+    table.add_section()
+    table.add_row(
+        f"mean of {len(rows)} tasks",
+        f"{report.mean_success:.1%}",
+        f"{low:.1%} to {high:.1%}",
+        f"{sum(row.episodes for row in rows)}",
+        f"{sum(last) / len(last):.0%}" if len(last) == len(rows) else "-",
+        "",
+        "",
+    )
+    _print(table)

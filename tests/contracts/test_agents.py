@@ -1,0 +1,179 @@
+"""What every agent must do, for every choice of task identity and heads."""
+
+import numpy as np
+import pytest
+import torch
+
+from mtorl import InputError
+from mtorl.agents import Agent, BehaviorCloning, DecisionTransformer
+from mtorl.datasets.sampler import TaskBatch, TaskSampler
+from mtorl.datasets.store import DataSpec, EpisodeStore
+from mtorl.envs.base import RolloutContext
+from mtorl.trainers.seeding import isolated
+
+SMALL = {
+    BehaviorCloning: {"hidden": (24, 24)},
+    DecisionTransformer: {"width": 16, "layers": 2, "attention_heads": 2, "context": 6, "dropout": 0.0},
+}
+
+
+def concrete(kind: type) -> list[type]:
+    return [kind, *[inner for sub in kind.__subclasses__() for inner in concrete(sub)]]
+
+
+def test_every_agent_is_under_this_contract() -> None:
+    ours = {kind for kind in concrete(Agent)[1:] if kind.__module__.startswith("mtorl.")}
+    assert ours == set(SMALL)
+
+
+VARIANTS = [
+    pytest.param((kind, {**small, **options}), id=f"{kind.__name__}-{'-'.join(map(str, options.values()))}")
+    for kind, small in SMALL.items()
+    for options in (
+        {"task_identity": "none"},
+        {"task_identity": "onehot"},
+        {"task_identity": "embed", "output_heads": "per_task"},
+        {"task_identity": "onehot", "per_task_normalisation": True},
+        *(
+            [
+                {"action_context": "full"},
+                {"action_context": "dropout"},
+                {"return_conditioning": False},
+                {"time": "episode", "action_context": "full", "return_conditioning": False},
+            ]
+            if kind is DecisionTransformer
+            else []
+        ),
+    )
+]
+
+
+@pytest.fixture(params=VARIANTS)
+def agent(request: pytest.FixtureRequest, spec: DataSpec) -> Agent:
+    kind, options = request.param
+    with isolated(0, "init"):
+        return kind(spec, **options).double().eval()
+
+
+@pytest.fixture
+def batch(agent: Agent, store: EpisodeStore, spec: DataSpec) -> TaskBatch:
+    sampler = TaskSampler([store], spec.task_names, 5, agent.window, np.random.default_rng(3))
+    return sampler.draw().to("cpu", torch.float64)
+
+
+def losses(agent: Agent, batch: TaskBatch) -> torch.Tensor:
+    return agent(0, batch).values
+
+
+def test_one_finite_loss_per_task(agent: Agent, batch: TaskBatch) -> None:
+    found = agent(0, batch)
+    assert found.values.shape == (3,)
+    assert torch.isfinite(found.values).all() and (found.values > 0).all()
+    assert found.features is not None and found.targets is not None
+    assert found.features.shape[:3] == batch.valid.shape
+    assert found.targets.shape == batch.actions.shape
+
+
+def test_tasks_do_not_see_each_other(agent: Agent, batch: TaskBatch) -> None:
+    together = losses(agent, batch)
+    for order in ([2, 0, 1], [1], [0, 2]):
+        torch.testing.assert_close(losses(agent, batch.select(order)), together[order], rtol=1e-9, atol=1e-12)
+
+
+def test_padding_has_no_influence(agent: Agent, batch: TaskBatch) -> None:
+    valid = batch.valid.clone()
+    valid[:, :, (agent.window + 1) // 2 :] = False
+    if agent.window == 1:
+        valid[:, 0] = False
+    expected = losses(agent, TaskBatch(**{**vars(batch), "valid": valid}))
+    noise = {
+        name: torch.where(valid.view(*valid.shape, *[1] * (value.ndim - 3)), value, torch.randn_like(value))
+        for name, value in vars(batch).items()
+        if value is not None and value.is_floating_point()
+    }
+    found = losses(agent, TaskBatch(**{**vars(batch), **noise, "valid": valid}))
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_a_task_without_valid_steps_has_loss_zero_not_nan(agent: Agent, batch: TaskBatch) -> None:
+    valid = batch.valid.clone()
+    valid[1] = False
+    found = losses(agent, TaskBatch(**{**vars(batch), "valid": valid}))
+    assert found[1] == 0 and torch.isfinite(found).all()
+
+
+def test_private_parameters_move_only_with_their_task(agent: Agent, batch: TaskBatch) -> None:
+    space = agent.phases[0].space
+    losses(agent, batch.select([1])).sum().backward()
+    for row in agent.task_rows():
+        assert row.grad is not None and row.grad[1].any() and not row.grad[[0, 2]].any()
+    names = dict(agent.named_parameters())
+    private = {id(row) for row in agent.task_rows()}
+    assert {name for name, value in names.items() if id(value) not in private} == set(space.names)
+    assert len(space) == sum(value.numel() for name, value in names.items() if name in space.names)
+
+
+def test_flatten_and_unflatten_are_inverse(agent: Agent) -> None:
+    space = agent.phases[0].space
+    parameters = space.select(agent)
+    flat = space.flatten(parameters)
+    assert flat.shape == (len(space),)
+    for name, value in space.unflatten(flat).items():
+        assert torch.equal(value, parameters[name])
+    assert any(space.maskable) and not all(space.maskable)
+    for name, maskable in zip(space.names, space.maskable, strict=True):
+        assert not maskable or parameters[name].ndim == 2
+
+
+def test_losses_can_be_computed_at_other_parameters(agent: Agent, batch: TaskBatch) -> None:
+    other = {name: value.detach() * 0.5 for name, value in agent.phases[0].space.select(agent).items()}
+    found = torch.func.functional_call(agent, other, (0, batch)).values
+    with torch.no_grad():
+        agent.load_state_dict(other, strict=False)
+    torch.testing.assert_close(found, losses(agent, batch), rtol=1e-12, atol=0)
+
+
+def test_acting_is_deterministic_and_forgets(agent: Agent, spec: DataSpec) -> None:
+    draw = np.random.default_rng(0)
+    observations = draw.normal(size=(15, 4, 4)).astype(np.float32)
+    rewards = draw.random((15, 4)).astype(np.float32)
+
+    def play() -> np.ndarray:
+        agent.reset(RolloutContext(np.array([0, 1, 2, 1]), np.arange(4)))
+        return np.stack([agent.act(*step) for step in zip(observations, rewards, strict=True)])
+
+    first = play()
+    assert first.shape == (15, 4, 2) and first.dtype == np.float32 and np.abs(first).max() <= 1
+    np.testing.assert_array_equal(play(), first)
+
+
+def test_hidden_tasks(agent: Agent) -> None:
+    context = RolloutContext(None, np.arange(2))
+    if agent.needs_task:
+        with pytest.raises(InputError, match="task's identity"):
+            agent.reset(context)
+    else:
+        agent.reset(context)
+        assert agent.act(np.zeros((2, 4), np.float32), np.zeros(2, np.float32)).shape == (2, 2)
+
+
+def test_what_is_learned_is_what_is_played(agent: Agent, batch: TaskBatch) -> None:
+    """Following a recorded window step by step gives the actions that the loss sees."""
+    sure = batch.valid[:, 0].all(-1)
+    features = agent(0, batch).features
+    assert features is not None
+    for task in sure.nonzero().flatten().tolist():
+        flat = features[task, 0]
+        expected = agent.head.act(flat, torch.full((len(flat),), task))[-1]  # type: ignore[operator, union-attr]
+        agent.reset(RolloutContext(np.array([task]), np.zeros(1, dtype=np.int64)))
+        history = getattr(agent, "_history", None)
+        if history is not None:  # the rollout's own target and actions differ from the recorded ones
+            history._left[:] = batch.returns_to_go[task, 0, 0] + 0
+            history._step = int(batch.timesteps[task, 0, 0])
+        for step in range(agent.window):
+            reward = batch.rewards[task, 0, step - 1] if step else torch.zeros(())
+            found = agent.act(batch.observations[task, 0, step][None].float().numpy(), reward[None].float().numpy())
+            if history is not None:
+                history.acted(batch.actions[task, 0, step][None])
+        np.testing.assert_allclose(found[0], expected.detach().numpy(), atol=2e-4)
+    assert sure.any()

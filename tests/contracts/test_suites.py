@@ -1,0 +1,154 @@
+"""What every suite must do."""
+
+import numpy as np
+import pytest
+
+from mtorl import InputError
+from mtorl.envs import MetaWorld, PointReach
+from mtorl.envs.base import RandomPolicy, RolloutContext, Suite, build_suite, checked_action
+
+SUITES = [
+    pytest.param((PointReach, {"tasks": ["towards-0", "away-3"]}), id="PointReach"),
+    pytest.param((MetaWorld, {"tasks": ["drawer-open-v3", "reach-v3"]}), id="MetaWorld", marks=pytest.mark.simulator),
+]
+
+
+@pytest.fixture(params=SUITES, scope="module")
+def suite(request: pytest.FixtureRequest) -> Suite:
+    kind, arguments = request.param
+    return kind(**arguments)
+
+
+def test_every_suite_is_under_this_contract() -> None:
+    kinds = {kind for kind in Suite.__subclasses__() if kind.__module__.startswith("mtorl.")}
+    assert kinds == {PointReach, MetaWorld}
+
+
+def play(suite: Suite, task: int, goal: int, steps: int = 25) -> np.ndarray:
+    environment = suite.make(task)
+    expert = suite.expert(task)
+    rows = [environment.reset(goal)]
+    for _ in range(steps):
+        rows.append(environment.step(expert(rows[-1])).observation)
+    environment.close()
+    return np.stack(rows)
+
+
+def test_shapes_and_types(suite: Suite) -> None:
+    environment = suite.make(0)
+    first = environment.reset(suite.goals("train")[0])
+    assert first.shape == (suite.observation_dim,) and first.dtype == np.float32
+    step = environment.step(np.full(suite.action_dim, 0.5, np.float32))
+    assert step.observation.shape == first.shape and step.observation.dtype == np.float32
+    assert isinstance(step.reward, float) and isinstance(step.success, bool) and isinstance(step.terminated, bool)
+
+
+def test_a_goal_determines_the_episode(suite: Suite) -> None:
+    goal = suite.goals("heldout")[1]
+    first = play(suite, 1, goal)
+    play(suite, 1, goal + 1)
+    np.testing.assert_array_equal(play(suite, 1, goal), first)
+    assert not np.array_equal(play(suite, 1, goal + 1), first)
+
+
+def test_environments_of_one_task_do_not_disturb_each_other(suite: Suite) -> None:
+    goals = suite.goals("train")[:2]
+    alone = [play(suite, 0, goal) for goal in goals]
+    environments = [suite.make(0) for _ in goals]
+    expert = suite.expert(0)
+    rows = [[environment.reset(goal)] for environment, goal in zip(environments, goals, strict=True)]
+    for _ in range(25):
+        for environment, mine in zip(environments, rows, strict=True):
+            mine.append(environment.step(expert(mine[-1])).observation)
+    for mine, expected in zip(rows, alone, strict=True):
+        np.testing.assert_array_equal(np.stack(mine), expected)
+
+
+def test_training_and_heldout_goals_are_disjoint_and_differ(suite: Suite) -> None:
+    train, heldout = suite.goals("train"), suite.goals("heldout")
+    assert len(train) == len(heldout) == 50 and not set(train) & set(heldout)
+    environment = suite.make(0)
+    starts = {environment.reset(goal).tobytes() for goal in (*train[:5], *heldout[:5])}
+    assert len(starts) == 10
+
+
+def test_the_expert_succeeds(suite: Suite) -> None:
+    for task in range(len(suite.task_names)):
+        environment, expert = suite.make(task), suite.expert(task)
+        observation = environment.reset(suite.goals("train")[0])
+        success = False
+        for _ in range(suite.horizon):
+            before = observation.copy()
+            action = expert(observation)
+            np.testing.assert_array_equal(observation, before, "the expert edited its input")
+            assert np.abs(action).max() <= 1
+            observation, _, now, _ = environment.step(action)
+            success |= now
+            if success:
+                break
+        assert success, suite.task_names[task]
+
+
+def test_actions_are_clipped_and_nan_is_refused(suite: Suite) -> None:
+    goal = suite.goals("train")[0]
+    results = []
+    for size in (1.0, 50.0):
+        environment = suite.make(0)
+        environment.reset(goal)
+        results.append(environment.step(np.full(suite.action_dim, size, np.float32)).observation)
+    np.testing.assert_array_equal(*results)
+    with pytest.raises(InputError, match=rf"{suite.task_names[0]}: the action .*nan.* holds NaN"):
+        suite.make(0).step(np.full(suite.action_dim, np.nan, np.float32))
+
+
+def test_hidden_goals(suite: Suite) -> None:
+    hidden = type(suite)(**{**suite.arguments, "goal_visible": False})
+    full = np.ones((2, suite.observation_dim), np.float32)
+    assert (suite.observe(full) == full).all()
+    assert 0 < (hidden.observe(full) == 0).sum() < full.size
+    assert (full == 1).all(), "the input was edited"
+
+
+def test_description_builds_the_same_suite_again(suite: Suite) -> None:
+    again = build_suite(suite.describe())
+    assert type(again) is type(suite) and again.task_names == suite.task_names
+    assert again.describe() == suite.describe()
+
+
+def test_subset(suite: Suite) -> None:
+    assert suite.subset(suite.task_names[1:]).task_names == suite.task_names[1:]
+    with pytest.raises(InputError, match=r"unknown tasks \['nonsense'\]"):
+        suite.subset(["nonsense"])
+
+
+def test_holding_still_keeps_the_actions_shape(suite: Suite) -> None:
+    action = np.full(suite.action_dim, 0.7, np.float32)
+    held = suite.hold(action)
+    assert held.shape == action.shape and held.dtype == np.float32 and not held[:2].any()
+
+
+def test_random_actions_depend_on_seed_task_and_goal_only(suite: Suite) -> None:
+    def draw(seed: int, task: int, goal: int, suite: Suite = suite) -> np.ndarray:
+        policy = RandomPolicy(suite)
+        policy.reset(RolloutContext(np.array([task]), np.array([goal]), seed))
+        return policy.act(np.zeros((1, suite.observation_dim), np.float32), np.zeros(1, np.float32))
+
+    first = draw(0, 1, 3)
+    np.testing.assert_array_equal(draw(0, 0, 3, suite.subset(suite.task_names[1:])), first)
+    assert all(not np.array_equal(draw(*other), first) for other in ((1, 1, 3), (0, 0, 3), (0, 1, 4)))
+
+
+def test_unknown_tasks_are_refused(suite: Suite) -> None:
+    with pytest.raises(InputError, match="nonsense"):
+        type(suite)(tasks=["nonsense"])
+
+
+@pytest.mark.parametrize("description", [{}, {"class_path": "no.such.Suite"}, {"class_path": "collections.OrderedDict"}])
+def test_foreign_descriptions_are_refused(description: dict) -> None:
+    with pytest.raises(InputError, match="cannot be imported|is not a suite"):
+        build_suite(description)
+
+
+def test_checked_action_copies() -> None:
+    action = np.array([2.0, -3.0], np.float32)
+    assert checked_action(action, "x").tolist() == [1, -1] and action.tolist() == [2, -3]

@@ -1,0 +1,154 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mtorl import InputError
+from mtorl.datasets.sampler import TaskBatch, TaskSampler
+from mtorl.datasets.store import EpisodeStore
+from mtorl.envs import PointReach
+from mtorl.envs.collect import collect
+
+
+def sampler(store: EpisodeStore, length: int = 20, windows: int = 16, seed: int = 0, **options) -> TaskSampler:
+    return TaskSampler(
+        [store], store.task_names, windows, length, np.random.default_rng(seed), next_observations=True, **options
+    )
+
+
+def find(store: EpisodeStore, task: str, observation: np.ndarray, step: int) -> int:
+    """The episode that has this observation at this step, by search."""
+    for number, episode in enumerate(store):
+        if episode.task == task and step < len(episode) and (episode.observations[step] == observation).all():
+            return number
+    raise AssertionError("the window does not stand in any episode of its task")
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(length=st.integers(1, 60), seed=st.integers(0, 100))
+def test_every_window_lies_inside_one_episode_of_its_task(store: EpisodeStore, length: int, seed: int) -> None:
+    batch = sampler(store, length, 3, seed).draw()
+    for position, task_id in enumerate(batch.task_ids.tolist()):
+        for window in range(3):
+            valid = batch.valid[position, window].numpy()
+            count = int(valid.sum())
+            assert valid[:count].all() and not valid[count:].any(), "padding stands at the end"
+            start = int(batch.timesteps[position, window, 0])
+            first = batch.observations[position, window, 0].numpy()
+            episode = store.episode(find(store, store.task_names[task_id], first, start))
+            assert count == min(length, len(episode) - start)
+            steps = slice(start, start + count)
+            rows = {
+                "observations": episode.observations[steps],
+                "actions": episode.actions[steps],
+                "rewards": episode.rewards[steps],
+                "next_observations": episode.observations[start + 1 : start + count + 1],
+                "returns_to_go": [episode.rewards[step:].sum() for step in range(start, start + count)],
+                "timesteps": np.arange(start, start + count),
+            }
+            for name, expected in rows.items():
+                found = getattr(batch, name)[position, window]
+                np.testing.assert_allclose(found[:count], expected, rtol=1e-5, err_msg=name)
+                assert not found[count:].any(), "padding is zero"
+
+
+def test_steps_are_drawn_uniformly_and_tasks_equally(store: EpisodeStore) -> None:
+    draws = sampler(store, 1, 4000).draw()
+    assert draws.valid.shape == (3, 4000, 1)
+    for position, name in enumerate(store.task_names):
+        steps = np.concatenate([np.arange(len(one)) for one in store if one.task == name])
+        drawn = draws.timesteps[position].flatten().numpy()
+        expected = np.bincount(steps, minlength=50) / len(steps)
+        found = np.bincount(drawn, minlength=50) / len(drawn)
+        assert np.abs(expected - found).max() < 0.025
+
+
+def test_a_draw_is_a_function_of_the_generator(store: EpisodeStore) -> None:
+    one, two = sampler(store, seed=1), sampler(store, seed=1)
+    one.draw()
+    two.draw()
+    state = one.state_dict()
+    expected = one.draw()
+    other = sampler(store, seed=99)
+    other.load_state_dict(state)
+    for found in (two.draw(), other.draw()):
+        assert torch.equal(found.observations, expected.observations)
+        assert torch.equal(found.timesteps, expected.timesteps)
+
+
+def test_round_robin_takes_tasks_in_turn(store: EpisodeStore) -> None:
+    turns = sampler(store, tasks_per_batch=2, order="round_robin")
+    assert [turns.draw().task_ids.tolist() for _ in range(4)] == [[0, 1], [2, 0], [1, 2], [0, 1]]
+    one = sampler(store, tasks_per_batch=1, order="round_robin")
+    one.draw()
+    later = sampler(store, tasks_per_batch=1, order="round_robin")
+    later.load_state_dict(one.state_dict())
+    assert later.draw().task_ids.tolist() == [1]
+
+
+def test_random_subsets_are_distinct_and_fair(store: EpisodeStore) -> None:
+    draws = sampler(store, tasks_per_batch=2, windows=1)
+    subsets = [tuple(draws.draw().task_ids.tolist()) for _ in range(300)]
+    assert all(len(set(subset)) == 2 for subset in subsets)
+    counts = np.bincount(np.array(subsets).ravel())
+    assert counts.min() > 160
+
+
+def test_joined_stores_are_drawn_as_one(store: EpisodeStore, suite: PointReach, tmp_path: Path) -> None:
+    other = collect(suite, tmp_path / "more", "medium", episodes=5, seed=7, workers=0, quiet=True)
+    joined = TaskSampler([store, other], store.task_names, 400, 3, np.random.default_rng(0)).draw()
+    seen = {0: 0, 1: 0}
+    for position, name in enumerate(store.task_names):
+        for window in range(0, 400, 10):
+            first, step = joined.observations[position, window, 0].numpy(), int(joined.timesteps[position, window, 0])
+            try:
+                find(store, name, first, step)
+                seen[0] += 1
+            except AssertionError:
+                find(other, name, first, step)
+                seen[1] += 1
+    assert min(seen.values()) > 10
+
+
+def test_a_subset_of_tasks(store: EpisodeStore) -> None:
+    batch = TaskSampler([store], ("towards-2",), 4, 1, np.random.default_rng(0)).draw()
+    assert batch.task_ids.tolist() == [0]
+    assert batch.valid.all()
+    find(store, "towards-2", batch.observations[0, 0, 0].numpy(), int(batch.timesteps[0, 0, 0]))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"windows": 0}, "windows is 0"),
+        ({"length": 0}, "length is 0"),
+        ({"tasks_per_batch": 9}, "tasks_per_batch is 9, but there are only 3 tasks"),
+    ],
+)
+def test_impossible_batches_are_refused(store: EpisodeStore, options: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        sampler(store, **options)
+
+
+def test_batches_check_their_shapes(store: EpisodeStore) -> None:
+    batch = sampler(store).draw()
+    with pytest.raises(InputError, match=r"TaskBatch.actions has shape \[1, .*expected it to begin with"):
+        TaskBatch(**{**vars(batch), "actions": batch.actions[:1]})
+    with pytest.raises(InputError, match="TaskBatch.task_ids"):
+        TaskBatch(**{**vars(batch), "task_ids": batch.task_ids[:1]})
+
+
+def test_select_and_to(store: EpisodeStore) -> None:
+    batch = sampler(store).draw()
+    chosen = batch.select([2, 0])
+    assert chosen.task_ids.tolist() == [2, 0]
+    assert torch.equal(chosen.actions[1], batch.actions[0])
+    double = batch.to("cpu", torch.float64)
+    assert (double.actions.dtype, double.timesteps.dtype, double.valid.dtype) == (
+        torch.float64,
+        torch.int64,
+        torch.bool,
+    )

@@ -1,0 +1,195 @@
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mtorl import InputError
+from mtorl.envs import PointReach
+from mtorl.envs.base import ExpertPolicy, RandomPolicy, RolloutContext, Step
+from mtorl.envs.evaluator import EvalReport, Played, Protocol, evaluate, play_block
+from mtorl.envs.references import evaluate_reference
+from mtorl.envs.workers import WorkerPool
+
+
+class Scripted:
+    """An environment with given rewards and success flags."""
+
+    def __init__(self, flags: list[bool], terminated_at: int = -1) -> None:
+        self.flags, self.terminated_at = flags, terminated_at
+
+    def reset(self, goal: int) -> np.ndarray:
+        self.step_number = 0
+        return np.zeros(4, np.float32)
+
+    def step(self, action: np.ndarray) -> Step:
+        success = self.flags[self.step_number % len(self.flags)] if self.step_number < len(self.flags) else False
+        self.step_number += 1
+        return Step(np.full(4, self.step_number, np.float32), 10.0, success, self.step_number == self.terminated_at)
+
+
+class Recorder:
+    """A policy that remembers what it was given."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple] = []
+
+    def reset(self, context: RolloutContext) -> None:
+        self.context = context
+
+    def act(self, observations: np.ndarray, rewards: np.ndarray) -> np.ndarray:
+        self.seen.append((observations.copy(), rewards.copy()))
+        return np.zeros((len(observations), 2), np.float32)
+
+
+def test_success_latches_and_the_last_step_is_apart(suite: PointReach) -> None:
+    environments = [Scripted([False] * 7 + [True]), Scripted([False] * 49 + [True]), Scripted([False])]
+    short, last, never = play_block(Recorder(), suite, environments, 1, [50, 51, 52], Protocol(block=4))
+    assert (short.success, short.success_last, short.length, short.reward) == (True, False, 50, 500.0)
+    assert (last.success, last.success_last) == (True, True)
+    assert (never.success, never.success_last) == (False, False)
+    assert [one.goal for one in (short, last, never)] == [50, 51, 52] and short.task == "towards-2"
+
+
+def test_stopping_at_success(suite: PointReach) -> None:
+    environments = [Scripted([False] * 7 + [True]), Scripted([False], terminated_at=12)]
+    policy = Recorder()
+    stopped, ended = play_block(policy, suite, environments, 0, [0, 1], Protocol("official", stop_at_success=True, block=4))
+    assert (stopped.success, stopped.success_last, stopped.length) == (True, None, 8)
+    assert (ended.success, ended.length) == (False, 12)
+    assert len(policy.seen) == 12
+    assert {len(observations) for observations, _ in policy.seen} == {4}, "finished and filled rows stay in the batch"
+
+
+def test_policies_get_observations_and_the_rewards_before_them(suite: PointReach) -> None:
+    policy = Recorder()
+    play_block(policy, suite, [Scripted([False])], 2, [5], Protocol(block=2, seed=9))
+    assert policy.context.tasks.tolist() == [2, 2] and policy.context.goals.tolist() == [5, 5]
+    assert policy.context.seed == 9
+    assert [step[0][0, 0] for step in policy.seen[:3]] == [0, 1, 2]
+    assert [step[1][0] for step in policy.seen[:3]] == [0, 10, 10]
+
+
+def test_reports_do_not_depend_on_workers_or_repetition(suite: PointReach) -> None:
+    reports = []
+    for workers in (0, 1, 2):
+        with WorkerPool(workers) as pool:
+            for _ in range(2):
+                reports.append(evaluate(RandomPolicy(suite), suite, Protocol(goals=13, block=4), pool, quiet=True))
+    assert all(report == reports[0] for report in reports)
+    assert len(reports[0].episodes) == 39
+
+
+def test_protocols_play_their_goals(suite: PointReach) -> None:
+    with WorkerPool(0) as pool:
+        for name, goals in (("official", range(50)), ("heldout", range(50, 100))):
+            report = evaluate(ExpertPolicy(suite), suite, Protocol(name), pool, quiet=True)  # type: ignore[arg-type]
+            assert [one.goal for one in report.episodes if one.task == "away-0"] == list(goals)
+            assert report.mean_success == 1
+    with pytest.raises(InputError, match="50 goals per task; found goals=51"), WorkerPool(0) as pool:
+        evaluate(ExpertPolicy(suite), suite, Protocol(goals=51), pool)
+    with pytest.raises(InputError, match="unknown protocol 'best'"):
+        Protocol("best")  # type: ignore[arg-type]
+
+
+def test_the_expert_sees_a_goal_that_is_hidden_from_agents(suite: PointReach) -> None:
+    hidden = PointReach(suite.task_names, goal_visible=False)
+    with WorkerPool(0) as pool:
+        assert evaluate(ExpertPolicy(hidden), hidden, Protocol(goals=5), pool, quiet=True).mean_success == 1
+    policy = Recorder()
+    play_block(policy, hidden, [Scripted([False])], 0, [1], Protocol())
+    assert not policy.seen[5][0][:, 2:].any() and policy.seen[5][0][0, :2].all()
+
+
+def report(successes: dict[str, list[bool]]) -> EvalReport:
+    episodes = tuple(
+        Played(task, goal, flag, flag, 1.0 + goal, 5) for task, flags in successes.items() for goal, flag in enumerate(flags)
+    )
+    return EvalReport("x", tuple(successes), episodes, Protocol(goals=2), {"class_path": "c"}, {"v": "1"})
+
+
+def test_rates_intervals_and_the_mean_over_tasks() -> None:
+    found = report({"a": [True] * 9 + [False], "b": [False] * 5})
+    first, second = found.tasks()
+    assert (first.rate, first.episodes, second.rate) == (0.9, 10, 0.0)
+    assert (first.low, first.high) == pytest.approx((0.5958, 0.9821), abs=1e-4)
+    assert first.mean_return == 5.5
+    assert found.mean_success == 0.45, "tasks count alike, whatever their number of episodes"
+    low, high = found.mean_interval()
+    assert 0.3 < low < 0.45 < high <= 0.5
+
+
+def test_reports_survive_their_file(tmp_path: Path) -> None:
+    found = report({"a": [True, False]})
+    found.save(tmp_path / "r.json")
+    assert EvalReport.load(tmp_path / "r.json") == found
+    assert json.loads((tmp_path / "r.json").read_text())["mean_success"] == 0.5
+    (tmp_path / "bad.json").write_text('{"schema": 1}')
+    with pytest.raises(InputError, match="is not an evaluation report"):
+        EvalReport.load(tmp_path / "bad.json")
+    (tmp_path / "new.json").write_text('{"schema": 7}')
+    with pytest.raises(InputError, match="schema 7"):
+        EvalReport.load(tmp_path / "new.json")
+
+
+class Failing(RandomPolicy):
+    """Breaks in the second task."""
+
+    def reset(self, context: RolloutContext) -> None:
+        super().reset(context)
+        if context.tasks is not None and context.tasks[0] == 1:
+            raise KeyboardInterrupt
+
+
+def test_an_interrupted_evaluation_continues(suite: PointReach, tmp_path: Path) -> None:
+    partial = tmp_path / "e.partial"
+    protocol = Protocol(goals=6, block=3)
+    with pytest.raises(KeyboardInterrupt), WorkerPool(0) as pool:
+        evaluate(Failing(suite), suite, protocol, pool, partial=partial, fingerprint="a", quiet=True)
+    with partial.open("a") as file:
+        file.write('[{"task": "towards')  # the process died while it wrote
+    kept = partial.read_text()
+    with WorkerPool(0) as pool:
+        whole = evaluate(RandomPolicy(suite), suite, protocol, pool, quiet=True)
+        continued = evaluate(Counting(suite), suite, protocol, pool, partial=partial, fingerprint="a", quiet=True)
+        assert continued == dataclasses.replace(whole, policy="policy")
+        assert Counting.blocks == 4, "two of six blocks were kept"
+        assert not partial.exists()
+        partial.write_text(kept)
+        Counting.blocks = 0
+        evaluate(Counting(suite), suite, protocol, pool, partial=partial, fingerprint="other weights", quiet=True)
+        assert Counting.blocks == 6
+
+
+class Counting(RandomPolicy):
+    """Counts blocks."""
+
+    blocks = 0
+
+    def reset(self, context: RolloutContext) -> None:
+        type(self).blocks += 1
+        super().reset(context)
+
+
+def test_reference_rows(suite: PointReach, tmp_path: Path) -> None:
+    expert, path = evaluate_reference("expert", suite, Protocol(goals=3), tmp_path, workers=0, quiet=True)
+    random, _ = evaluate_reference("random", suite, Protocol(goals=3), tmp_path, workers=0, quiet=True)
+    assert expert.mean_success == 1 > random.mean_success
+    assert path.name == "expert-PointReach-3-tasks-heldout.json" and EvalReport.load(path) == expert
+
+
+def test_workers_end_with_their_pool() -> None:
+    with WorkerPool(1) as pool:
+        assert list(pool.run(max, [(1, 2), (4, 3)])) and pool._executor is not None
+        processes = list(pool._executor._processes.values())
+    assert all(not process.is_alive() for process in processes)
+
+
+def test_policies_run_on_one_thread_in_this_process() -> None:
+    import torch
+
+    before = torch.get_num_threads()
+    with WorkerPool(0) as pool:
+        assert list(pool.run(torch.get_num_threads, [()])) == [1]
+    assert torch.get_num_threads() == before

@@ -1,0 +1,255 @@
+"""Compares runs in one HTML file that opens without a network, and the same numbers as JSON."""
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from mtorl import InputError
+from mtorl.datasets.files import read_json, write_atomically, write_json
+from mtorl.envs.evaluator import EvalReport, ProtocolName
+from mtorl.trainers.experiment import Run
+from mtorl.trainers.logs import read_log
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")
+"""Okabe and Ito's palette, distinguishable with colour-blind eyes."""
+MARKS = {"expert": ("D", "#444444"), "random": ("x", "#444444")}
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One run of the comparison."""
+
+    name: str
+    run: Run
+    report: EvalReport
+    log: list[dict[str, Any]]
+    colour: str
+
+
+def make_report(
+    runs: Sequence[str | Path],
+    out: str | Path | None = None,
+    protocol: ProtocolName = "heldout",
+    checkpoint: str = "last",
+    references: str | Path | None = None,
+) -> Path:
+    """Compares any number of evaluated runs in one HTML file, with a JSON file beside it.
+
+    Args:
+        runs: Folders of runs, each evaluated with `mtorl evaluate`.
+        out: The HTML file; `report.html` in the run's folder, or beside the folders of several runs.
+        protocol: Which evaluation to show: heldout or official.
+        checkpoint: Of which checkpoint.
+        references: Folder with the reports of the expert and of random actions; `references` beside the first run by
+            default. Those of the same suite and protocol are shown.
+
+    Returns:
+        The HTML file.
+
+    Raises:
+        InputError: A run was not evaluated under this protocol, or the runs have different tasks.
+    """
+    entries = [_read(Path(folder), number, protocol, checkpoint) for number, folder in enumerate(runs)]
+    if not entries:
+        raise InputError("no run was given; expected at least one folder of an evaluated run.")
+    names = _common_names([entry.run.folder for entry in entries])
+    entries = [_Entry(name, *list(vars(entry).values())[1:]) for name, entry in zip(names, entries, strict=True)]
+    tasks = entries[0].report.task_names
+    for entry in entries[1:]:
+        if entry.report.task_names != tasks or entry.report.protocol != entries[0].report.protocol:
+            raise InputError(
+                f"{entries[0].run.folder} and {entry.run.folder} cannot be compared: tasks or protocol settings of their "
+                f"{protocol} evaluations differ. Evaluate both in the same way."
+            )
+    first = Path(runs[0])
+    references_found = _find_references(Path(references or first.parent / "references"), entries[0].report)
+    target = Path(out or (first if len(entries) == 1 else first.parent) / "report.html")
+    content = _content(entries, references_found)
+    write_json(target.with_suffix(".json"), _as_json(entries, references_found))
+    html = _template().render(content).encode()
+    write_atomically(target, lambda file: file.write(html))
+    return target
+
+
+def _read(folder: Path, number: int, protocol: str, checkpoint: str) -> _Entry:
+    run = Run(folder)
+    path = folder / "evaluations" / f"{protocol}-{checkpoint}.json"
+    if not path.exists():
+        raise InputError(
+            f"{folder} has no {protocol} evaluation of its checkpoint {checkpoint}. Run `mtorl evaluate {folder} "
+            f"--protocol {protocol} --checkpoint {checkpoint}` first."
+        )
+    return _Entry(folder.name, run, EvalReport.load(path), read_log(folder), COLOURS[number % len(COLOURS)])
+
+
+def _common_names(folders: Sequence[Path]) -> list[str]:
+    names = [folder.name for folder in folders]
+    return names if len(set(names)) == len(names) else [str(folder) for folder in folders]
+
+
+def _find_references(folder: Path, report: EvalReport) -> dict[str, EvalReport]:
+    """The reports of reference policies that were played in the same way, restricted to the report's tasks."""
+    found: dict[str, EvalReport] = {}
+    for path in sorted(folder.glob("*.json")):
+        other = EvalReport.load(path)
+        same = (other.suite["class_path"], other.protocol.name, other.versions) == (
+            report.suite["class_path"],
+            report.protocol.name,
+            report.versions,
+        )
+        if other.policy in MARKS and same and set(report.task_names) <= set(other.task_names):
+            chosen = tuple(episode for episode in other.episodes if episode.task in report.task_names)
+            found[other.policy] = EvalReport(
+                other.policy, report.task_names, chosen, other.protocol, other.suite, other.versions
+            )
+    return found
+
+
+def _as_json(entries: Sequence[_Entry], references: dict[str, EvalReport]) -> dict[str, Any]:
+    def summary(name: str, report: EvalReport) -> dict[str, Any]:
+        low, high = report.mean_interval()
+        return {
+            "name": name,
+            "mean_success": report.mean_success,
+            "low": low,
+            "high": high,
+            "protocol": vars(report.protocol),
+            "tasks": [row._asdict() | {"rate": row.rate} for row in report.tasks()],
+        }
+
+    return {
+        "mean_success": entries[0].report.mean_success,
+        "runs": [summary(entry.name, entry.report) for entry in entries],
+        "references": [summary(name, report) for name, report in references.items()],
+    }
+
+
+def _content(entries: Sequence[_Entry], references: dict[str, EvalReport]) -> dict[str, Any]:
+    report = entries[0].report
+    spec = entries[0].run.spec
+    return {
+        "title": ", ".join(entry.name for entry in entries),
+        "protocol": report.protocol,
+        "goals": "training goals" if report.protocol.split == "train" else "held-out goals (never trained on)",
+        "entries": entries,
+        "references": references,
+        "tasks": [
+            {
+                "name": task,
+                "runs": [entry.report.tasks()[number] for entry in entries],
+                "references": [other.tasks()[number] for other in references.values()],
+                "data": spec.success_rate[number],
+            }
+            for number, task in enumerate(report.task_names)
+        ],
+        "data_mean": sum(spec.success_rate) / len(spec.success_rate),
+        "bars": _picture(_draw_bars(entries, references)),
+        "curves": _picture(_draw_curves(entries)),
+        "configs": [(entry.run.folder / "config.yaml").read_text() for entry in entries],
+        "machines": [read_json(entry.run.folder / "run.json", "run description") for entry in entries],
+        "spec": spec,
+        "versions": report.versions,
+    }
+
+
+def _template() -> Any:
+    from jinja2 import Environment
+
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["percent"] = lambda value: "–" if value is None else f"{100 * value:.0f} %"
+    environment.filters["percent1"] = lambda value: f"{100 * value:.1f} %"
+    return environment.from_string((files("mtorl.trainers") / "report.html").read_text())
+
+
+def _picture(figure: Any) -> str:
+    """A figure as a data address, so that the page needs no other file."""
+    import matplotlib.pyplot as plt
+
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
+    plt.close(figure)
+    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _new_figure(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, Any]:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    plt.rcParams.update(
+        {
+            "font.size": 10,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.edgecolor": "#888888",
+            "svg.hashsalt": "mtorl",
+        }
+    )
+    return plt.subplots(rows, columns, figsize=size, squeeze=False)
+
+
+def _draw_bars(entries: Sequence[_Entry], references: dict[str, EvalReport]) -> Any:
+    """Horizontal bars: success of every task, with 95 % intervals and the reference rows as marks."""
+    tasks = entries[0].report.task_names
+    thickness = 0.8 / len(entries)
+    height = max(2.0, 0.3 + len(tasks) * (0.25 + 0.16 * len(entries)))
+    figure, axes = _new_figure(1, 1, (9, height))
+    axis = axes[0][0]
+    for number, entry in enumerate(entries):
+        rows = entry.report.tasks()
+        places = [place - 0.4 + (number + 0.5) * thickness for place in range(len(rows))]
+        below = [100 * (row.rate - row.low) for row in rows]
+        above = [100 * (row.high - row.rate) for row in rows]
+        axis.barh(
+            places,
+            [100 * row.rate for row in rows],
+            thickness * 0.9,
+            color=entry.colour,
+            alpha=0.85,
+            label=entry.name,
+            xerr=[[max(value, 0) for value in below], [max(value, 0) for value in above]],
+            error_kw={"ecolor": "#333333", "elinewidth": 1, "capsize": 2},
+        )
+    spec = entries[0].run.spec
+    places = range(len(tasks))
+    axis.scatter([100 * value for value in spec.success_rate], places, marker="|", s=120, color="#111111", label="data",
+                 zorder=4)
+    for name, report in references.items():
+        mark, colour = MARKS[name]
+        axis.scatter([100 * row.rate for row in report.tasks()], places, marker=mark, s=28, color=colour, label=name,
+                     zorder=5)
+    axis.set_yticks(list(places), [name.removesuffix("-v3") for name in tasks])
+    axis.invert_yaxis()
+    axis.set_xlim(-2, 103)
+    axis.set_xlabel("episodes with success at any step, %  (bars: 95 % Wilson interval)")
+    axis.grid(axis="x", color="#dddddd", linewidth=0.7)
+    axis.set_axisbelow(True)
+    axis.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False)
+    return figure
+
+
+def _draw_curves(entries: Sequence[_Entry]) -> Any:
+    """Training loss, and success on training goals, over steps."""
+    figure, axes = _new_figure(1, 2, (11, 3.2))
+    left, right = axes[0]
+    for entry in entries:
+        losses = [(row["step"], row["loss"]) for row in entry.log if row["kind"] == "training"]
+        success = [(row["step"], 100 * row["mean_success"]) for row in entry.log if row["kind"].startswith("evaluation")]
+        if losses:
+            left.plot(*zip(*losses, strict=True), color=entry.colour, label=entry.name)
+        if success:
+            right.plot(*zip(*success, strict=True), color=entry.colour, marker="o", markersize=3, label=entry.name)
+    left.set_yscale("log")
+    left.set_ylabel("training loss, mean of tasks")
+    right.set_ylim(-2, 102)
+    right.set_ylabel("success on training goals, %")
+    for axis in (left, right):
+        axis.set_xlabel("training step")
+        axis.grid(color="#dddddd", linewidth=0.7)
+    left.legend(frameon=False)
+    return figure
