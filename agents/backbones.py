@@ -1,5 +1,7 @@
 """Networks that agents are built from."""
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -16,7 +18,7 @@ class MLP(nn.Sequential):
     def __init__(self, inputs: int, hidden: tuple[int, ...]) -> None:
         sizes = (inputs, *hidden)
         layers: list[nn.Module] = []
-        for before, after in zip(sizes[:-1], sizes[1:], strict=True):
+        for before, after in pairwise(sizes):
             layers += [nn.Linear(before, after), nn.ReLU()]
         super().__init__(*layers)
 

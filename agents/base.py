@@ -74,6 +74,8 @@ class Agent(nn.Module, ABC):
     window: int
     phases: tuple[Phase, ...]
     privileged = False
+    observation_mean: Tensor
+    observation_std: Tensor
 
     def __init__(self, spec: DataSpec, per_task_normalisation: bool, std_floor: float, clip: float) -> None:
         super().__init__()

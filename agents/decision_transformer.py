@@ -72,6 +72,8 @@ class DecisionTransformer(Agent):
         clip: float = 5.0,
     ) -> None:
         super().__init__(spec, per_task_normalisation, std_floor, clip)
+        self.return_scale: Tensor
+        self.return_target: Tensor
         _check(context, width, layers, attention_heads, dropout, action_dropout, target_quantile)
         tasks = len(spec.task_names)
         self.window = context
@@ -154,9 +156,7 @@ class DecisionTransformer(Agent):
         """See `Agent.act`. One forward pass for all episodes of the block."""
         history = self._history
         assert history is not None, "reset() before act()"
-        history.observe(
-            self._observation_inputs(self._to_tensor(observations), self._tasks), self._to_tensor(rewards)
-        )
+        history.observe(self._observation_inputs(self._to_tensor(observations), self._tasks), self._to_tensor(rewards))
         tokens = self._tokens(*history.window())
         if self.embed_action is not None:
             tokens = tokens[:, :-1]  # the newest action is what is asked for
@@ -225,10 +225,10 @@ def _check(
             raise InputError(f"{name} is {value}; expected at least 1.")
     if width < 1 or width % attention_heads:
         raise InputError(f"width is {width}; expected a positive multiple of attention_heads={attention_heads}.")
-    for name, value in (
+    for name, share in (
         ("dropout", dropout),
         ("action_dropout", action_dropout),
         ("target_quantile", target_quantile),
     ):
-        if not 0 <= value <= 1:
-            raise InputError(f"{name} is {value}; expected a number from 0 to 1.")
+        if not 0 <= share <= 1:
+            raise InputError(f"{name} is {share}; expected a number from 0 to 1.")

@@ -21,7 +21,9 @@ class ParameterSpace:
         maskable: Whether masks may touch each of them.
     """
 
-    def __init__(self, module: nn.Module, private: Iterable[nn.Module] = (), maskable: Iterable[nn.Module] = ()) -> None:
+    def __init__(
+        self, module: nn.Module, private: Iterable[nn.Module] = (), maskable: Iterable[nn.Module] = ()
+    ) -> None:
         left_out = {id(parameter) for part in private for parameter in part.parameters()}
         matrices = {id(parameter) for part in maskable for parameter in part.parameters() if parameter.ndim == 2}
         shared = [(name, value) for name, value in module.named_parameters() if id(value) not in left_out]

@@ -22,6 +22,7 @@ class TaskEncoder(nn.Module):
 
     def __init__(self, kind: TaskIdentity, tasks: int, width: int = 32) -> None:
         super().__init__()
+        self.identity: Tensor
         self.kind = kind
         self.size = {"none": 0, "onehot": tasks, "embed": width}[kind]
         self.table = nn.Parameter(torch.randn(tasks, width) * width**-0.5) if kind == "embed" else None

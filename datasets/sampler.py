@@ -176,7 +176,9 @@ class TaskSampler:
         self, name: str, episode: NDArray[np.int64], rows: NDArray[np.int64], valid: NDArray[np.bool_]
     ) -> NDArray[Any]:
         if len(self.stores) == 1:
-            values = np.take(getattr(self.stores[0], name), rows, axis=0, mode="clip")  # in range: clip only skips a check
+            values = np.take(
+                getattr(self.stores[0], name), rows, axis=0, mode="clip"
+            )  # in range: clip only skips a check
         else:
             store_of = self._store_of[episode]
             column = getattr(self.stores[0], name)

@@ -13,6 +13,7 @@ A store is a folder. `manifest.json` is written last: a folder without it is not
 S steps, E episodes, O and A the dimensions of observations and actions.
 """
 
+import contextlib
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -244,8 +245,7 @@ class StoreWriter:
             steps = sum(row[1] for row in index)
             shapes = {"observations": (steps + len(index), self.observation_dim), "actions": (steps, self.action_dim)}
             columns = {
-                name: column.seal(self.path / f"{name}.npy", shapes.get(name, (steps,)))
-                for name, column in raw.items()
+                name: column.seal(self.path / f"{name}.npy", shapes.get(name, (steps,))) for name, column in raw.items()
             }
         finally:
             for column in raw.values():
@@ -289,13 +289,17 @@ class _ColumnFile:
         try:
             self._file.write(np.ascontiguousarray(values, dtype=self.dtype).data)
         except OSError as error:
-            raise InputError(f"could not write {self.path}: {error.strerror}. Free some space and run again.") from error
+            raise InputError(
+                f"could not write {self.path}: {error.strerror}. Free some space and run again."
+            ) from error
 
     def seal(self, path: Path, shape: tuple[int, ...]) -> dict[str, Any]:
         try:
             self._file.close()
         except OSError as error:
-            raise InputError(f"could not write {self.path}: {error.strerror}. Free some space and run again.") from error
+            raise InputError(
+                f"could not write {self.path}: {error.strerror}. Free some space and run again."
+            ) from error
 
         def write(file: BinaryIO) -> None:
             header = {"descr": npy.dtype_to_descr(self.dtype), "fortran_order": False, "shape": shape}
@@ -308,10 +312,8 @@ class _ColumnFile:
         return _describe(path, shape)
 
     def discard(self) -> None:
-        try:
+        with contextlib.suppress(OSError):  # a full disk: what could not be flushed is being thrown away
             self._file.close()
-        except OSError:  # the disk is full: what could not be flushed is being thrown away
-            pass
         self.path.unlink(missing_ok=True)
 
 
@@ -378,8 +380,8 @@ class EpisodeStore:
         self.manifest = read_json(self.path / "manifest.json", "data set manifest")
         if self.manifest.get("schema", 0) > SCHEMA:
             raise InputError(
-                f"data set {self.path} has schema {self.manifest['schema']}; this version of mtorl reads up to {SCHEMA}. "
-                "Upgrade mtorl, or collect the data again."
+                f"data set {self.path} has schema {self.manifest['schema']}; this version of mtorl reads up to "
+                f"{SCHEMA}. Upgrade mtorl, or collect the data again."
             )
         self.task_names: tuple[str, ...] = tuple(self.manifest["task_names"])
         self.observation_dim: int = self.manifest["observation_dim"]
@@ -523,9 +525,7 @@ def _join_task(stores: Sequence[EpisodeStore], name: str) -> dict[str, Any]:
     parts = [entry for store in stores for entry in store.manifest["tasks"] if entry["name"] == name]
     parts = [entry for entry in parts if entry["episodes"]]
     if not parts:
-        raise InputError(
-            f"the data set has no episodes of {name}. Collect some, or leave the task out with --tasks."
-        )
+        raise InputError(f"the data set has no episodes of {name}. Collect some, or leave the task out with --tasks.")
     episodes, steps = [p["episodes"] for p in parts], [p["steps"] for p in parts]
     mean, std = pooled_moments(
         steps, np.array([p["observation_mean"] for p in parts]), np.array([p["observation_std"] for p in parts])

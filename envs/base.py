@@ -68,7 +68,11 @@ class Suite(ABC):
 
     @abstractmethod
     def expert(self, task: int) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
-        """A function from the full observation `[O]` to an action `[A]` in [-1, 1]; raises InputError if there is none."""
+        """A function from the full observation `[O]` to an action `[A]` in [-1, 1].
+
+        Raises:
+            InputError: The suite has no experts.
+        """
 
     @abstractmethod
     def hide_goal(self, observations: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -185,7 +189,11 @@ class RandomPolicy:
 
     def reset(self, context: RolloutContext) -> None:
         """Starts each row's own random stream."""
-        names = [""] * len(context.goals) if context.tasks is None else [self.suite.task_names[task] for task in context.tasks]
+        names = (
+            [""] * len(context.goals)
+            if context.tasks is None
+            else [self.suite.task_names[task] for task in context.tasks]
+        )
         self._streams = [
             np.random.default_rng([context.seed, int(goal), *name.encode()])
             for name, goal in zip(names, context.goals, strict=True)

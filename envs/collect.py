@@ -5,11 +5,14 @@
 | `expert` | expert + Gaussian noise 0.1 |
 | `mixed` | expert + noise 0.1 and 0.3 in turn |
 | `medium` | expert + noise 0.5 |
-| `replay` | an annealed stream, standing in for the replay buffer of an online learner: progress p runs from 0 to 1 over the first 60 % of the episodes and stays there; with probability 0.8 (1-p)^1.5 a block of 10 steps takes one uniform random action, else the expert's; noise 0.6 (1-p) + 0.1 on both |
+| `replay` | an annealed stream that stands in for the replay buffer of an online learner, see below |
 | `replay-half` | the first half of a replay stream twice as long: the sub-optimal split |
 | `random` | uniform random actions |
 
-The stream has no learned exploration: that is its difference from a real replay buffer.
+In a replay stream progress p runs from 0 to 1 over the first 60 % of the episodes and stays there. With probability
+0.8 (1-p)^1.5 a block of 10 steps takes one uniform random action, else the expert's; noise of standard deviation
+0.6 (1-p) + 0.1 is added to both. It has no learned exploration: that is its difference from a real replay buffer.
+
 After success the arm holds still (zero displacement, the gripper as it was): many scripted experts move on and undo
 what they did, and returns would then not rank episodes. Recipes near the expert end an episode 10 steps after its
 success (a cloned policy would otherwise mostly learn to hold still); replay and random ones go on to the horizon.
@@ -94,8 +97,8 @@ def collect(
         out: Folder of the new data set.
         recipe: How the scripted expert is disturbed: expert, mixed, medium, replay, replay-half or random.
         episodes: Episodes of every task.
-        after_success: End an episode that many steps after its first success; by default 10 for expert, mixed and medium,
-            and the horizon for the others.
+        after_success: End an episode that many steps after its first success; by default 10 for expert, mixed and
+            medium, and the horizon for the others.
         seed: Derives every episode's random stream.
         workers: Processes that play episodes; 0 plays in this one.
         quiet: Show no progress.
@@ -146,8 +149,11 @@ def _claim_folder(out: Path, request: dict[str, Any]) -> None:
     marker = out / "collect.json"
     if marker.exists():
         found = read_json(marker, "collection request")
-        differing = [f"{key}: {found.get(key)!r} there, {request[key]!r} asked for" for key in request
-                     if found.get(key) != request[key]]
+        differing = [
+            f"{key}: {found.get(key)!r} there, {request[key]!r} asked for"
+            for key in request
+            if found.get(key) != request[key]
+        ]
         if differing:
             raise InputError(
                 f"{out} already holds another collection ({'; '.join(differing)}). Choose another --out, or delete it."

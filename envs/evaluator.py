@@ -174,7 +174,9 @@ class EvalReport:
         """
         content = read_json(path, "evaluation report")
         if content.get("schema", 0) > SCHEMA:
-            raise InputError(f"{path} has schema {content['schema']}; this version reads up to {SCHEMA}. Upgrade mtorl.")
+            raise InputError(
+                f"{path} has schema {content['schema']}; this version reads up to {SCHEMA}. Upgrade mtorl."
+            )
         try:
             return cls(
                 content["policy"],
@@ -224,9 +226,7 @@ def evaluate(
     ]
     key = json.dumps([fingerprint, asdict(protocol), suite.describe(), suite.versions()], sort_keys=True)
     played = _read_partial(partial, key)
-    missing = [
-        (task, row) for task, row in blocks if any((suite.task_names[task], goal) not in played for goal in row)
-    ]
+    missing = [(task, row) for task, row in blocks if any((suite.task_names[task], goal) not in played for goal in row)]
     total = len(suite.task_names) * len(chosen)
     with (
         tempfile.TemporaryDirectory(prefix="mtorl-") as folder,
@@ -301,7 +301,7 @@ def play_block(
     privileged = getattr(policy, "privileged", False)
     for _ in range(suite.horizon):
         actions = policy.act(full if privileged else suite.observe(full), rewards)
-        for row in np.flatnonzero(running):
+        for row in np.flatnonzero(running).tolist():
             full[row], reward, success, over = environments[row].step(actions[row])
             rewards[row] = reward
             returns[row] += reward
@@ -332,7 +332,7 @@ def _read_partial(path: Path | None, key: str) -> dict[tuple[str, int], Played]:
     if not lines or lines[0] != key:
         path.unlink()
         return {}
-    played = {}
+    played: dict[tuple[str, int], Played] = {}
     for line in lines[1:]:
         try:
             episodes = [Played(**entry) for entry in json.loads(line)]

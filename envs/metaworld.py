@@ -6,8 +6,9 @@ fixed by the task's name, whatever the benchmark.
 
 Three speed-ups that do not change a bit of the results are on by default (`fast=True`) for the tested version of the
 package: the contact test of grasping rewards reads MuJoCo's arrays instead of building Python objects, quaternions
-are computed without scipy, and the observation is filled in place instead of split and stacked. All environments of one task share one MuJoCo model (25 MB): the two fields
-that an episode's goal changes in it are swapped in before a step.
+are computed without scipy, and the observation is filled in place instead of split and stacked. All environments of
+one task share one MuJoCo model (25 MB): the two fields that an episode's goal changes in it are swapped in before a
+step.
 """
 
 import importlib.metadata
@@ -27,19 +28,35 @@ from mtorl import InputError
 from mtorl.datasets.store import sha256
 from mtorl.envs.base import Env, Split, Step, Suite, checked_action
 
-MT10 = tuple(
-    f"{name}-v3"
-    for name in (
-        "reach push pick-place door-open drawer-open drawer-close button-press-topdown peg-insert-side window-open "
-        "window-close"
-    ).split()
+MT10 = (
+    "reach-v3",
+    "push-v3",
+    "pick-place-v3",
+    "door-open-v3",
+    "drawer-open-v3",
+    "drawer-close-v3",
+    "button-press-topdown-v3",
+    "peg-insert-side-v3",
+    "window-open-v3",
+    "window-close-v3",
 )
-MT25 = MT10 + tuple(
-    f"{name}-v3"
-    for name in (
-        "coffee-pull pick-out-of-hole disassemble pick-place-wall basketball stick-pull button-press-wall faucet-open "
-        "door-lock lever-pull sweep-into faucet-close coffee-button button-press-topdown-wall dial-turn"
-    ).split()
+MT25 = (
+    *MT10,
+    "coffee-pull-v3",
+    "pick-out-of-hole-v3",
+    "disassemble-v3",
+    "pick-place-wall-v3",
+    "basketball-v3",
+    "stick-pull-v3",
+    "button-press-wall-v3",
+    "faucet-open-v3",
+    "door-lock-v3",
+    "lever-pull-v3",
+    "sweep-into-v3",
+    "faucet-close-v3",
+    "coffee-button-v3",
+    "button-press-topdown-wall-v3",
+    "dial-turn-v3",
 )
 GOALS = 50
 SEEDS = {"train": 1, "heldout": 2}
@@ -96,7 +113,8 @@ class MetaWorld(Suite):
         from metaworld.policies import ENV_POLICY_MAP
 
         warnings.filterwarnings("ignore", message="Constant.* may be too high", category=UserWarning)
-        policy = ENV_POLICY_MAP[self.task_names[task]]()
+        kind: Any = ENV_POLICY_MAP[self.task_names[task]]
+        policy = kind()
         return lambda observation: np.clip(policy.get_action(observation.copy()), -1, 1).astype(np.float32)
 
     def hide_goal(self, observations: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -250,7 +268,7 @@ def _touching_object(self: Any, object_geom_id: int) -> bool:
         for pair, address in zip(pairs, addresses, strict=True):
             if pad in pair and object_geom_id in pair:
                 force += forces[address]
-        if not 0 < force:
+        if not force > 0:
             return False
     return True
 

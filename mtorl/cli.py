@@ -1,5 +1,6 @@
 """The command `mtorl`: from a command line to objects. Sub-commands load what they need, so `--help` is fast."""
 
+import itertools
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -77,7 +78,7 @@ def _how_to_continue(arguments: list[str]) -> str:
 def _pairs(arguments: list[str]) -> list[tuple[str, str]]:
     """Options and their values, for `--option value` and `--option=value`."""
     split = [part for argument in arguments for part in argument.split("=", 1)]
-    return list(zip(split[:-1], split[1:], strict=True))
+    return list(itertools.pairwise(split))
 
 
 def _parser(command: str, function: Callable[..., Any], skip: set[str] | None = None) -> Any:
@@ -87,12 +88,12 @@ def _parser(command: str, function: Callable[..., Any], skip: set[str] | None = 
     description = (function.__doc__ or "").split("\n\n")[0]
     parser = ArgumentParser(prog=f"mtorl {command}", description=description)
     parser.add_argument("--config", action="config", help="YAML file with any of the options below.")
-    parser.add_function_arguments(function, skip=skip or set())
+    parser.add_function_arguments(function, skip=set(skip or ()))
     return parser
 
 
 def _objects(parser: Any, arguments: list[str]) -> dict[str, Any]:
-    objects = vars(parser.instantiate_classes(parser.parse_args(arguments)))
+    objects = vars(parser.instantiate(parser.parse_args(arguments)))
     objects.pop("config", None)
     return objects
 
@@ -105,27 +106,20 @@ def _collect(arguments: list[str]) -> None:
 
 
 def _info(arguments: list[str]) -> None:
-    from mtorl.datasets.store import EpisodeStore
-
-    def info(data: str, verify: bool = False) -> None:
-        """Shows what a data set holds: per task episodes, steps, returns and success, and the versions it was made with.
-
-        Args:
-            data: Folder of the data set.
-            verify: Also read everything once and check hashes and values.
-        """
-        store = EpisodeStore(data)
-        _show_store(store)
-        if verify:
-            store.verify()
-            print("verified: all hashes match, all numbers are finite, all actions lie in [-1, 1].")
-
     from jsonargparse import ArgumentParser
 
-    parser = ArgumentParser(prog="mtorl info", description=(info.__doc__ or "").split("\n")[0])
+    from mtorl.datasets.store import EpisodeStore
+
+    description = "Shows what a data set holds: per task episodes, steps, returns and success, and its versions."
+    parser = ArgumentParser(prog="mtorl info", description=description)
     parser.add_argument("data", help="Folder of the data set.")
     parser.add_argument("--verify", action="store_true", help="Also read everything once: hashes and values.")
-    info(**vars(parser.parse_args(arguments)))
+    options = parser.parse_args(arguments)
+    store = EpisodeStore(options.data)
+    _show_store(store)
+    if options.verify:
+        store.verify()
+        print("verified: all hashes match, all numbers are finite, all actions lie in [-1, 1].")
 
 
 def _train(arguments: list[str]) -> None:

@@ -69,9 +69,7 @@ class Progress:
         self._done += units
         self._note = note or self._note
         if self._bar is not None:
-            self._bar.update(
-                self._task, completed=self._done, rate=f"{self.rate:,.0f} {self.unit}/s", note=self._note
-            )
+            self._bar.update(self._task, completed=self._done, rate=f"{self.rate:,.0f} {self.unit}/s", note=self._note)
         elif not self.quiet and time.monotonic() - self._line > LINE_EVERY:
             self._print()
 

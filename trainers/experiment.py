@@ -14,6 +14,7 @@ A run's folder:
 
 import copy
 import importlib.metadata
+import json
 import os
 import platform
 import sys
@@ -109,9 +110,23 @@ class Experiment:
     def build_sampler(self, stores: Sequence[EpisodeStore], spec: DataSpec, length: int) -> TaskSampler:
         """Draws windows of that many steps."""
         stream = numpy_stream(self.seed, "data")
-        return TaskSampler(
-            stores, spec.task_names, self.windows, length, stream, self.tasks_per_batch, self.order
-        )
+        return TaskSampler(stores, spec.task_names, self.windows, length, stream, self.tasks_per_batch, self.order)
+
+    def check(self, stores: Sequence[EpisodeStore], spec: DataSpec) -> None:
+        """Raises InputError for whatever would fail later; called before anything is written."""
+        self.build_sampler(stores, spec, self.build_agent(spec).window)
+        find_device(self.device)
+        goals = suite_of(spec).goals("train")
+        if not 1 <= self.evaluate_goals <= len(goals):
+            raise InputError(
+                f"evaluate_goals is {self.evaluate_goals}; expected 1 to {len(goals)}, the training goals."
+            )
+        CheckpointFolder(Path(self.out), self.keep)
+
+
+def suite_of(spec: DataSpec) -> Suite:
+    """The suite that a data set was recorded in, with the tasks that are used of it."""
+    return build_suite(spec.suite).subset(spec.task_names)
 
 
 def train_parser() -> ArgumentParser:
@@ -131,7 +146,7 @@ def train_parser() -> ArgumentParser:
 
 def build_experiment(config: Namespace) -> Experiment:
     """The configured objects."""
-    objects = vars(train_parser().instantiate_classes(config))
+    objects = vars(train_parser().instantiate(config))
     return Experiment(**{name: value for name, value in objects.items() if name != "config"})
 
 
@@ -154,7 +169,7 @@ def train(config: str | Path | None = None, *, resume: str | Path | None = None,
             value = str(value)
         if name == "data" and isinstance(value, str):
             value = [value]
-        arguments.append(f"--{name}={value if isinstance(value, str) else yaml.safe_dump(value, default_flow_style=True).removesuffix('...' + chr(10)).strip()}")
+        arguments.append(f"--{name}={value if isinstance(value, str) else json.dumps(value)}")
     if resume:
         return Run(resume).resume(arguments)
     return start(train_parser().parse_args(arguments))
@@ -182,7 +197,7 @@ def start(config: Namespace, command: Sequence[str] = ()) -> "Run":
     if experiment.verify:
         for store in stores:
             store.verify()
-    experiment.build_sampler(stores, spec, experiment.build_agent(spec).window)  # refuse before anything is written
+    experiment.check(stores, spec)
     plain = plain_config(config)
     write_json(folder / "data_spec.json", spec.to_json())
     write_json(folder / "run.json", describe_machine(command))
@@ -211,7 +226,9 @@ class Run:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         if not (self.folder / "config.yaml").exists():
-            raise InputError(f"no run in {self.folder}: expected a file config.yaml there. Start one with `mtorl train`.")
+            raise InputError(
+                f"no run in {self.folder}: expected a file config.yaml there. Start one with `mtorl train`."
+            )
         self.spec = DataSpec.from_json(read_json(self.folder / "data_spec.json", "data specification"))
 
     def config(self, arguments: Sequence[str] = ()) -> Namespace:
@@ -245,7 +262,7 @@ class Run:
         if experiment.threads:
             torch.set_num_threads(experiment.threads)
         agent = experiment.build_agent(self.spec)
-        agent.to(_device(experiment.device), getattr(torch, experiment.dtype))
+        agent.to(find_device(experiment.device), getattr(torch, experiment.dtype))
         suite, protocol = self.suite(), Protocol("official", experiment.evaluate_goals, stop_at_success=True)
         log = RunLog(self.folder, state["step"] if state else 0)
         with WorkerPool(experiment.workers) as pool:
@@ -278,7 +295,7 @@ class Run:
 
     def suite(self) -> Suite:
         """The suite of the run's data, with the run's tasks."""
-        return build_suite(self.spec.suite).subset(self.spec.task_names)
+        return suite_of(self.spec)
 
     def policy(self, checkpoint: str = "last") -> tuple[TaskPolicy, int]:
         """The trained policy of a checkpoint (`last`, `best` on training goals, or a step), and its step."""
@@ -339,12 +356,15 @@ class Run:
         return Path(out or self.folder / "evaluations") / f"{protocol.name}-{checkpoint}.json"
 
 
-def _device(name: str) -> torch.device:
+def find_device(name: str) -> torch.device:
+    """The device of that name; raises InputError if it cannot be used here."""
     try:
         device = torch.device(name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}. Try --device cpu.") from None
+        raise InputError(
+            f"device {name!r} cannot be used here: {str(error).splitlines()[0]}. Try --device cpu."
+        ) from None
     return device
 
 

@@ -3,6 +3,8 @@
 import json
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,27 +29,34 @@ class RunLog:
     def write(self, entry: dict[str, Any]) -> None:
         """Adds an entry; `step` is its step, numbers (also nested by one level) become TensorBoard curves."""
         line = json.dumps(entry | {"time": round(time.time(), 3)}, allow_nan=False)
-        try:
+        group = entry["kind"].replace(" ", "_")
+        with self._refused_writes():
             self._file.write(line.encode() + b"\n")
             self._file.flush()
-        except OSError as error:
-            raise InputError(
-                f"could not write {self._path}: {error.strerror}. Free some space and resume the run; checkpoints are intact."
-            ) from error
-        group = entry["kind"].replace(" ", "_")
-        for key, value in entry.items():
-            if isinstance(value, dict):
-                for name, number in value.items():
-                    self._board.add_scalar(f"{group}/{key}/{name}", number, entry["step"])
-            elif isinstance(value, float):
-                self._board.add_scalar(f"{group}/{key}", value, entry["step"])
+            for key, value in entry.items():
+                if isinstance(value, dict):
+                    for name, number in value.items():
+                        self._board.add_scalar(f"{group}/{key}/{name}", number, entry["step"])
+                elif isinstance(value, float):
+                    self._board.add_scalar(f"{group}/{key}", value, entry["step"])
 
     def flush(self) -> int:
         """Forces everything to disk; returns the length of the log in bytes."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._board.flush()
+        with self._refused_writes():
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._board.flush()
         return self._file.tell()
+
+    @contextmanager
+    def _refused_writes(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise InputError(
+                f"could not write the log in {self._path.parent}: {error.strerror}. Free some space and resume the "
+                "run; its checkpoints are intact."
+            ) from error
 
     def rewind(self, size: int, step: int) -> None:
         """Cuts off what was written after the checkpoint from which the run continues."""
@@ -56,8 +65,9 @@ class RunLog:
 
     def close(self) -> None:
         """Closes the files."""
-        self._file.close()
-        self._board.close()
+        with self._refused_writes():
+            self._file.close()
+            self._board.close()
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:

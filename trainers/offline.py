@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
-import torch
-
 from mtorl import InputError
 from mtorl.agents.base import Agent
 from mtorl.datasets.sampler import TaskSampler

@@ -62,8 +62,8 @@ def make_report(
     for entry in entries[1:]:
         if entry.report.task_names != tasks or entry.report.protocol != entries[0].report.protocol:
             raise InputError(
-                f"{entries[0].run.folder} and {entry.run.folder} cannot be compared: tasks or protocol settings of their "
-                f"{protocol} evaluations differ. Evaluate both in the same way."
+                f"{entries[0].run.folder} and {entry.run.folder} cannot be compared: tasks or protocol settings of "
+                f"their {protocol} evaluations differ. Evaluate both in the same way."
             )
     first = Path(runs[0])
     references_found = _find_references(Path(references or first.parent / "references"), entries[0].report)
@@ -160,7 +160,7 @@ def _template() -> Any:
     from jinja2 import Environment
 
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["percent"] = lambda value: "–" if value is None else f"{100 * value:.0f} %"
+    environment.filters["percent"] = lambda value: "-" if value is None else f"{100 * value:.0f} %"
     environment.filters["percent1"] = lambda value: f"{100 * value:.1f} %"
     return environment.from_string((files("mtorl.trainers") / "report.html").read_text())
 
@@ -216,14 +216,16 @@ def _draw_bars(entries: Sequence[_Entry], references: dict[str, EvalReport]) -> 
             error_kw={"ecolor": "#333333", "elinewidth": 1, "capsize": 2},
         )
     spec = entries[0].run.spec
-    places = range(len(tasks))
-    axis.scatter([100 * value for value in spec.success_rate], places, marker="|", s=120, color="#111111", label="data",
-                 zorder=4)
+    lines = range(len(tasks))
+    axis.scatter(
+        [100 * value for value in spec.success_rate], lines, marker="|", s=120, color="#111111", label="data", zorder=4
+    )
     for name, report in references.items():
         mark, colour = MARKS[name]
-        axis.scatter([100 * row.rate for row in report.tasks()], places, marker=mark, s=28, color=colour, label=name,
-                     zorder=5)
-    axis.set_yticks(list(places), [name.removesuffix("-v3") for name in tasks])
+        axis.scatter(
+            [100 * row.rate for row in report.tasks()], lines, marker=mark, s=28, color=colour, label=name, zorder=5
+        )
+    axis.set_yticks(list(lines), [name.removesuffix("-v3") for name in tasks])
     axis.invert_yaxis()
     axis.set_xlim(-2, 103)
     axis.set_xlabel("episodes with success at any step, %  (bars: 95 % Wilson interval)")
@@ -239,7 +241,9 @@ def _draw_curves(entries: Sequence[_Entry]) -> Any:
     left, right = axes[0]
     for entry in entries:
         losses = [(row["step"], row["loss"]) for row in entry.log if row["kind"] == "training"]
-        success = [(row["step"], 100 * row["mean_success"]) for row in entry.log if row["kind"].startswith("evaluation")]
+        success = [
+            (row["step"], 100 * row["mean_success"]) for row in entry.log if row["kind"].startswith("evaluation")
+        ]
         if losses:
             left.plot(*zip(*losses, strict=True), color=entry.colour, label=entry.name)
         if success:

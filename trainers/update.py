@@ -103,8 +103,8 @@ class MultiTaskUpdate:
             if not abs(value) < float("inf")
         ]
         raise InputError(
-            f"the loss of phase {self.phase.name} is not finite at step {self._index}: {', '.join(bad)}. Check the data "
-            "with `mtorl info --verify`, lower --optimizer.lr or set --optimizer.clip."
+            f"the loss of phase {self.phase.name} is not finite at step {self._index}: {', '.join(bad)}. Check "
+            "the data with `mtorl info --verify`, lower --optimizer.lr or set --optimizer.clip."
         )
 
 

@@ -143,9 +143,11 @@ def test_unknown_tasks_are_refused(suite: Suite) -> None:
         type(suite)(tasks=["nonsense"])
 
 
-@pytest.mark.parametrize("description", [{}, {"class_path": "no.such.Suite"}, {"class_path": "collections.OrderedDict"}])
+@pytest.mark.parametrize(
+    "description", [{}, {"class_path": "no.such.Suite"}, {"class_path": "collections.OrderedDict"}]
+)
 def test_foreign_descriptions_are_refused(description: dict) -> None:
-    with pytest.raises(InputError, match="cannot be imported|is not a suite"):
+    with pytest.raises(InputError, match=r"cannot be imported|is not a suite"):
         build_suite(description)
 
 

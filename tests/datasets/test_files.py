@@ -10,7 +10,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     write_json(path, [1])
 
-    def fail(file) -> None:  # noqa: ANN001
+    def fail(file) -> None:
         file.write(b"half")
         raise OSError(28, "No space left on device")
 
@@ -21,7 +21,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_write_leaves_no_rest(tmp_path: Path) -> None:
-    def interrupt(file) -> None:  # noqa: ANN001
+    def interrupt(file) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

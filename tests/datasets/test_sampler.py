@@ -137,7 +137,7 @@ def test_batches_check_their_shapes(store: EpisodeStore) -> None:
     batch = sampler(store).draw()
     with pytest.raises(InputError, match=r"TaskBatch.actions has shape \[1, .*expected it to begin with"):
         TaskBatch(**{**vars(batch), "actions": batch.actions[:1]})
-    with pytest.raises(InputError, match="TaskBatch.task_ids"):
+    with pytest.raises(InputError, match=r"TaskBatch\.task_ids"):
         TaskBatch(**{**vars(batch), "task_ids": batch.task_ids[:1]})
 
 

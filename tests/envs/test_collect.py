@@ -17,7 +17,8 @@ PROGRAM = """
 import sys
 from mtorl.envs import PointReach
 from mtorl.envs.collect import collect
-collect(PointReach(horizon=300), sys.argv[1], "mixed", episodes=120, after_success=300, workers=int(sys.argv[2]), quiet=True)
+workers = int(sys.argv[2])
+collect(PointReach(horizon=300), sys.argv[1], "mixed", 120, after_success=300, workers=workers, quiet=True)
 """
 
 

@@ -55,7 +55,9 @@ def test_success_latches_and_the_last_step_is_apart(suite: PointReach) -> None:
 def test_stopping_at_success(suite: PointReach) -> None:
     environments = [Scripted([False] * 7 + [True]), Scripted([False], terminated_at=12)]
     policy = Recorder()
-    stopped, ended = play_block(policy, suite, environments, 0, [0, 1], Protocol("official", stop_at_success=True, block=4))
+    stopped, ended = play_block(
+        policy, suite, environments, 0, [0, 1], Protocol("official", stop_at_success=True, block=4)
+    )
     assert (stopped.success, stopped.success_last, stopped.length) == (True, None, 8)
     assert (ended.success, ended.length) == (False, 12)
     assert len(policy.seen) == 12
@@ -104,7 +106,9 @@ def test_the_expert_sees_a_goal_that_is_hidden_from_agents(suite: PointReach) ->
 
 def report(successes: dict[str, list[bool]]) -> EvalReport:
     episodes = tuple(
-        Played(task, goal, flag, flag, 1.0 + goal, 5) for task, flags in successes.items() for goal, flag in enumerate(flags)
+        Played(task, goal, flag, flag, 1.0 + goal, 5)
+        for task, flags in successes.items()
+        for goal, flag in enumerate(flags)
     )
     return EvalReport("x", tuple(successes), episodes, Protocol(goals=2), {"class_path": "c"}, {"v": "1"})
 

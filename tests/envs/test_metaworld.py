@@ -1,0 +1,135 @@
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mtorl import InputError
+from mtorl.datasets.store import EpisodeStore
+from mtorl.envs import MetaWorld
+from mtorl.envs.collect import collect
+from mtorl.envs.evaluator import Protocol
+from mtorl.envs.metaworld import MT10, MT25, draw_goals, stored_goals
+from mtorl.envs.references import evaluate_reference
+
+pytestmark = pytest.mark.simulator
+
+
+def stock(name: str, goal: int):
+    """The package's own environment, as its users build it."""
+    from metaworld.env_dict import ALL_V3_ENVIRONMENTS
+    from metaworld.types import Task
+
+    kind = ALL_V3_ENVIRONMENTS[name]
+    environment = kind()
+    vector = stored_goals()[name][goal]
+    content = {"env_cls": kind, "rand_vec": vector, "partially_observable": False}
+    environment.set_task(Task(env_name=name, data=pickle.dumps(content)))
+    return environment
+
+
+@pytest.mark.parametrize("name", list(stored_goals()))
+def test_every_task_equals_the_stock_environment_bit_for_bit(name: str) -> None:
+    """Two goals side by side on one shared model, noisy expert actions, against two separate stock environments."""
+    suite = MetaWorld(tasks=[name])
+    assert suite.fast, "the speed-ups are off: the installed version was not tested"
+    expert, draw, goals = suite.expert(0), np.random.default_rng(0), (3, 71)
+    ours, theirs = [suite.make(0) for _ in goals], [stock(name, goal) for goal in goals]
+    states = [environment.reset(goal) for environment, goal in zip(ours, goals, strict=True)]
+    for environment, state in zip(theirs, states, strict=True):
+        np.testing.assert_array_equal(environment.reset()[0].astype(np.float32), state)
+    for _ in range(100):
+        for number in range(2):
+            action = np.clip(expert(states[number]) + draw.normal(0, 0.1, 4), -1, 1).astype(np.float32)
+            found = ours[number].step(action)
+            observation, reward, _, _, info = theirs[number].step(action)
+            np.testing.assert_array_equal(found.observation, observation.astype(np.float32))
+            assert (found.reward, found.success) == (float(reward), bool(info["success"]))
+            states[number] = found.observation
+
+
+def test_the_slow_path_gives_the_same(tmp_path: Path) -> None:
+    stores = [
+        collect(
+            MetaWorld(tasks=["push-v3"], fast=fast), tmp_path / str(fast), "mixed", episodes=2, workers=0, quiet=True
+        )
+        for fast in (True, False)
+    ]
+    np.testing.assert_array_equal(stores[0].observations, stores[1].observations)
+    np.testing.assert_array_equal(stores[0].rewards, stores[1].rewards)
+
+
+@pytest.mark.parametrize("name", ["reach-v3", "door-open-v3", "stick-pull-v3"])
+def test_goals_regenerate_equal(name: str) -> None:
+    np.testing.assert_array_equal(draw_goals(name), stored_goals()[name])
+
+
+def test_stored_goals() -> None:
+    from metaworld.env_dict import MT10_V3, MT25_V3, MT50_V3
+
+    goals = stored_goals()
+    assert list(goals) == list(MT50_V3) and tuple(MT10_V3) == MT10 and tuple(MT25_V3) == MT25
+    for name, vectors in goals.items():
+        assert vectors.shape in ((100, 3), (100, 6)) and vectors.dtype == np.float64
+        assert len(np.unique(vectors, axis=0)) == 100, f"{name}: a held-out goal is a training goal"
+
+
+def test_benchmarks() -> None:
+    sizes = {name: len(MetaWorld(name).task_names) for name in ("MT10", "MT25", "MT50")}
+    assert sizes == {"MT10": 10, "MT25": 25, "MT50": 50}
+    assert MetaWorld("MT1", ["push-v3"]).task_names == ("push-v3",)
+    assert MetaWorld(tasks=["window-open-v3", "reach-v3"]).task_names == ("window-open-v3", "reach-v3")
+    with pytest.raises(InputError, match="listed twice"):
+        MetaWorld(tasks=["reach-v3", "reach-v3"])
+
+
+def test_constructing_a_suite_builds_no_environment() -> None:
+    suite = MetaWorld("MT50")
+    assert not suite._models
+    suite.make(7)
+    assert len(suite._models) == 1
+
+
+def test_environments_of_one_task_share_their_model() -> None:
+    suite = MetaWorld("MT10")
+    first, second = suite.make(3), suite.make(3)
+    assert first.raw.model is second.raw.model and first.raw.data is not second.raw.data
+
+
+def test_goals_outside_the_file_are_refused() -> None:
+    with pytest.raises(InputError, match="goals 0 to 99; found 100"):
+        MetaWorld("MT10").make(0).reset(100)
+
+
+def test_hidden_goal_is_zero_as_in_the_package() -> None:
+    hidden = MetaWorld("MT10", goal_visible=False)
+    observation = hidden.make(1).reset(0)
+    assert observation[36:].all() and not hidden.observe(observation)[36:].any()
+    np.testing.assert_array_equal(hidden.observe(observation)[:36], observation[:36])
+
+
+def test_collected_frames_are_stacked_and_experts_do_not_edit_them(tmp_path: Path) -> None:
+    """door-open and door-close edit their input: without a copy the stored frames would disagree by 0.05."""
+    suite = MetaWorld(tasks=["door-open-v3", "door-close-v3"])
+    store = collect(suite, tmp_path / "doors", "expert", episodes=3, workers=0, quiet=True)
+    for episode in store:
+        # Where an observation is clipped to the package's bounds the two frames may differ; hand and gripper do not.
+        np.testing.assert_array_equal(episode.observations[2:, 18:36], episode.observations[1:-1, :18])
+    assert all(task["success_rate"] > 0.5 for task in store.manifest["tasks"])
+    assert set(store.manifest["versions"]) == {"metaworld", "mujoco", "gymnasium", "goals_sha256"}
+
+
+def test_reports_and_data_do_not_depend_on_workers(tmp_path: Path) -> None:
+    suite = MetaWorld(tasks=["drawer-open-v3", "push-v3"])
+    stores: list[EpisodeStore] = []
+    reports = []
+    for workers in (0, 2):
+        folder = tmp_path / str(workers)
+        stores.append(
+            collect(suite, folder / "data", "replay", episodes=3, after_success=5, workers=workers, quiet=True)
+        )
+        protocol = Protocol(goals=5, stop_at_success=True, block=2)
+        reports.append(evaluate_reference("expert", suite, protocol, folder, workers=workers, quiet=True)[0])
+    for path in stores[0].path.glob("*.*"):
+        assert path.read_bytes() == (stores[1].path / path.name).read_bytes(), path.name
+    assert reports[0] == reports[1] and reports[0].mean_success >= 0.9

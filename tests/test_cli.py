@@ -1,0 +1,142 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mtorl.cli import main
+from mtorl.datasets.store import EpisodeStore
+
+COMMANDS = ["collect", "info", "train", "evaluate", "report"]
+SUITE = ["--suite", "PointReach", "--suite.tasks", "[towards-0, away-0]"]
+
+
+def run(*arguments: str, code: int = 0, capsys: pytest.CaptureFixture) -> str:
+    try:
+        found = main(list(arguments))
+    except SystemExit as error:
+        found = int(error.code or 0)
+    output = capsys.readouterr()
+    assert found == code, output.err
+    return output.out + output.err
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_explains_every_option(command: str, capsys: pytest.CaptureFixture) -> None:
+    text = run(command, "--help", capsys=capsys)
+    assert f"usage: mtorl {command}" in text
+    expected = {
+        "collect": "--recipe {expert,mixed,medium,replay,replay-half,random}",
+        "info": "--verify",
+        "train": "Windows per task in a batch",
+        "evaluate": "the 50 training goals, one episode",
+        "report": "Folder with the reports of the expert",
+    }[command]
+    assert expected in " ".join(text.split()).replace(" ,", ",") or expected in text
+    if command in ("collect", "train", "evaluate"):
+        assert "--config" in text and "--print_config" in text
+
+
+def test_the_whole_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.chdir(tmp_path)
+    quiet = ["--workers", "0", "--quiet", "true"]
+    text = run(
+        "collect", *SUITE, "--recipe", "expert", "--episodes", "6", "--out", "data/points", *quiet, capsys=capsys
+    )
+    assert "towards-0" in text and "100%" in text
+    assert "verified" in run("info", "data/points", "--verify", capsys=capsys)
+    options = ["--data", "[data/points]", "--agent.hidden", "[16]", "--schedule.steps", "20", "--evaluate_goals", "1"]
+    for name, agent in (("bc", "BehaviorCloning"), ("bc2", "BehaviorCloning")):
+        text = run(
+            "train",
+            "--agent",
+            agent,
+            *options,
+            "--out",
+            f"runs/{name}",
+            "--seed",
+            name[2:] or "0",
+            *quiet,
+            capsys=capsys,
+        )
+        assert "trained: runs/" in text
+        text = run("evaluate", f"runs/{name}", "--goals", "3", *quiet, capsys=capsys)
+        assert "mean of 2 tasks" in text and "95 % interval" in text
+    for policy in ("expert", "random"):
+        text = run("evaluate", "--policy", policy, *SUITE, "--goals", "3", *quiet, capsys=capsys)
+        assert "runs/references" in text
+    text = run("report", "runs/bc", "runs/bc2", capsys=capsys)
+    assert "runs/report.html" in text
+    content = json.loads(Path("runs/report.json").read_text())
+    assert len(content["runs"]) == 2 and len(content["references"]) == 2
+    machine = json.loads(Path("runs/bc/run.json").read_text())
+    assert machine["command"][:4] == ["mtorl", "train", "--agent", "BehaviorCloning"]
+    assert "trained: runs/bc" in run("train", "--resume", "runs/bc", capsys=capsys)
+
+
+def test_print_config_is_a_config(store: EpisodeStore, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    basic = ["--data", f"[{store.path}]", "--out", str(tmp_path / "run")]
+    text = run(
+        "train", *basic, "--agent", "DecisionTransformer", "--agent.width", "32", "--print_config", capsys=capsys
+    )
+    config = tmp_path / "c.yaml"
+    config.write_text(text)
+    again = run("train", "--config", str(config), "--print_config", capsys=capsys)
+    assert again == text and "width: 32" in text
+
+
+@pytest.mark.parametrize(
+    "preset", sorted((Path(__file__).parent.parent / "configs").rglob("*.yaml")), ids=lambda p: p.stem
+)
+def test_presets_are_valid(preset: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert "class_path" in run("train", "--config", str(preset), "--out", "x", "--print_config", capsys=capsys)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["fly"], "unknown command 'fly'; expected one of collect"),
+        (["info", "no/data"], "no data set in no/data: expected a file manifest.json there"),
+        (["train", "--data", "[no/data]", "--out", "x"], "no data set in no/data"),
+        (["train", "--data", "[d]", "--out", "x", "--agent.widht", "3"], "widht"),
+        (["train", "--data", "[d]", "--out", "x", "--windows", "many"], "windows"),
+        (["train", "--data", "[d]", "--out", "x", "--balancer", "Fairest"], "Fairest"),
+        (["train", "--resume", "no/run"], "no run in no/run"),
+        (["train", "--config", "no.yaml"], "no.yaml"),
+        (["collect", *SUITE, "--out", "x", "--recipe", "best"], "recipe"),
+        (["collect", "--suite", "PointReach", "--suite.tasks", "[fly]", "--out", "x"], "unknown tasks ['fly']"),
+        (
+            ["collect", "--suite", "MetaWorld", "--suite.benchmark", "MT99", "--out", "x"],
+            "unknown Meta-World benchmark",
+        ),
+        (["collect", "--suite", "MetaWorld", "--suite.tasks", "[raech-v3]", "--out", "x"], "did you mean reach-v3"),
+        (["collect", "--suite", "MetaWorld", "--suite.benchmark", "MT1", "--out", "x"], "--suite.tasks '[reach-v3]'"),
+        (["evaluate"], "give either the folder of a run or --policy"),
+        (["evaluate", "--policy", "expert"], "needs a suite"),
+        (["evaluate", "no/run", "--policy", "expert"], "not both"),
+        (["evaluate", "no/run"], "no run in no/run"),
+        (["evaluate", "--policy", "expert", *SUITE, "--goals", "99"], "50 goals per task; found goals=99"),
+        (["report", "no/run"], "no run in no/run"),
+    ],
+    ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
+)
+def test_wrong_input_ends_with_a_message_and_code_2(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = run(*arguments, code=2, capsys=capsys)
+    assert message in text and "Traceback" not in text
+    assert not list(tmp_path.iterdir()), "something was written"
+
+
+def test_no_arguments_show_the_commands(capsys: pytest.CaptureFixture) -> None:
+    text = run(capsys=capsys)
+    assert all(f"\n  {command} " in text for command in COMMANDS)
+    assert run("--version", capsys=capsys).count(".") == 2
+
+
+def test_the_installed_command_and_the_module() -> None:
+    for command in ([str(Path(sys.executable).parent / "mtorl")], [sys.executable, "-m", "mtorl"]):
+        result = subprocess.run([*command, "info", "no/data"], capture_output=True, text=True)
+        assert result.returncode == 2 and result.stderr.startswith("error: no data set")

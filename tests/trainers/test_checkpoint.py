@@ -1,0 +1,57 @@
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from mtorl import InputError
+from mtorl.trainers.checkpoint import BEST, CheckpointFolder
+
+
+def test_the_last_few_and_the_best_are_kept(tmp_path: Path) -> None:
+    folder = CheckpointFolder(tmp_path, keep=2)
+    for step in (5, 10, 15, 20):
+        folder.save(step, {"x": torch.tensor(step)}, best=step == 10)
+    assert folder.steps() == [15, 20]
+    assert [int(folder.load(which)["x"]) for which in ("last", "best", "15")] == [20, 10, 15]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [BEST, "step_000000015.pt", "step_000000020.pt"]
+
+
+def test_what_is_missing_is_named(tmp_path: Path) -> None:
+    folder = CheckpointFolder(tmp_path)
+    with pytest.raises(InputError, match="nothing was saved yet"):
+        folder.load()
+    folder.save(5, {})
+    with pytest.raises(InputError, match=r"no checkpoint 7 .*the steps there are \[5\]"):
+        folder.load("7")
+    with pytest.raises(InputError, match="unknown checkpoint 'newest'; expected last, best or a step"):
+        folder.load("newest")
+    with pytest.raises(InputError, match="keep is 0"):
+        CheckpointFolder(tmp_path, keep=0)
+
+
+class Evil:
+    """Would run a command when unpickled."""
+
+    def __reduce__(self) -> tuple:
+        return (Path.touch, (Path("pwned"),))
+
+
+def test_hostile_damaged_and_newer_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = CheckpointFolder(tmp_path)
+    torch.save({"schema": 1, "agent": Evil()}, folder.file(1))
+    with pytest.raises(InputError, match="cannot be read as a checkpoint"):
+        folder.load("1")
+    folder.file(2).write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(InputError, match="cannot be read as a checkpoint"):
+        folder.load("2")
+    assert not Path("pwned").exists()
+    folder.save(3, {"x": torch.ones(1000)})
+    content = folder.file(3).read_bytes()
+    folder.file(3).write_bytes(content[: len(content) // 2])
+    with pytest.raises(InputError, match="cannot be read as a checkpoint"):
+        folder.load("3")
+    torch.save({"schema": 99}, folder.file(4))
+    with pytest.raises(InputError, match="schema 99; this version of mtorl reads up to 1"):
+        folder.load("4")

@@ -1,0 +1,273 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from mtorl import InputError
+from mtorl.datasets.store import EpisodeStore
+from mtorl.envs import PointReach
+from mtorl.envs.collect import collect
+from mtorl.envs.evaluator import Protocol
+from mtorl.trainers import Run, train
+from mtorl.trainers.logs import read_log
+from mtorl.trainers.offline import TIMING_ENTRIES
+
+VARIANTS = {
+    "bc": {"agent": "BehaviorCloning", "agent.hidden": [16, 16]},
+    "bc-private": {
+        "agent": "BehaviorCloning",
+        "agent.hidden": [16],
+        "agent.task_identity": "embed",
+        "agent.output_heads": "per_task",
+        "tasks_per_batch": 2,
+    },
+    "dt": {
+        "agent": "DecisionTransformer",
+        "agent.width": 16,
+        "agent.layers": 1,
+        "agent.attention_heads": 2,
+        "agent.context": 5,
+        "agent.action_context": "dropout",
+        "tasks_per_batch": 1,
+        "order": "round_robin",
+    },
+}
+
+
+def weights(folder: Path | str, which: str = "last") -> dict[str, torch.Tensor]:
+    return Run(folder).checkpoints().load(which)["agent"]
+
+
+def log(folder: Path | str) -> list[dict]:
+    return [{key: value for key, value in row.items() if key not in TIMING_ENTRIES} for row in read_log(Path(folder))]
+
+
+def assert_same_run(one: Path | str, two: Path | str) -> None:
+    for which in ("last", "best"):
+        expected, found = weights(one, which), weights(two, which)
+        assert all(torch.equal(found[name], value) for name, value in expected.items())
+    assert log(one) == log(two)
+
+
+def test_a_run_folder_holds_everything(train_options: dict, store: EpisodeStore) -> None:
+    run = train(**train_options)
+    assert {path.name for path in run.folder.iterdir()} == {
+        "config.yaml",
+        "data_spec.json",
+        "run.json",
+        "log.jsonl",
+        "tensorboard",
+        "checkpoints",
+    }
+    config = yaml.safe_load((run.folder / "config.yaml").read_text())
+    assert config["agent"]["init_args"]["hidden"] == [16, 16] and config["seed"] == 0
+    rows = log(run.folder)
+    assert [(row["kind"], row["step"]) for row in rows if row["step"] >= 20] == [
+        ("training", 20),
+        ("evaluation on training goals", 20),
+        ("training", 25),
+        ("training", 30),
+        ("evaluation on training goals", 30),
+    ]
+    assert rows[0].keys() >= {"loss", "policy/gradient_norm", "policy/loss/away-0"}
+    assert list((run.folder / "tensorboard").iterdir())
+    assert run.spec.data[0]["path"] == str(store.path)
+
+
+def test_the_same_seed_gives_the_same_run_and_another_one_differs(train_options: dict, tmp_path: Path) -> None:
+    first = train(**train_options)
+    torch.manual_seed(99)  # the global state must not matter
+    again = train(**{**train_options, "out": str(tmp_path / "again")})
+    assert_same_run(first.folder, again.folder)
+    other = train(**{**train_options, "out": str(tmp_path / "other"), "seed": 1})
+    assert not torch.equal(weights(other.folder)["head.weight"], weights(first.folder)["head.weight"])
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_training_lowers_the_loss(train_options: dict, variant: str) -> None:
+    options = {key: value for key, value in train_options.items() if not key.startswith("agent")}
+    schedule = {"steps": 200, "log_every": 20, "evaluate_every": 0, "save_every": 0}
+    run = train(**{**VARIANTS[variant], **options, "schedule": schedule, "optimizer": {"lr": 0.01, "warmup": 5}})
+    losses = [row["loss"] for row in log(run.folder)]
+    assert losses[-1] < 0.5 * losses[0]
+    assert run.checkpoints().steps() == [200]
+
+
+PROGRAM = "import sys, json; from mtorl.trainers import train; train(**json.loads(sys.argv[1]))"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_killed_and_resumed_equals_uninterrupted(train_options: dict, variant: str, tmp_path: Path) -> None:
+    """kill -9 at three moments, among them within an evaluation; then resumed to the end."""
+    schedule = {"steps": 400, "log_every": 7, "evaluate_every": 50, "save_every": 30}
+    options = {key: value for key, value in train_options.items() if not key.startswith("agent")}
+    options = {**options, **VARIANTS[variant], "schedule": schedule, "workers": 1}
+    whole = train(**{**options, "out": str(tmp_path / "whole")})
+    folder = tmp_path / "killed"
+    options["out"] = str(folder)
+    for lines in (3, 25, 50):
+        arguments = {"resume": str(folder)} if (folder / "config.yaml").exists() else options
+        process = subprocess.Popen([sys.executable, "-c", PROGRAM, json.dumps(arguments)], stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 120
+        while len(read_log(folder)) < lines:
+            assert process.poll() is None and time.monotonic() < deadline, "it ended before it could be killed"
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert len(read_log(folder)) < len(read_log(whole.folder))
+    train(resume=folder)
+    assert_same_run(whole.folder, folder)
+
+
+@pytest.mark.slow
+def test_ctrl_c_saves_the_state(train_options: dict, tmp_path: Path) -> None:
+    whole = train(**{**train_options, "schedule": {**train_options["schedule"], "steps": 3000}})
+    folder = tmp_path / "interrupted"
+    options = {**train_options, "out": str(folder), "schedule": {**train_options["schedule"], "steps": 3000}}
+    arguments = [
+        f"--{key}={json.dumps(value) if not isinstance(value, str) else value}" for key, value in options.items()
+    ]
+    arguments = [part.replace("--data=", "--data+=") for part in arguments]
+    process = subprocess.Popen([sys.executable, "-m", "mtorl", "train", *arguments], stderr=subprocess.PIPE, text=True)
+    while len(read_log(folder)) < 20:
+        assert process.poll() is None, process.stderr.read()  # type: ignore[union-attr]
+        time.sleep(0.002)
+    process.send_signal(signal.SIGINT)
+    _, message = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert f"continue with `mtorl train --resume {folder}`" in message
+    assert 0 < Run(folder).checkpoints().steps()[-1] < 3000
+    train(resume=folder)
+    assert_same_run(whole.folder, folder)
+
+
+def test_resuming_a_finished_run_changes_nothing(train_options: dict) -> None:
+    run = train(**train_options)
+    before = (log(run.folder), weights(run.folder))
+    train(resume=run.folder)
+    assert log(run.folder) == before[0]
+    assert all(torch.equal(value, before[1][name]) for name, value in weights(run.folder).items())
+
+
+def test_another_configuration_is_refused_with_its_differences(train_options: dict) -> None:
+    run = train(**train_options)
+    with pytest.raises(InputError, match=r"optimizer\.lr: 0\.001 in the checkpoint at step 30, 0\.5 asked for"):
+        train(resume=run.folder, optimizer__lr=0.5)
+    with pytest.raises(InputError, match=r"agent\.init_args\.hidden: \[16, 16\]"):
+        train(resume=run.folder, agent__hidden=[8])
+    train(resume=run.folder, workers=0)
+
+
+def test_changed_data_is_refused(train_options: dict, suite: PointReach, tmp_path: Path) -> None:
+    data = collect(suite, tmp_path / "mine", "expert", episodes=3, workers=0, quiet=True)
+    run = train(**{**train_options, "data": str(data.path)})
+    manifest = json.loads((data.path / "manifest.json").read_text())
+    (data.path / "manifest.json").write_text(json.dumps({**manifest, "versions": {"simulator": "2"}}))
+    with pytest.raises(InputError, match=r"is not what the run .* began with"):
+        train(resume=run.folder)
+
+
+def test_a_folder_holds_one_run(train_options: dict, tmp_path: Path) -> None:
+    run = train(**train_options)
+    with pytest.raises(InputError, match=rf"already holds another run.*--resume {run.folder}"):
+        train(**train_options)
+    with pytest.raises(InputError, match=r"no run in .*expected a file config.yaml"):
+        Run(tmp_path / "nowhere")
+
+
+def test_a_wrong_configuration_leaves_no_folder(train_options: dict) -> None:
+    for changes, message in (
+        ({"tasks": ["nonsense"]}, "unknown tasks"),
+        ({"data": "no/such/data"}, "no data set in no/such/data"),
+        ({"tasks_per_batch": 50}, "only 3 tasks"),
+        ({"agent.hidden": [0]}, "hidden is"),
+        ({"device": "cuda:7"}, "device 'cuda:7' cannot be used here"),
+        ({"evaluate_goals": 51}, "evaluate_goals is 51"),
+    ):
+        with pytest.raises(InputError, match=message):
+            train(**{**train_options, **changes})
+        assert not Path(train_options["out"]).exists(), changes
+
+
+def test_evaluation_needs_no_data_set(train_options: dict, suite: PointReach, tmp_path: Path) -> None:
+    data = collect(suite, tmp_path / "mine", "expert", episodes=3, workers=0, quiet=True)
+    run = train(**{**train_options, "data": str(data.path)})
+    for path in data.path.iterdir():
+        path.unlink()
+    report = Run(run.folder).evaluate(Protocol(goals=4), workers=0, quiet=True)
+    assert [row.episodes for row in report.tasks()] == [4, 4, 4]
+    assert (run.folder / "evaluations" / "heldout-last.json").exists()
+    assert run.evaluate(Protocol(goals=4), workers=1, quiet=True) == report
+
+
+def test_a_subset_of_tasks_is_trained_and_evaluated(train_options: dict) -> None:
+    run = train(**{**train_options, "tasks": ["away-0"]})
+    report = run.evaluate(Protocol(goals=2), workers=0, quiet=True)
+    assert report.task_names == ("away-0",) and {row.task for row in report.episodes} == {"away-0"}
+
+
+def test_hidden_goals_at_evaluation(train_options: dict) -> None:
+    run = train(**{**train_options, "schedule": {"steps": 300, "evaluate_every": 0}, "optimizer": {"lr": 0.01}})
+    seen = run.evaluate(Protocol(goals=20), workers=0, quiet=True)
+    hidden = run.evaluate(Protocol(goals=20), goal_visible=False, workers=0, quiet=True)
+    assert hidden.mean_success < seen.mean_success
+    assert hidden.suite["init_args"]["goal_visible"] is False
+
+
+def test_double_precision(train_options: dict) -> None:
+    run = train(**{**train_options, "dtype": "float64"})
+    assert weights(run.folder)["head.weight"].dtype == torch.float64
+    run.evaluate(Protocol(goals=1), workers=0, quiet=True)
+
+
+def test_a_full_disk_stops_with_a_message_and_keeps_the_checkpoints(train_options: dict) -> None:
+    options = {**train_options, "schedule": {"steps": 100_000, "log_every": 1, "evaluate_every": 0, "save_every": 20}}
+    program = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n" + PROGRAM
+    result = subprocess.run([sys.executable, "-c", program, json.dumps(options)], capture_output=True, text=True)
+    assert "InputError: could not write" in result.stderr, result.stderr[-500:]
+    assert Run(options["out"]).checkpoints().load()["step"] > 0
+
+
+def test_tensorboard_shows_the_same_numbers(train_options: dict) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = train(**train_options)
+    events = EventAccumulator(str(run.folder / "tensorboard"))
+    events.Reload()
+    found = [event.value for event in events.Scalars("training/loss")]
+    np.testing.assert_allclose(found, [row["loss"] for row in log(run.folder) if row["kind"] == "training"], rtol=1e-6)
+    assert "evaluation_on_training_goals/success/away-0" in events.Tags()["scalars"]
+
+
+def test_no_process_outlives_a_killed_trainer(train_options: dict) -> None:
+    schedule = {"steps": 100_000, "evaluate_every": 10, "save_every": 0, "log_every": 1}
+    options = {**train_options, "workers": 2, "schedule": schedule}
+    process = subprocess.Popen([sys.executable, "-c", PROGRAM, json.dumps(options)], stderr=subprocess.DEVNULL)
+    while len(read_log(Path(options["out"]))) < 12:
+        assert process.poll() is None
+        time.sleep(0.01)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    assert len(children) >= 2
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 20
+    while any(_alive(int(child)) for child in children):
+        assert time.monotonic() < deadline, "workers are still there"
+        time.sleep(0.1)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return "Z" not in Path(f"/proc/{process}/stat").read_text().split(")")[1].split()[0]

@@ -1,0 +1,81 @@
+import pytest
+import torch
+from torch import nn
+
+from mtorl import InputError
+from mtorl.trainers.optimizer import OptimizerSettings, PhaseOptimizer
+
+
+def test_learning_rate() -> None:
+    settings = OptimizerSettings(lr=1.0, warmup=10, schedule="cosine")
+    assert [settings.rate(step, 110) for step in (0, 4, 9, 10, 60, 110)] == pytest.approx([0.1, 0.5, 1, 1, 0.5, 0])
+    assert OptimizerSettings(lr=1.0, warmup=0, schedule="constant").rate(99, 100) == 1
+
+
+def test_clipping_bounds_the_norm_and_zero_leaves_it() -> None:
+    for clip, expected in ((0.5, 0.5), (0.0, 5.0)):
+        module = nn.Linear(2, 1, bias=False)
+        optimizer = PhaseOptimizer(OptimizerSettings(clip=clip), module, [], [], 10)
+        module.weight.grad = torch.tensor([[3.0, 4.0]])
+        assert optimizer.step(torch.tensor([0]))["gradient_norm"] == 5.0
+        assert module.weight.grad.norm() == pytest.approx(expected, rel=1e-4)
+
+
+class Table(nn.Module):
+    """A row for each of four tasks, and something shared."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows = nn.Parameter(torch.arange(8.0).view(4, 2) + 1)
+        self.shared = nn.Parameter(torch.ones(3))
+
+
+def test_rows_of_absent_tasks_do_not_move_despite_momentum_and_decay() -> None:
+    module = Table()
+    settings = OptimizerSettings(lr=0.1, weight_decay=0.1, warmup=0)
+    optimizer = PhaseOptimizer(settings, module, [], [module.rows], 100)
+
+    def step(tasks: list[int]) -> None:
+        optimizer.zero_grad()
+        (module.rows[tasks].square().sum() + module.shared.sum()).backward()
+        optimizer.step(torch.tensor(tasks))
+
+    step([0, 1])  # the very first step: there are no moments yet
+    assert torch.equal(module.rows[2:], torch.arange(4.0, 8.0).view(2, 2) + 1)
+    step([0, 1, 2, 3])
+    before = module.rows.detach().clone()
+    moments = {name: value.clone() for name, value in optimizer._adam.state[module.rows].items()}
+    step([1])
+    moved = (module.rows.detach() != before).any(1)
+    assert moved.tolist() == [False, True, False, False]
+    for name in ("exp_avg", "exp_avg_sq"):
+        now = optimizer._adam.state[module.rows][name]
+        assert (now != moments[name]).any(1).tolist() == [False, True, False, False]
+
+
+def test_continuing_from_a_state_changes_nothing() -> None:
+    def make() -> tuple[Table, PhaseOptimizer]:
+        module = Table()
+        return module, PhaseOptimizer(OptimizerSettings(warmup=3), module, [], [module.rows], 10)
+
+    def advance(module: Table, optimizer: PhaseOptimizer, steps: int) -> None:
+        for _ in range(steps):
+            optimizer.zero_grad()
+            (module.rows.square().sum() + module.shared.exp().sum()).backward()
+            optimizer.step(torch.tensor([0, 2]))
+
+    whole = make()
+    advance(*whole, 8)
+    first = make()
+    advance(*first, 4)
+    second = make()
+    second[0].load_state_dict(first[0].state_dict())
+    second[1].load_state_dict(first[1].state_dict())
+    advance(*second, 4)
+    for expected, found in zip(whole[0].parameters(), second[0].parameters(), strict=True):
+        assert torch.equal(expected, found)
+
+
+def test_impossible_settings_are_refused() -> None:
+    with pytest.raises(InputError, match="lr 0"):
+        OptimizerSettings(lr=0)

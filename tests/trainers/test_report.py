@@ -1,0 +1,92 @@
+import base64
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from mtorl import InputError
+from mtorl.envs.evaluator import Protocol
+from mtorl.envs.references import evaluate_reference
+from mtorl.trainers import Run, train
+from mtorl.trainers.report import make_report
+
+
+@pytest.fixture
+def runs(train_options: dict, tmp_path: Path) -> list[Run]:
+    made = []
+    for name, hidden in (("wide", [32]), ("small<b>", [4])):
+        run = train(**{**train_options, "out": str(tmp_path / name), "agent.hidden": hidden})
+        run.evaluate(Protocol(goals=4), workers=0, quiet=True)
+        made.append(run)
+    for policy in ("expert", "random"):
+        evaluate_reference(policy, run.suite(), Protocol(goals=4), tmp_path / "references", workers=0, quiet=True)  # type: ignore[arg-type]
+    return made
+
+
+class Page(HTMLParser):
+    """Collects what a page shows and where it points."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.words, self.links, self.open = "", [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attributes: list) -> None:
+        self.links += [value for name, value in attributes if name in ("src", "href")]
+        if tag not in ("meta", "img", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words += data + " "
+
+
+def test_one_page_that_needs_no_network(runs: list[Run], tmp_path: Path) -> None:
+    path = make_report([run.folder for run in runs])
+    assert path == tmp_path / "report.html"
+    page = Page(path.read_text())
+    assert not page.open
+    assert len(page.links) == 2 and all(link.startswith("data:image/svg+xml;base64,") for link in page.links)
+    for link in page.links:
+        assert b"<svg" in base64.b64decode(link.split(",")[1])
+    for words in ("wide", "small<b>", "expert", "random", "towards-2", "held-out goals", "mtorl evaluate", "torch 2"):
+        assert words in page.words, words
+    rate = runs[0].evaluate(Protocol(goals=4), workers=0, quiet=True).mean_success
+    assert f"{100 * rate:.1f} %" in page.words
+
+
+def test_the_numbers_as_json(runs: list[Run]) -> None:
+    path = make_report([run.folder for run in runs])
+    content = json.loads(path.with_suffix(".json").read_text())
+    reports = [run.evaluate(Protocol(goals=4), workers=0, quiet=True) for run in runs]
+    assert content["mean_success"] == reports[0].mean_success
+    assert [run["mean_success"] for run in content["runs"]] == [report.mean_success for report in reports]
+    assert [run["name"] for run in content["references"]] == ["expert", "random"]
+    task = content["runs"][0]["tasks"][0]
+    assert task.keys() >= {"task", "rate", "low", "high", "episodes"} and task["episodes"] == 4
+
+
+def test_a_single_run_has_its_report_in_its_folder_and_needs_no_references(runs: list[Run], tmp_path: Path) -> None:
+    path = make_report([runs[0].folder], references=tmp_path / "none")
+    assert path == runs[0].folder / "report.html"
+    assert json.loads(path.with_suffix(".json").read_text())["references"] == []
+
+
+def test_the_same_report_twice_is_the_same_page(runs: list[Run]) -> None:
+    first = make_report([runs[0].folder]).read_text()
+    again = make_report([runs[0].folder]).read_text()
+    assert re.sub(r"base64,[^\"]*", "", again) == re.sub(r"base64,[^\"]*", "", first)
+
+
+def test_runs_that_cannot_be_compared_are_refused(runs: list[Run], train_options: dict, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"has no official evaluation .*mtorl evaluate .* --protocol official"):
+        make_report([runs[0].folder], protocol="official")
+    runs[1].evaluate(Protocol(goals=3), workers=0, quiet=True)
+    with pytest.raises(InputError, match="cannot be compared"):
+        make_report([run.folder for run in runs])
+    with pytest.raises(InputError, match="no run was given"):
+        make_report([])
