@@ -394,6 +394,12 @@ class EpisodeStore:
         self.terminated = self._open("terminated")
         self.truncated = self._open("truncated")
         self.index = self._open("episodes")
+        found = (self.observations.shape[1:], self.actions.shape[1:])
+        if found != ((self.observation_dim,), (self.action_dim,)):
+            raise InputError(
+                f"data set {self.path}: the manifest gives dimensions {self.observation_dim} and {self.action_dim}, the "
+                f"columns have {found[0]} and {found[1]}. Copy or collect the data again."
+            )
         self.starts = np.concatenate([[0], np.cumsum(self.index["length"])]).astype(np.int64)
         if len(self.actions) != self.starts[-1] or len(self.observations) != self.starts[-1] + len(self.index):
             raise InputError(

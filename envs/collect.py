@@ -79,7 +79,7 @@ def behaviour(recipe: Recipe, number: int, episodes: int) -> Behaviour:
 
 def collect(
     suite: Suite,
-    out: Path,
+    out: str | Path,
     recipe: Recipe = "expert",
     episodes: int = 40,
     after_success: int | None = None,

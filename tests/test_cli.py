@@ -1,6 +1,8 @@
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -128,6 +130,26 @@ def test_wrong_input_ends_with_a_message_and_code_2(
     text = run(*arguments, code=2, capsys=capsys)
     assert message in text and "Traceback" not in text
     assert not list(tmp_path.iterdir()), "something was written"
+
+
+@pytest.mark.slow
+def test_ctrl_c_in_an_evaluation_keeps_finished_episodes(tmp_path: Path) -> None:
+    long_suite = [*SUITE, "--suite.horizon", "1500"]
+    command = [sys.executable, "-m", "mtorl", "evaluate", "--policy", "random", *long_suite, "--workers", "1"]
+    process = subprocess.Popen([*command, "--out", "a"], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("a/*.partial")):
+        assert process.poll() is None and time.monotonic() < deadline, "it ended before it could be interrupted"
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, message = process.communicate(timeout=60)
+    assert process.returncode == 130 and "continue with the same command, `mtorl evaluate --policy random" in message
+    assert "Traceback" not in message
+    assert list(tmp_path.glob("a/*.partial")) and not list(tmp_path.glob("a/*.json"))
+    for out in ("a", "b"):
+        subprocess.run([*command, "--out", out, "--quiet", "true"], cwd=tmp_path, check=True, capture_output=True)
+    (one,), (two,) = tmp_path.glob("a/*"), tmp_path.glob("b/*")
+    assert one.read_bytes() == two.read_bytes()
 
 
 def test_no_arguments_show_the_commands(capsys: pytest.CaptureFixture) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from mtorl import InputError
 from mtorl.datasets.statistics import QUANTILES, returns_to_go
-from mtorl.datasets.store import DataSpec, Episode, EpisodeStore, StoreWriter, describe_stores, open_stores
+from mtorl.datasets.store import DataSpec, Episode, EpisodeStore, StoreWriter, describe_stores, open_stores, sha256
 
 
 def episode(task: str = "a", length: int = 5, seed: int = 0) -> Episode:
@@ -129,6 +129,52 @@ def test_joined_stores(tmp_path: Path) -> None:
     np.testing.assert_allclose(spec.observation_std[1], states.std(0), rtol=1e-5)
     with pytest.raises(InputError, match=r"does not list: \['a'\].*most tasks first"):
         open_stores([second.path, first.path])
+
+
+def test_stores_of_other_suites_or_dimensions_are_refused(small: EpisodeStore, tmp_path: Path) -> None:
+    wide = dataclasses.replace(episode(), observations=np.zeros((6, 7), np.float32))
+    flat = dataclasses.replace(episode(), actions=np.zeros((5, 1), np.float32))
+    for number, (one, dimensions, suite, message) in enumerate(
+        (
+            (episode(), (3, 2), "other.Suite", "suite some.Suite and other.Suite differ"),
+            (wide, (7, 2), "some.Suite", "observation dimension 3 and 7 differ"),
+            (flat, (3, 1), "some.Suite", "action dimension 2 and 1 differ"),
+        )
+    ):
+        path = tmp_path / str(number)
+        description = {"class_path": suite, "init_args": {}}
+        StoreWriter(path, description, ("a", "b"), dimensions, 9, {}, {}).write([one])
+        with pytest.raises(InputError, match=f"cannot be joined: {message}"):
+            open_stores([small.path, path])
+    with pytest.raises(InputError, match="no data set was given"):
+        open_stores([])
+
+
+def test_dimensions_that_disagree_with_the_columns_are_refused(small: EpisodeStore) -> None:
+    manifest = json.loads((small.path / "manifest.json").read_text())
+    (small.path / "manifest.json").write_text(json.dumps(manifest | {"observation_dim": 7}))
+    with pytest.raises(InputError, match=r"gives dimensions 7 and 2, the columns have \(3,\) and \(2,\)"):
+        EpisodeStore(small.path)
+
+
+def test_values_are_checked_whatever_the_hashes_say(small: EpisodeStore) -> None:
+    for name, value, message in (
+        ("rewards", np.nan, "rewards of .* hold NaN"),
+        ("actions", 2.0, "actions of .* reach 2"),
+    ):
+        path = small.path / f"{name}.npy"
+        before = path.read_bytes()
+        values = np.load(path)
+        values.flat[-1] = value
+        np.save(path, values)
+        manifest = json.loads((small.path / "manifest.json").read_text())
+        manifest["columns"][name]["sha256"] = sha256(path)
+        (small.path / "manifest.json").write_text(json.dumps(manifest))
+        with pytest.raises(InputError, match=message):
+            EpisodeStore(small.path).verify()
+        path.write_bytes(before)
+        manifest["columns"][name]["sha256"] = sha256(path)
+        (small.path / "manifest.json").write_text(json.dumps(manifest))
 
 
 def test_tasks_without_episodes_and_unknown_tasks_are_refused(tmp_path: Path) -> None:

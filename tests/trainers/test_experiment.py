@@ -198,6 +198,16 @@ def test_a_wrong_configuration_leaves_no_folder(train_options: dict) -> None:
         assert not Path(train_options["out"]).exists(), changes
 
 
+def test_training_refuses_data_that_was_changed_on_disk(train_options: dict, suite: PointReach, tmp_path: Path) -> None:
+    data = collect(suite, tmp_path / "mine", "expert", episodes=3, workers=0, quiet=True)
+    content = bytearray((data.path / "rewards.npy").read_bytes())
+    content[-1] ^= 1
+    (data.path / "rewards.npy").write_bytes(content)
+    with pytest.raises(InputError, match=r"rewards\.npy has sha256"):
+        train(**{**train_options, "data": str(data.path)})
+    train(**{**train_options, "data": str(data.path), "verify": False})
+
+
 def test_evaluation_needs_no_data_set(train_options: dict, suite: PointReach, tmp_path: Path) -> None:
     data = collect(suite, tmp_path / "mine", "expert", episodes=3, workers=0, quiet=True)
     run = train(**{**train_options, "data": str(data.path)})

@@ -1,0 +1,50 @@
+# make demo   fresh machine: environment, MT10 data, training, evaluation, runs/demo/report.html
+# make test   fresh machine: environment, all tests
+# Needs Python 3.11 to 3.13, git and make.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+
+DEMO ?= runs/demo
+DEMO_DATA ?= data/mt10_expert
+DEMO_EPISODES ?= 40
+DEMO_STEPS ?= 3000
+DEMO_GOALS ?= 10
+DEMO_REFERENCES = $(dir $(DEMO))references
+DEMO_PLAY = --goals $(DEMO_GOALS) --protocol heldout
+
+# uv does not read pip's setting
+export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+
+.PHONY: install demo test lint clean
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' \
+	  || { echo "error: $(PYTHON) is $$($(PYTHON) --version 2>&1); expected Python 3.11, 3.12 or 3.13. Set PYTHON=python3.12, say."; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: install
+	$(BIN)/mtorl collect --suite MetaWorld --suite.benchmark MT10 --recipe expert --episodes $(DEMO_EPISODES) --out $(DEMO_DATA)
+	@if [ -f $(DEMO)/config.yaml ]; then set -x; $(BIN)/mtorl train --resume $(DEMO); \
+	 else set -x; $(BIN)/mtorl train --config configs/bc_mt10.yaml --data '[$(DEMO_DATA)]' --schedule.steps $(DEMO_STEPS) --out $(DEMO); fi
+	$(BIN)/mtorl evaluate $(DEMO) $(DEMO_PLAY)
+	$(BIN)/mtorl evaluate --policy expert --suite MetaWorld --suite.benchmark MT10 $(DEMO_PLAY) --out $(DEMO_REFERENCES)
+	$(BIN)/mtorl evaluate --policy random --suite MetaWorld --suite.benchmark MT10 $(DEMO_PLAY) --out $(DEMO_REFERENCES)
+	$(BIN)/mtorl report $(DEMO) --references $(DEMO_REFERENCES)
+
+test: install
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info

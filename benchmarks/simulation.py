@@ -1,0 +1,159 @@
+"""Steps per second of the simulator: the package's own environment, ours, ours with a policy, and bare physics.
+
+    python benchmarks/simulation.py        # about 2 minutes
+
+The 50 tasks of MT50 with random actions, resets excluded, one thread, all in one run: for each task the variants are
+timed one after the other, so that they share whatever else the machine is doing.
+"""
+
+import pickle
+import statistics
+import time
+
+import mujoco
+import numpy as np
+import torch
+from common import save
+from metaworld.types import Task
+
+from mtorl.agents import BehaviorCloning
+from mtorl.datasets.store import DataSpec
+from mtorl.envs import MetaWorld
+from mtorl.envs.base import RolloutContext
+from mtorl.envs.metaworld import stored_goals
+from mtorl.envs.workers import WorkerPool, cached_environments, cached_suite
+
+STEPS, ROWS, ROUNDS = 200, 10, 5
+
+
+def stock_environment(name: str) -> object:
+    """The package's own environment with our goal 0."""
+    from metaworld.env_dict import ALL_V3_ENVIRONMENTS
+
+    kind = ALL_V3_ENVIRONMENTS[name]
+    environment = kind()
+    content = {"env_cls": kind, "rand_vec": stored_goals()[name][0], "partially_observable": False}
+    environment.set_task(Task(env_name=name, data=pickle.dumps(content)))
+    return environment
+
+
+def agent() -> BehaviorCloning:
+    """The MLP of the MT10 preset, for 50 tasks, with random weights."""
+    tasks = 50
+    spec = DataSpec(
+        task_names=tuple(map(str, range(tasks))),
+        observation_dim=39,
+        action_dim=4,
+        horizon=500,
+        suite={},
+        steps=(1,) * tasks,
+        episodes=(1,) * tasks,
+        observation_mean=((0.0,) * 39,) * tasks,
+        observation_std=((1.0,) * 39,) * tasks,
+        return_quantiles=((1.0,) * 21,) * tasks,
+        success_rate=(1.0,) * tasks,
+        success_last_rate=(1.0,) * tasks,
+    )
+    return BehaviorCloning(spec).eval().requires_grad_(False)
+
+
+def time_task(suite: MetaWorld, task: int, policy: BehaviorCloning, actions: np.ndarray) -> dict[str, float]:
+    """Seconds for STEPS steps of every variant."""
+    seconds = {}
+    stock = stock_environment(suite.task_names[task])
+    stock.reset()
+    start = time.perf_counter()
+    for action in actions:
+        stock.step(action)
+    seconds["stock"] = time.perf_counter() - start
+
+    rows = [suite.make(task) for _ in range(ROWS)]
+    for number, row in enumerate(rows):
+        row.reset(number)
+    start = time.perf_counter()
+    for step in range(STEPS // ROWS):
+        for number, row in enumerate(rows):
+            row.step(actions[step * ROWS + number])
+    seconds["ours"] = time.perf_counter() - start
+
+    observations = np.stack([row.reset(number) for number, row in enumerate(rows)])
+    rewards = np.zeros(ROWS, np.float32)
+    policy.reset(RolloutContext(np.full(ROWS, task), np.arange(ROWS)))
+    start = time.perf_counter()
+    for step in range(STEPS // ROWS):
+        policy.act(observations, rewards)
+        for number, row in enumerate(rows):  # the random actions again: the same physics as without the policy
+            observations[number] = row.step(actions[step * ROWS + number]).observation
+    seconds["ours with MLP policy"] = time.perf_counter() - start
+
+    stock.reset()
+    start = time.perf_counter()
+    for _ in actions:
+        mujoco.mj_step(stock.model, stock.data, nstep=5)
+    seconds["bare mj_step"] = time.perf_counter() - start
+    return seconds
+
+
+def step_task(description: dict, task: int, steps: int) -> int:
+    """Runs in a worker: steps one environment."""
+    cached_suite(description)
+    (environment,) = cached_environments(description, task, 1)
+    draw = np.random.default_rng(task)
+    environment.reset(0)
+    for _ in range(steps):
+        environment.step(draw.uniform(-1, 1, 4).astype(np.float32))
+    return steps
+
+
+def time_workers(suite: MetaWorld, workers: int) -> float:
+    """Steps per second of a pool over all tasks, after its environments are built."""
+    description = suite.describe()
+    with WorkerPool(workers) as pool:
+        for _ in range(3):  # enough for every worker to have built every task
+            list(pool.run(step_task, [(description, task, 1) for task in range(50)]))
+        start = time.perf_counter()
+        total = sum(pool.run(step_task, [(description, task, 400) for task in range(50)]))
+        return total / (time.perf_counter() - start)
+
+
+def main() -> None:
+    """Measures everything and writes results/simulation.json."""
+    torch.set_num_threads(1)
+    suite, policy = MetaWorld("MT50"), agent()
+    draw = np.random.default_rng(0)
+    rounds = []
+    for _ in range(ROUNDS):
+        actions = draw.uniform(-1, 1, (STEPS, 4)).astype(np.float32)
+        times = [time_task(suite, task, policy, actions) for task in range(50)]
+        rounds.append({name: 50 * STEPS / sum(one[name] for one in times) for name in times[0]})
+    rates = {name: statistics.median(one[name] for one in rounds) for name in rounds[0]}
+    workers: dict[int, list[float]] = {1: [], 2: []}
+    for _ in range(3):
+        for count, found in workers.items():
+            found.append(time_workers(suite, count))
+    pools = {count: statistics.median(found) for count, found in workers.items()}
+    save(
+        "simulation",
+        {
+            "tasks": 50,
+            "rounds": ROUNDS,
+            "steps_per_second": {name: round(rate) for name, rate in rates.items()},
+            "ours_over_stock": round(statistics.median(one["ours"] / one["stock"] for one in rounds), 3),
+            "ours_over_bare_physics": round(statistics.median(one["ours"] / one["bare mj_step"] for one in rounds), 3),
+            "with_policy_over_without": round(
+                statistics.median(one["ours with MLP policy"] / one["ours"] for one in rounds), 3
+            ),
+            "workers_steps_per_second": {str(count): round(rate) for count, rate in pools.items()},
+            "two_workers_over_one": round(pools[2] / pools[1], 3),
+            "goals": {
+                "ours_over_stock": 1.25,
+                "ours_over_bare_physics": 0.27,
+                "with_policy_over_without": 0.85,
+                "two_workers_over_one": 1.7,
+            },
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()
