@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -26,13 +26,11 @@ class TaskLosses:
         values: `[T]`, differentiable, one per task of the batch; each a mean over valid positions.
         features: `[T, B, L, F]`, what the heads saw, for methods that balance at the representation.
         targets: `[T, B, L, A]`, what the heads should have said.
-        parts: Named parts of the losses `[T]`, detached, for the log.
     """
 
     values: Tensor
     features: Tensor | None = None
     targets: Tensor | None = None
-    parts: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

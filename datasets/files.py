@@ -34,8 +34,15 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
     except OSError as error:
         raise InputError(
             f"could not write {path}: {error.strerror or error}. What was complete before is untouched: free some "
-            "space (or choose another folder) and run the same command again, it continues."
+            "space, then continue with the same command (a training run with `mtorl train --resume`)."
         ) from error
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes temporary files that a killed process left in a folder; nobody else may be writing there."""
+    for path in folder.glob(".*"):
+        if path.suffix in (".tmp", ".raw") and path.is_file():
+            path.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: Any) -> None:

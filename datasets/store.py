@@ -116,7 +116,7 @@ class DataSpec:
         observation_dim: O.
         action_dim: A.
         horizon: Steps of the longest possible episode.
-        suite: How to build the suite again: `class_path` and `init_args`.
+        suite: How to build the suite with these tasks again: `class_path` and `init_args`.
         steps: `[T]`, recorded steps of each task.
         episodes: `[T]`, recorded episodes of each task.
         observation_mean: `[T, O]`.
@@ -124,7 +124,7 @@ class DataSpec:
         return_quantiles: `[T, 21]`, quantiles 0, 0.05, ... 1 of each task's undiscounted episode returns.
         success_rate: `[T]`, share of recorded episodes with success at any step.
         success_last_rate: `[T]`, the same at the last step.
-        data: Where it came from: path and sha256 of each store's manifest.
+        data: Where it came from: path, sha256 of the manifest, suite and recipe of each store.
     """
 
     task_names: tuple[str, ...]
@@ -139,7 +139,7 @@ class DataSpec:
     return_quantiles: tuple[tuple[float, ...], ...]
     success_rate: tuple[float, ...]
     success_last_rate: tuple[float, ...]
-    data: tuple[dict[str, str], ...] = field(default=())
+    data: tuple[dict[str, Any], ...] = field(default=())
 
     def normaliser(self, per_task: bool, floor: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Mean and standard deviation for z-scores.
@@ -378,7 +378,12 @@ class EpisodeStore:
                 )
             )
         self.manifest = read_json(self.path / "manifest.json", "data set manifest")
-        if self.manifest.get("schema", 0) > SCHEMA:
+        expected = ("schema", "suite", "task_names", "observation_dim", "action_dim", "horizon", "versions", "source")
+        found = self.manifest if isinstance(self.manifest, dict) else {}
+        missing = [key for key in (*expected, "tasks", "columns") if key not in found]
+        if missing:
+            raise InputError(f"data set {self.path}: its manifest.json lacks {missing}. Collect the data again.")
+        if self.manifest["schema"] > SCHEMA:
             raise InputError(
                 f"data set {self.path} has schema {self.manifest['schema']}; this version of mtorl reads up to "
                 f"{SCHEMA}. Upgrade mtorl, or collect the data again."
@@ -394,11 +399,11 @@ class EpisodeStore:
         self.terminated = self._open("terminated")
         self.truncated = self._open("truncated")
         self.index = self._open("episodes")
-        found = (self.observations.shape[1:], self.actions.shape[1:])
-        if found != ((self.observation_dim,), (self.action_dim,)):
+        shapes = (self.observations.shape[1:], self.actions.shape[1:])
+        if shapes != ((self.observation_dim,), (self.action_dim,)):
             raise InputError(
-                f"data set {self.path}: the manifest gives dimensions {self.observation_dim} and {self.action_dim}, the "
-                f"columns have {found[0]} and {found[1]}. Copy or collect the data again."
+                f"data set {self.path}: the manifest gives dimensions {self.observation_dim} and {self.action_dim}, "
+                f"the columns have {shapes[0]} and {shapes[1]}. Copy or collect the data again."
             )
         self.starts = np.concatenate([[0], np.cumsum(self.index["length"])]).astype(np.int64)
         if len(self.actions) != self.starts[-1] or len(self.observations) != self.starts[-1] + len(self.index):
@@ -416,7 +421,10 @@ class EpisodeStore:
                 f"data set {self.path}: {path.name} has {path.stat().st_size} bytes, expected {expected['bytes']}; it "
                 "was cut off or replaced. Copy or collect the data again."
             )
-        values = np.load(path, mmap_mode="r", allow_pickle=False)
+        try:
+            values = np.load(path, mmap_mode="r", allow_pickle=False)
+        except ValueError as error:
+            raise InputError(f"data set {self.path}: {path.name} cannot be read as a column: {error}.") from None
         if list(values.shape) != expected["shape"]:
             raise InputError(
                 f"data set {self.path}: {path.name} has shape {list(values.shape)}, expected {expected['shape']}."
@@ -474,15 +482,19 @@ def open_stores(paths: Sequence[Path | str]) -> list[EpisodeStore]:
     """Opens stores that are to be used together.
 
     Raises:
-        InputError: Suites or dimensions differ, or a later store holds a task that the first one does not list.
+        InputError: Suites, their settings, versions or dimensions differ.
     """
     if not paths:
         raise InputError("no data set was given; expected at least one folder made by `mtorl collect`.")
+    if len({Path(path).resolve() for path in paths}) < len(paths):
+        raise InputError(f"a data set is given twice in {[str(path) for path in paths]}; expected each once.")
     stores = [EpisodeStore(path) for path in paths]
     first = stores[0]
     for store in stores[1:]:
         for name, ours, theirs in (
             ("suite", first.manifest["suite"]["class_path"], store.manifest["suite"]["class_path"]),
+            ("suite settings", _settings(first), _settings(store)),
+            ("versions", first.manifest["versions"], store.manifest["versions"]),
             ("observation dimension", first.observation_dim, store.observation_dim),
             ("action dimension", first.action_dim, store.action_dim),
         ):
@@ -490,13 +502,13 @@ def open_stores(paths: Sequence[Path | str]) -> list[EpisodeStore]:
                 raise InputError(
                     f"data sets {first.path} and {store.path} cannot be joined: {name} {ours} and {theirs} differ."
                 )
-        unknown = [name for name in store.task_names if name not in first.task_names]
-        if unknown:
-            raise InputError(
-                f"data set {store.path} holds tasks that {first.path} does not list: {unknown}. Give the data set "
-                "with the most tasks first."
-            )
     return stores
+
+
+def _settings(store: EpisodeStore) -> dict[str, Any]:
+    """The suite's arguments that change what an episode is; which tasks were recorded does not."""
+    arguments = store.manifest["suite"]["init_args"]
+    return {key: value for key, value in arguments.items() if key not in ("benchmark", "tasks", "fast")}
 
 
 def describe_stores(stores: Sequence[EpisodeStore], tasks: Sequence[str] | None = None) -> DataSpec:
@@ -504,12 +516,12 @@ def describe_stores(stores: Sequence[EpisodeStore], tasks: Sequence[str] | None 
 
     Args:
         stores: From `open_stores`.
-        tasks: Use only these tasks; all of the first store's by default.
+        tasks: Use only these tasks; all of them by default, those of the first store first.
 
     Raises:
         InputError: A task is unknown or has no episodes.
     """
-    names = list(stores[0].task_names)
+    names = list(dict.fromkeys(name for store in stores for name in store.task_names))
     unknown = [name for name in tasks or () if name not in names]
     if unknown:
         raise InputError(f"unknown tasks {unknown}; the data set holds {names}.")
@@ -521,8 +533,16 @@ def describe_stores(stores: Sequence[EpisodeStore], tasks: Sequence[str] | None 
         observation_dim=stores[0].observation_dim,
         action_dim=stores[0].action_dim,
         horizon=max(store.manifest["horizon"] for store in stores),
-        suite=manifest["suite"],
-        data=tuple({"path": str(store.path), "sha256": sha256(store.path / "manifest.json")} for store in stores),
+        suite={**manifest["suite"], "init_args": {**manifest["suite"]["init_args"], "tasks": chosen}},
+        data=tuple(
+            {
+                "path": str(store.path),
+                "sha256": sha256(store.path / "manifest.json"),
+                "suite": store.manifest["suite"],
+                "source": store.manifest["source"],
+            }
+            for store in stores
+        ),
         **{key: tuple(row[key] for row in rows) for key in rows[0]},
     )
 

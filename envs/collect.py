@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtorl import InputError
-from mtorl.datasets.files import read_json, write_atomically, write_json
+from mtorl.datasets.files import read_json, remove_leftovers, write_atomically, write_json
 from mtorl.datasets.store import Episode, EpisodeStore, StoreWriter
 from mtorl.envs.base import Env, Suite, checked_action
 from mtorl.envs.workers import WorkerPool, cached_environments, cached_suite
@@ -83,6 +83,7 @@ def collect(
     recipe: Recipe = "expert",
     episodes: int = 40,
     after_success: int | None = None,
+    hold: bool = True,
     seed: int = 0,
     workers: int = 2,
     quiet: bool = False,
@@ -99,6 +100,7 @@ def collect(
         episodes: Episodes of every task.
         after_success: End an episode that many steps after its first success; by default 10 for expert, mixed and
             medium, and the horizon for the others.
+        hold: Hold still after the first success; otherwise the expert goes on, and may undo it.
         seed: Derives every episode's random stream.
         workers: Processes that play episodes; 0 plays in this one.
         quiet: Show no progress.
@@ -125,6 +127,7 @@ def collect(
         "recipe": recipe,
         "episodes": episodes,
         "after_success": after_success,
+        "hold": hold,
         "seed": seed,
     }
     _claim_folder(out, request)
@@ -137,7 +140,7 @@ def collect(
             dimensions=(suite.observation_dim, suite.action_dim),
             horizon=suite.horizon,
             versions=suite.versions(),
-            source={key: request[key] for key in ("recipe", "episodes", "after_success", "seed")},
+            source={key: request[key] for key in ("recipe", "episodes", "after_success", "hold", "seed")},
         )
         writer.write(_merge(out, request))
     shutil.rmtree(out / "parts", ignore_errors=True)
@@ -146,6 +149,9 @@ def collect(
 
 def _claim_folder(out: Path, request: dict[str, Any]) -> None:
     """Makes sure that the folder is new or holds this very collection."""
+    for folder in (out, out / "parts"):
+        if folder.is_dir():
+            remove_leftovers(folder)
     marker = out / "collect.json"
     if marker.exists():
         found = read_json(marker, "collection request")
@@ -158,7 +164,7 @@ def _claim_folder(out: Path, request: dict[str, Any]) -> None:
             raise InputError(
                 f"{out} already holds another collection ({'; '.join(differing)}). Choose another --out, or delete it."
             )
-    elif out.exists() and any(out.iterdir()):
+    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} exists and is not empty, and no collection was started there. Choose another --out.")
     else:
         write_json(marker, request)
@@ -180,7 +186,7 @@ def _part_path(out: Path, task: int, numbers: range) -> Path:
 def _record_parts(out: Path, request: dict[str, Any], suite: Suite, workers: int, quiet: bool) -> None:
     everything = _parts(request)
     missing = [part for part in everything if not _part_path(out, *part).exists()]
-    done = sum(len(numbers) for part in everything if part not in missing for numbers in part[1:])
+    done = sum(len(numbers) for task, numbers in everything if (task, numbers) not in missing)
     steps = 0
     title = f"collecting {request['recipe']} episodes of {len(suite.task_names)} tasks"
     total = request["episodes"] * len(suite.task_names)
@@ -227,7 +233,7 @@ class _Disturbed:
         self._detour: NDArray[np.float64] | None = None
 
     def act(self, step: int, full: NDArray[np.float32], done: bool, last: NDArray[np.float32]) -> NDArray[Any]:
-        """The next action; the draws do not depend on what happened before, only on the step."""
+        """The next action; `done`: hold still. The draws depend on the step alone."""
         size = self._suite.action_dim
         if step % self._kind.block == 0:
             self._detour = self._draw.uniform(-1, 1, size) if self._draw.random() < self._kind.random else None
@@ -248,7 +254,7 @@ def record(suite: Suite, environment: Env, task: int, number: int, request: dict
         environment: An environment of the task.
         task: Position of the task in the suite.
         number: Number of the episode within its task.
-        request: `recipe`, `episodes`, `seed` and `after_success`, as in `collect`.
+        request: `recipe`, `episodes`, `seed`, `after_success` and `hold`, as in `collect`.
     """
     name = suite.task_names[task]
     kind = behaviour(request["recipe"], number, request["episodes"])
@@ -261,7 +267,7 @@ def record(suite: Suite, environment: Env, task: int, number: int, request: dict
     observations, steps = [suite.observe(full)], []
     since_success = 0  # steps since the first success, counting it; 0 before
     for step in range(suite.horizon):
-        action = checked_action(actor.act(step, full, since_success > 0, action), name)
+        action = checked_action(actor.act(step, full, request["hold"] and since_success > 0, action), name)
         full, reward, success, over = environment.step(action)
         observations.append(suite.observe(full))
         steps.append((action, reward, success, over))

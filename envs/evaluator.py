@@ -15,6 +15,7 @@ simulator amplifies them.
 
 import hashlib
 import json
+import math
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -57,8 +58,10 @@ class Protocol:
     def __post_init__(self) -> None:
         if self.name not in get_args(ProtocolName):
             raise InputError(f"unknown protocol {self.name!r}; expected one of {', '.join(get_args(ProtocolName))}.")
-        if self.goals < 1 or self.block < 1:
-            raise InputError(f"goals is {self.goals} and block {self.block}; expected at least 1 each.")
+        if self.goals < 1 or self.block < 1 or self.seed < 0:
+            raise InputError(
+                f"goals is {self.goals}, block {self.block} and seed {self.seed}; expected at least 1, 1 and 0."
+            )
 
     @property
     def split(self) -> Split:
@@ -138,16 +141,24 @@ class EvalReport:
         )
 
     @property
+    def goal_hidden(self) -> bool:
+        """Whether the policy was not shown the goal."""
+        return not self.suite.get("init_args", {}).get("goal_visible", True)
+
+    @property
     def mean_success(self) -> float:
         """Mean over tasks of the success rates."""
         return float(np.mean([result.rate for result in self.tasks()]))
 
     def mean_interval(self) -> tuple[float, float]:
-        """95 % interval of the mean over tasks: bootstrap over episodes within each task (10,000 draws, seed 0)."""
-        draw = np.random.default_rng(0)
-        means = [draw.binomial(row.episodes, row.rate, 10_000) / row.episodes for row in self.tasks()]
-        low, high = np.quantile(np.mean(means, axis=0), [0.025, 0.975])
-        return float(low), float(high)
+        """95 % interval of the mean over tasks, from the tasks' Wilson intervals (MOVER; Zou and Donner, 2008).
+
+        It covers which episodes were played, not which seed was trained.
+        """
+        rows = self.tasks()
+        below = math.sqrt(sum((row.rate - row.low) ** 2 for row in rows)) / len(rows)
+        above = math.sqrt(sum((row.high - row.rate) ** 2 for row in rows)) / len(rows)
+        return self.mean_success - below, self.mean_success + above
 
     def save(self, path: Path) -> None:
         """Writes the report as JSON, atomically."""
@@ -343,9 +354,14 @@ def _read_partial(path: Path | None, key: str) -> dict[tuple[str, int], Played]:
 
 
 def _append_partial(path: Path, key: str, episodes: Sequence[Played]) -> None:
-    new = not path.exists()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        if new:
-            file.write(key + "\n")
-        file.write("\n" + json.dumps([episode._asdict() for episode in episodes]) + "\n")
+    try:
+        new = not path.exists()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a") as file:
+            if new:
+                file.write(key + "\n")
+            file.write("\n" + json.dumps([episode._asdict() for episode in episodes]) + "\n")
+    except OSError as error:
+        raise InputError(
+            f"could not write {path}: {error.strerror}. Free some space and run the same command again, it continues."
+        ) from error

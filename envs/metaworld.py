@@ -62,8 +62,8 @@ GOALS = 50
 SEEDS = {"train": 1, "heldout": 2}
 """The seeds with which the package's MT1 benchmark of each task drew the stored goals."""
 HORIZON = 500
-TESTED_VERSIONS = ("3.1.1",)
-"""Versions of the package for which the speed-ups were shown to change nothing."""
+TESTED_VERSIONS = {"metaworld": "3.1.1", "mujoco": "3.3.0"}
+"""The versions for which the speed-ups were shown to change nothing; with others they are off."""
 GOAL_FILE = files("mtorl.envs.data") / "metaworld_goals.npz"
 _GOAL_COORDINATES = slice(36, 39)
 
@@ -75,7 +75,7 @@ class MetaWorld(Suite):
         benchmark: `MT10`, `MT25`, `MT50`, or `MT1` together with one task.
         tasks: Use these tasks instead (names as in `door-open-v3`), in this order.
         goal_visible: Whether agents see the goal's position (always visible to scripted experts).
-        fast: Use the speed-ups where they are known to change nothing; never changes results.
+        fast: Use the speed-ups and share models where that is known to change nothing.
     """
 
     def __init__(
@@ -88,7 +88,8 @@ class MetaWorld(Suite):
         self.task_names = _select_tasks(benchmark, tasks)
         self.observation_dim, self.action_dim, self.horizon = 39, 4, HORIZON
         self.goal_visible = goal_visible
-        self.fast = fast and importlib.metadata.version("metaworld") in TESTED_VERSIONS
+        tested = all(importlib.metadata.version(name) == version for name, version in TESTED_VERSIONS.items())
+        self.fast = fast and tested
         self.arguments = {
             "benchmark": benchmark,
             "tasks": list(tasks) if tasks else None,
@@ -98,10 +99,12 @@ class MetaWorld(Suite):
         self._models: dict[str, _SharedModel] = {}
 
     def make(self, task: int) -> "MetaWorldEnv":
-        """A new environment; the first one of a task loads its model (0.2 s), later ones share it."""
+        """A new environment; the first one of a task loads its model (0.2 s), later ones share it if `fast`."""
         name = self.task_names[task]
+        if not self.fast:
+            return MetaWorldEnv(name, _SharedModel(name, fast=False))
         if name not in self._models:
-            self._models[name] = _SharedModel(name, self.fast)
+            self._models[name] = _SharedModel(name, fast=True)
         return MetaWorldEnv(name, self._models[name])
 
     def goals(self, split: Split) -> range:
@@ -136,6 +139,8 @@ class MetaWorld(Suite):
 def _select_tasks(benchmark: str, tasks: Sequence[str] | None) -> tuple[str, ...]:
     everything = tuple(stored_goals())
     benchmarks = {"MT10": MT10, "MT25": MT25, "MT50": everything}
+    if benchmark not in (*benchmarks, "MT1"):
+        raise InputError(f"unknown Meta-World benchmark {benchmark!r}; expected MT1, MT10, MT25 or MT50.")
     if tasks:
         for name in tasks:
             if name not in everything:
@@ -148,8 +153,6 @@ def _select_tasks(benchmark: str, tasks: Sequence[str] | None) -> tuple[str, ...
         return tuple(tasks)
     if benchmark == "MT1":
         raise InputError("the benchmark MT1 needs its task: add --suite.tasks '[reach-v3]'.")
-    if benchmark not in benchmarks:
-        raise InputError(f"unknown Meta-World benchmark {benchmark!r}; expected MT1, MT10, MT25 or MT50.")
     return benchmarks[benchmark]
 
 
@@ -203,16 +206,20 @@ class _SharedModel:
         self._model: Any = None
         self._pristine: tuple[NDArray[np.float64], ...] = ()
         self._borrower: object = None
-        changes: dict[str, Any] = {"_initialize_simulation": lambda environment: self._load(environment)}
         stock = _stock_class(name)
-        self._class = type(stock.__name__, (stock,), changes | (_fast_methods(stock) if fast else {}))
+        self._class = stock
+        if fast:
+            changes = {"_initialize_simulation": lambda environment: self._load(environment)}
+            self._class = type(stock.__name__, (stock,), changes | _fast_methods(stock))
 
     def build(self) -> Any:
         """A new environment of the package on this model."""
         self._borrower = None
         if self._model is not None:
             self._write(self._pristine)
-        return self._class()
+        environment = self._class()
+        self._model = environment.model
+        return environment
 
     def snapshot(self) -> tuple[NDArray[np.float64], ...]:
         """The fields as the current borrower left them."""

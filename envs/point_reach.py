@@ -30,6 +30,8 @@ class PointReach(Suite):
         unknown = [name for name in tasks or () if name not in every]
         if unknown:
             raise InputError(f"unknown tasks {unknown}; PointReach has {list(every)}.")
+        if len(set(tasks or ())) < len(tasks or ()):
+            raise InputError(f"a task is listed twice in {list(tasks or ())}; expected each once.")
         if horizon < 1:
             raise InputError(f"horizon is {horizon}; expected at least 1.")
         self.task_names = tuple(tasks or every)

@@ -1,5 +1,8 @@
 """The reference rows of every comparison: the scripted expert and random actions."""
 
+import hashlib
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +19,7 @@ def evaluate_reference(
     workers: int = 2,
     quiet: bool = False,
 ) -> tuple[EvalReport, Path]:
-    """Plays a reference policy and keeps its report, named after policy, suite and protocol.
+    """Plays a reference policy and keeps its report, named after policy, suite, protocol and a hash of their settings.
 
     Args:
         policy: Which one.
@@ -30,7 +33,9 @@ def evaluate_reference(
         The report and its file.
     """
     kind: Policy = ExpertPolicy(suite) if policy == "expert" else RandomPolicy(suite)
-    name = f"{policy}-{type(suite).__name__}-{len(suite.task_names)}-tasks-{protocol.name}"
+    settings = json.dumps([suite.describe(), asdict(protocol)], sort_keys=True)
+    tag = hashlib.sha256(settings.encode()).hexdigest()[:8]
+    name = f"{policy}-{type(suite).__name__}-{len(suite.task_names)}-tasks-{protocol.name}-{tag}"
     path = folder / f"{name}.json"
     with WorkerPool(workers) as pool:
         report = evaluate(

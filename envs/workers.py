@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
+from mtorl import InputError
 from mtorl.envs.base import Env, Suite, build_suite
 
 _suites: dict[str, Suite] = {}
@@ -29,6 +30,8 @@ class WorkerPool:
     """
 
     def __init__(self, workers: int) -> None:
+        if workers < 0:
+            raise InputError(f"workers is {workers}; expected 0 (play in this process) or more.")
         self.workers = workers
         self._executor: Any = None
 

@@ -1,6 +1,7 @@
 """The command `mtorl`: from a command line to objects. Sub-commands load what they need, so `--help` is fast."""
 
 import itertools
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -59,20 +60,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(f"\ninterrupted: {_how_to_continue(arguments)}", file=sys.stderr)
+    except OSError as error:
+        print(f"error: {error.filename or 'a file'}: {error.strerror or error}.", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as interrupt:
+        print(f"\ninterrupted: {str(interrupt) or _how_to_continue(arguments)}", file=sys.stderr)
         return 130
     return 0
 
 
 def _how_to_continue(arguments: list[str]) -> str:
-    command = arguments[0]
-    if command == "train":
-        folder = next((v for o, v in _pairs(arguments) if o in ("--out", "--resume")), "RUN")
-        return f"the state was saved; continue with `mtorl train --resume {folder}`."
-    if command in ("collect", "evaluate"):
-        return f"finished episodes were saved; continue with the same command, `mtorl {' '.join(arguments)}`."
-    return "nothing was changed."
+    if arguments[0] in ("collect", "evaluate"):
+        return f"finished episodes were saved; continue with the same command, `mtorl {shlex.join(arguments)}`."
+    return "nothing was begun."
 
 
 def _pairs(arguments: list[str]) -> list[tuple[str, str]]:
@@ -106,18 +106,18 @@ def _collect(arguments: list[str]) -> None:
 
 
 def _info(arguments: list[str]) -> None:
-    from jsonargparse import ArgumentParser
-
     from mtorl.datasets.store import EpisodeStore
 
-    description = "Shows what a data set holds: per task episodes, steps, returns and success, and its versions."
-    parser = ArgumentParser(prog="mtorl info", description=description)
+    def info() -> None:
+        """Shows what a data set holds: per task episodes, steps, returns and success, and its versions."""
+
+    parser = _parser("info", info)
     parser.add_argument("data", help="Folder of the data set.")
     parser.add_argument("--verify", action="store_true", help="Also read everything once: hashes and values.")
-    options = parser.parse_args(arguments)
-    store = EpisodeStore(options.data)
+    options = _objects(parser, arguments)
+    store = EpisodeStore(options["data"])
     _show_store(store)
-    if options.verify:
+    if options["verify"]:
         store.verify()
         print("verified: all hashes match, all numbers are finite, all actions lie in [-1, 1].")
 
@@ -130,11 +130,7 @@ def _train(arguments: list[str]) -> None:
         rest = _without(arguments, "--resume")
         run = Run(resumed[-1]).resume(rest)
     else:
-        parser = train_parser()
-        parser.add_argument("--resume", metavar="RUN", help="Continue the run in this folder instead.")
-        config = parser.parse_args(arguments)
-        config.pop("resume", None)
-        run = start(config, ["mtorl", "train", *arguments])
+        run = start(train_parser().parse_args(arguments), ["mtorl", "train", *arguments])
     print(f"trained: {run.folder}. Next: `mtorl evaluate {run.folder}`, then `mtorl report {run.folder}`.")
 
 
@@ -200,12 +196,14 @@ def evaluate_command(
 
         trained = Run(run)
         report = trained.evaluate(how, checkpoint, goal_visible, out, workers, quiet)
-        path = trained.report_path(how, checkpoint, out)
+        path = trained.report_path(how, checkpoint, goal_visible, out)
     else:
         if suite is None:
             raise InputError(f"--policy {policy} needs a suite: add --suite MetaWorld --suite.benchmark MT10.")
         from mtorl.envs.references import evaluate_reference
 
+        if checkpoint != "last" or goal_visible is not None:
+            raise InputError("--checkpoint and --goal_visible are for runs; use --suite.goal_visible with --policy.")
         assert policy is not None
         folder = Path(out or "runs/references")
         report, path = evaluate_reference(policy, suite, how, folder, workers, quiet)
@@ -216,14 +214,11 @@ def evaluate_command(
 
 
 def _report(arguments: list[str]) -> None:
-    from jsonargparse import ArgumentParser
-
     from mtorl.trainers.report import make_report
 
-    parser = ArgumentParser(prog="mtorl report", description="Compares any number of runs in one HTML file.")
+    parser = _parser("report", make_report, skip={"runs"})
     parser.add_argument("runs", nargs="+", help="Folders of evaluated runs.")
-    parser.add_function_arguments(make_report, skip={"runs"})
-    path = make_report(**vars(parser.parse_args(arguments)))
+    path = make_report(**_objects(parser, arguments))
     print(f"report: {path} and {path.with_suffix('.json')}")
 
 

@@ -63,6 +63,7 @@ def show_report(report: "EvalReport") -> None:
     protocol = report.protocol
     kind = "training goals" if protocol.split == "train" else "held-out goals"
     stop = ", stopped at success" if protocol.stop_at_success else ""
+    stop += ", goal hidden" if report.goal_hidden else ""
     table = _table(
         f"{report.policy}: {protocol.name} protocol, {protocol.goals} {kind} per task{stop}",
         "task",

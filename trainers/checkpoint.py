@@ -1,5 +1,6 @@
 """Checkpoints: written atomically, read without running anything that they contain."""
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +28,16 @@ class CheckpointFolder:
 
     def steps(self) -> list[int]:
         """Steps of the complete checkpoints, ascending."""
-        return sorted(int(file.stem.removeprefix("step_")) for file in self.path.glob("step_*.pt"))
+        numbers = [file.stem.removeprefix("step_") for file in self.path.glob("step_*.pt")]
+        return sorted(int(number) for number in numbers if number.isdigit())
 
     def save(self, step: int, state: dict[str, Any], best: bool = False) -> None:
         """Writes a checkpoint, then removes the oldest ones beyond `keep`."""
-        content = {"schema": SCHEMA, "step": step, **state}
-        write_atomically(self.file(step), lambda file: torch.save(content, file))
-        if best:
-            write_atomically(self.path / BEST, lambda file: torch.save(content, file))
+        buffer = io.BytesIO()  # torch.save would hide a full disk behind an error of its own
+        torch.save({"schema": SCHEMA, "step": step, **state}, buffer)
+        if best:  # first: the other one says that this has been done
+            write_atomically(self.path / BEST, lambda file: file.write(buffer.getbuffer()))
+        write_atomically(self.file(step), lambda file: file.write(buffer.getbuffer()))
         for old in self.steps()[: -self.keep]:
             self.file(old).unlink(missing_ok=True)
 

@@ -17,6 +17,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,11 +26,11 @@ from typing import Any, Literal
 
 import torch
 import yaml
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from mtorl import InputError, __version__
 from mtorl.agents import Agent
-from mtorl.datasets.files import read_json, write_atomically, write_json
+from mtorl.datasets.files import read_json, remove_leftovers, write_atomically, write_json
 from mtorl.datasets.sampler import TaskSampler
 from mtorl.datasets.store import DataSpec, EpisodeStore, describe_stores, open_stores, sha256
 from mtorl.envs.base import Suite, build_suite
@@ -114,6 +115,16 @@ class Experiment:
 
     def check(self, stores: Sequence[EpisodeStore], spec: DataSpec) -> None:
         """Raises InputError for whatever would fail later; called before anything is written."""
+        for name, value, least in (
+            ("seed", self.seed, 0),
+            ("workers", self.workers, 0),
+            ("threads", 1 if self.threads is None else self.threads, 1),
+        ):
+            if value < least:
+                raise InputError(f"{name} is {value}; expected at least {least}.")
+        if self.verify:
+            for store in stores:
+                store.verify()
         self.build_sampler(stores, spec, self.build_agent(spec).window)
         find_device(self.device)
         goals = suite_of(spec).goals("train")
@@ -129,9 +140,12 @@ def suite_of(spec: DataSpec) -> Suite:
     return build_suite(spec.suite).subset(spec.task_names)
 
 
-def train_parser() -> ArgumentParser:
+def train_parser(exit_on_error: bool = True) -> ArgumentParser:
     """The parser whose schema is the signature of `Experiment`."""
-    parser = ArgumentParser(prog="mtorl train", description="Trains one policy for all tasks of a data set.")
+    description = (
+        f"{(Experiment.__doc__ or '').splitlines()[0]} An interrupted run continues with `mtorl train --resume RUN`."
+    )
+    parser = ArgumentParser(prog="mtorl train", description=description, exit_on_error=exit_on_error)
     parser.add_argument("--config", action="config", help="YAML file with any of the options below.")
     parser.add_class_arguments(Experiment, sub_configs=True)
     parser.set_defaults(
@@ -169,10 +183,13 @@ def train(config: str | Path | None = None, *, resume: str | Path | None = None,
             value = str(value)
         if name == "data" and isinstance(value, str):
             value = [value]
-        arguments.append(f"--{name}={value if isinstance(value, str) else json.dumps(value)}")
-    if resume:
-        return Run(resume).resume(arguments)
-    return start(train_parser().parse_args(arguments))
+        arguments.append(f"--{name}={value if isinstance(value, str) else json.dumps(value, default=str)}")
+    try:
+        if resume:
+            return Run(resume).resume(arguments)
+        return start(train_parser(exit_on_error=False).parse_args(arguments))
+    except ArgumentError as error:
+        raise InputError(str(error)) from None
 
 
 def start(config: Namespace, command: Sequence[str] = ()) -> "Run":
@@ -186,7 +203,9 @@ def start(config: Namespace, command: Sequence[str] = ()) -> "Run":
         InputError: The folder holds something already.
     """
     folder = Path(config.out)
-    if folder.exists() and any(folder.iterdir()):
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file; expected a folder for the run. Choose another --out.")
+    if _occupied(folder):
         holds = "another run" if (folder / "config.yaml").exists() else "other files"
         raise InputError(
             f"{folder} already holds {holds}. Choose another --out, continue it with `mtorl train --resume {folder}`, "
@@ -194,9 +213,6 @@ def start(config: Namespace, command: Sequence[str] = ()) -> "Run":
         )
     experiment = build_experiment(config)
     stores, spec = experiment.open_data()
-    if experiment.verify:
-        for store in stores:
-            store.verify()
     experiment.check(stores, spec)
     plain = plain_config(config)
     write_json(folder / "data_spec.json", spec.to_json())
@@ -206,6 +222,12 @@ def start(config: Namespace, command: Sequence[str] = ()) -> "Run":
     run = Run(folder)
     run.train(config, state=None)
     return run
+
+
+def _occupied(folder: Path) -> bool:
+    """Whether something is there besides what a run that was killed at its very beginning leaves."""
+    names = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    return any(name not in ("data_spec.json", "run.json") and not name.endswith(".tmp") for name in names)
 
 
 def plain_config(config: Namespace) -> dict[str, Any]:
@@ -254,6 +276,8 @@ class Run:
         """Trains from a checkpoint's state, or from the beginning."""
         experiment = build_experiment(config)
         stores, spec = experiment.open_data()
+        for folder in (self.folder, self.folder / "checkpoints"):
+            remove_leftovers(folder)
         if [entry["sha256"] for entry in spec.data] != [entry["sha256"] for entry in self.spec.data]:
             raise InputError(
                 f"the data in {', '.join(config.data)} is not what the run {self.folder} began with (the manifests' "
@@ -283,9 +307,13 @@ class Run:
             if state:
                 trainer.load_state_dict(state)
             else:
-                log.rewind(0, 0)
+                log.rewind(0)
             try:
                 trainer.run()
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt(
+                    f"continue with `mtorl train --resume {shlex.quote(str(self.folder))}`"
+                ) from None
             finally:
                 log.close()
 
@@ -299,8 +327,10 @@ class Run:
 
     def policy(self, checkpoint: str = "last") -> tuple[TaskPolicy, int]:
         """The trained policy of a checkpoint (`last`, `best` on training goals, or a step), and its step."""
-        experiment = build_experiment(self.config())
+        config = self.config()
+        experiment = build_experiment(config)
         state = self.checkpoints().load(checkpoint)
+        _refuse_differences(state["config"], plain_config(config), f"checkpoint at step {state['step']}")
         agent = experiment.build_agent(self.spec)
         agent.load_state_dict(state["agent"])
         sharing = {}
@@ -336,7 +366,7 @@ class Run:
         suite = self.suite()
         if goal_visible is not None:
             suite = build_suite(suite.describe() | {"init_args": {**suite.arguments, "goal_visible": goal_visible}})
-        target = self.report_path(protocol, checkpoint, out)
+        target = self.report_path(protocol, checkpoint, goal_visible, out)
         with WorkerPool(workers) as pool:
             report = evaluate(
                 policy,
@@ -351,9 +381,16 @@ class Run:
         report.save(target)
         return report
 
-    def report_path(self, protocol: Protocol, checkpoint: str = "last", out: str | Path | None = None) -> Path:
+    def report_path(
+        self,
+        protocol: Protocol,
+        checkpoint: str = "last",
+        goal_visible: bool | None = None,
+        out: str | Path | None = None,
+    ) -> Path:
         """Where `evaluate` keeps the report."""
-        return Path(out or self.folder / "evaluations") / f"{protocol.name}-{checkpoint}.json"
+        goal = {None: "", True: "-goal-visible", False: "-goal-hidden"}[goal_visible]
+        return Path(out or self.folder / "evaluations") / f"{protocol.name}-{checkpoint}{goal}.json"
 
 
 def find_device(name: str) -> torch.device:

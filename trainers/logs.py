@@ -16,15 +16,16 @@ class RunLog:
 
     Args:
         folder: The run's folder.
-        step: Step from which the run continues; TensorBoard hides later points of an interrupted attempt.
+        step: Step from which the run continues; TensorBoard hides what an interrupted attempt wrote after it.
     """
 
     def __init__(self, folder: Path, step: int = 0) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         self._path = folder / "log.jsonl"
-        self._file = self._path.open("ab")
-        self._board = SummaryWriter(folder / "tensorboard", purge_step=step or None)
+        with self._refused_writes():
+            self._file = self._path.open("ab")
+            self._board = SummaryWriter(folder / "tensorboard", purge_step=step + 1 if step else 0)
 
     def write(self, entry: dict[str, Any]) -> None:
         """Adds an entry; `step` is its step, numbers (also nested by one level) become TensorBoard curves."""
@@ -58,10 +59,11 @@ class RunLog:
                 "run; its checkpoints are intact."
             ) from error
 
-    def rewind(self, size: int, step: int) -> None:
+    def rewind(self, size: int) -> None:
         """Cuts off what was written after the checkpoint from which the run continues."""
-        self._file.truncate(size)
-        self._file.seek(0, os.SEEK_END)
+        with self._refused_writes():
+            self._file.truncate(size)
+            self._file.seek(0, os.SEEK_END)
 
     def close(self) -> None:
         """Closes the files."""

@@ -30,7 +30,7 @@ TIMING_ENTRIES = ("time", "steps_per_second")
 
 @dataclass(frozen=True)
 class Schedule:
-    """When things happen, in training steps; 0 means never, except that the last step always evaluates and saves.
+    """When things happen, in training steps. An interval of 0 means never, except that the last step always saves.
 
     Attributes:
         steps: Training steps in all.
@@ -103,7 +103,7 @@ class OfflineTrainer:
             rows = agent.task_rows()
             self.balancers[phase.name], self.sharing[phase.name] = mine, ours
             self.optimizers[phase.name] = PhaseOptimizer(optimizer, phase.module, extra, rows, schedule.steps)
-        self._step = self._evaluated = 0
+        self._step = self._evaluated = self._saved = 0
         self._best = -1.0
         self._note = ""
         self._stop = _StopRequest()
@@ -122,18 +122,15 @@ class OfflineTrainer:
             Progress("training", steps, "steps", start=self._step, quiet=self.quiet) as progress,
         ):
             self.agent.train()
-            self._mark = time.perf_counter()
+            self._restart_clock()
             while True:
-                try:
-                    self._settle()
-                    if self._step == steps:
-                        return
-                    if stop.requested:
-                        raise KeyboardInterrupt
-                    self._advance()
-                except KeyboardInterrupt:
+                self._settle()
+                if self._step == steps:
+                    return
+                if stop.requested:
                     self._save()
-                    raise
+                    raise KeyboardInterrupt
+                self._advance()
                 progress.advance(1, self._note)
 
     def _advance(self) -> None:
@@ -153,15 +150,19 @@ class OfflineTrainer:
             self._write_log()
 
     def _settle(self) -> None:
-        """Evaluates and saves where it is due; repeated calls at the same step do nothing."""
-        if self.schedule.due(self._step, self.schedule.evaluate_every) and self._evaluated < self._step:
-            self._write_evaluation()
-        if self.schedule.due(self._step, self.schedule.save_every) and self._step not in self.checkpoints.steps():
+        """Saves and evaluates where it is due; repeated calls at the same step do nothing.
+
+        An evaluation is framed by two checkpoints: whatever happens within it, the training before it is safe, and
+        whoever continues from the first one only evaluates again.
+        """
+        evaluates = self.schedule.evaluate_every > 0 and self.schedule.due(self._step, self.schedule.evaluate_every)
+        evaluates = evaluates and self._evaluated < self._step
+        if evaluates or (self.schedule.due(self._step, self.schedule.save_every) and self._saved < self._step):
             self._save()
+        if evaluates:
+            self._write_evaluation()
 
     def _write_evaluation(self) -> None:
-        if not self.schedule.evaluate_every:
-            return
         self.agent.eval()
         with self._stop.immediate():
             report = self._evaluate(TaskPolicy(self.agent, self.sharing))
@@ -177,10 +178,10 @@ class OfflineTrainer:
             }
         )
         self._note = f"success on training goals {report.mean_success:.0%}"
-        self._mark = time.perf_counter()
-        if report.mean_success > self._best:
-            self._best = report.mean_success
-            self._save(best=True)
+        best = report.mean_success > self._best
+        self._best = max(self._best, report.mean_success)
+        self._save(best)
+        self._restart_clock()
 
     def _clear_sums(self) -> None:
         self._sums: dict[str, float] = {}
@@ -201,17 +202,21 @@ class OfflineTrainer:
         now = time.perf_counter()
         means = {key: total / self._counts[key] for key, total in sorted(self._sums.items())}
         per_task = [value for key, value in means.items() if "/loss/" in key]
-        rate = self.schedule.log_every / (now - self._mark) if self.schedule.log_every else 0.0
+        rate = (self._step - self._marked_step) / max(now - self._mark, 1e-9)
         self.log.write(
             {"kind": "training", "step": self._step, "loss": sum(per_task) / max(len(per_task), 1)}
             | means
             | {"steps_per_second": rate}
         )
-        self._mark = now
+        self._restart_clock()
         self._clear_sums()
+
+    def _restart_clock(self) -> None:
+        self._mark, self._marked_step = time.perf_counter(), self._step
 
     def _save(self, best: bool = False) -> None:
         self.checkpoints.save(self._step, self.state_dict(), best)
+        self._saved = self._step
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the rest of the run depends on."""
@@ -236,9 +241,10 @@ class OfflineTrainer:
             for name, member in getattr(self, family).items():
                 member.load_state_dict(state[family][name])
         self.sampler.load_state_dict(state["sampler"])
-        self._step, self._evaluated, self._best = state["step"], state["evaluated"], state["best"]
+        self._step = self._saved = state["step"]
+        self._evaluated, self._best = state["evaluated"], state["best"]
         self._sums, self._counts = dict(state["sums"]), dict(state["counts"])
-        self.log.rewind(state["log_bytes"], state["step"])
+        self.log.rewind(state["log_bytes"])
 
 
 class _StopRequest:

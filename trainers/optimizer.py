@@ -32,6 +32,8 @@ class OptimizerSettings:
     clip: float = 1.0
 
     def __post_init__(self) -> None:
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise InputError(f"optimizer: betas {list(self.betas)}; expected two numbers from 0 to below 1.")
         if self.lr <= 0 or self.weight_decay < 0 or self.warmup < 0 or self.clip < 0:
             raise InputError(
                 f"optimizer: lr {self.lr}, weight_decay {self.weight_decay}, warmup {self.warmup}, clip {self.clip}; "
@@ -90,11 +92,19 @@ class PhaseOptimizer:
 
         Returns:
             Norm of the gradient before clipping, and the learning rate.
+
+        Raises:
+            InputError: The gradient is not finite; nothing has moved.
         """
         rate = self.settings.rate(self._step, self.steps)
         for group in self._adam.param_groups:
             group["lr"] = rate
         norm = torch.nn.utils.clip_grad_norm_(self._parameters, self.settings.clip or math.inf)
+        if not torch.isfinite(norm):
+            raise InputError(
+                f"the gradient's norm is {float(norm)} at step {self._step}, though all losses are finite. Lower "
+                "--optimizer.lr, or check the data with `mtorl info --verify`."
+            )
         kept = [(row, others, self._read(row, others)) for row in self._rows if len(others := _others(row, task_ids))]
         self._adam.step()
         for row, others, values in kept:

@@ -2,14 +2,17 @@
 
 import base64
 import io
+import json
+import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from mtorl import InputError
 from mtorl.datasets.files import read_json, write_atomically, write_json
+from mtorl.datasets.store import DataSpec
 from mtorl.envs.evaluator import EvalReport, ProtocolName
 from mtorl.trainers.experiment import Run
 from mtorl.trainers.logs import read_log
@@ -57,18 +60,20 @@ def make_report(
     if not entries:
         raise InputError("no run was given; expected at least one folder of an evaluated run.")
     names = _common_names([entry.run.folder for entry in entries])
-    entries = [_Entry(name, *list(vars(entry).values())[1:]) for name, entry in zip(names, entries, strict=True)]
-    tasks = entries[0].report.task_names
+    entries = [replace(entry, name=name) for name, entry in zip(names, entries, strict=True)]
     for entry in entries[1:]:
-        if entry.report.task_names != tasks or entry.report.protocol != entries[0].report.protocol:
+        differing = _differences(entries[0].report, entry.report)
+        if differing:
             raise InputError(
-                f"{entries[0].run.folder} and {entry.run.folder} cannot be compared: tasks or protocol settings of "
+                f"{entries[0].run.folder} and {entry.run.folder} cannot be compared: {' and '.join(differing)} of "
                 f"their {protocol} evaluations differ. Evaluate both in the same way."
             )
     first = Path(runs[0])
     references_found = _find_references(Path(references or first.parent / "references"), entries[0].report)
     target = Path(out or (first if len(entries) == 1 else first.parent) / "report.html")
-    content = _content(entries, references_found)
+    if target.suffix != ".html":
+        raise InputError(f"the report is to be {target}; expected a name that ends in .html.")
+    content = _content(entries, references_found) | {"checkpoint": checkpoint}
     write_json(target.with_suffix(".json"), _as_json(entries, references_found))
     html = _template().render(content).encode()
     write_atomically(target, lambda file: file.write(html))
@@ -95,18 +100,35 @@ def _find_references(folder: Path, report: EvalReport) -> dict[str, EvalReport]:
     """The reports of reference policies that were played in the same way, restricted to the report's tasks."""
     found: dict[str, EvalReport] = {}
     for path in sorted(folder.glob("*.json")):
-        other = EvalReport.load(path)
-        same = (other.suite["class_path"], other.protocol.name, other.versions) == (
-            report.suite["class_path"],
-            report.protocol.name,
-            report.versions,
-        )
-        if other.policy in MARKS and same and set(report.task_names) <= set(other.task_names):
+        try:
+            other = EvalReport.load(path)
+        except InputError:
+            continue  # some other file
+        if other.policy in MARKS and set(report.task_names) <= set(other.task_names):
             chosen = tuple(episode for episode in other.episodes if episode.task in report.task_names)
-            found[other.policy] = EvalReport(
-                other.policy, report.task_names, chosen, other.protocol, other.suite, other.versions
-            )
+            other = replace(other, task_names=report.task_names, episodes=chosen)
+            if not _differences(report, other):
+                found[other.policy] = other
     return found
+
+
+def _differences(one: EvalReport, other: EvalReport) -> list[str]:
+    """What stands between two reports that are to be compared."""
+    ignored = {"benchmark", "tasks", "fast"}  # they choose tasks, which are compared, or speed
+    if one.policy in MARKS or other.policy in MARKS:
+        ignored.add("goal_visible")  # reference policies do not depend on it
+
+    def settings(report: EvalReport) -> dict[str, Any]:
+        return {key: value for key, value in report.suite["init_args"].items() if key not in ignored}
+
+    pairs = {
+        "tasks": (one.task_names, other.task_names),
+        "protocol": (one.protocol, other.protocol),
+        "versions": (one.versions, other.versions),
+        "suite": (one.suite["class_path"], other.suite["class_path"]),
+        "suite settings": (settings(one), settings(other)),
+    }
+    return [name for name, (first, second) in pairs.items() if first != second]
 
 
 def _as_json(entries: Sequence[_Entry], references: dict[str, EvalReport]) -> dict[str, Any]:
@@ -149,17 +171,47 @@ def _content(entries: Sequence[_Entry], references: dict[str, EvalReport]) -> di
         "data_mean": sum(spec.success_rate) / len(spec.success_rate),
         "bars": _picture(_draw_bars(entries, references)),
         "curves": _picture(_draw_curves(entries)),
+        "collections": _collections(entries),
         "configs": [(entry.run.folder / "config.yaml").read_text() for entry in entries],
         "machines": [read_json(entry.run.folder / "run.json", "run description") for entry in entries],
-        "spec": spec,
+        "specs": _distinct([(entry.name, entry.run.spec) for entry in entries]),
         "versions": report.versions,
     }
+
+
+def _distinct(named: Sequence[tuple[str, DataSpec]]) -> list[tuple[str, DataSpec]]:
+    """Data specifications without repetitions, each with the names of the runs that used it."""
+    groups: list[tuple[list[str], DataSpec]] = []
+    for name, spec in named:
+        known = next((names for names, other in groups if other == spec), None)
+        if known is None:
+            groups.append(([name], spec))
+        else:
+            known.append(name)
+    return [(", ".join(names), spec) for names, spec in groups]
+
+
+def _collections(entries: Sequence[_Entry]) -> list[str]:
+    """The commands that collect the runs' data again."""
+    commands = []
+    for data in (data for entry in entries for data in entry.run.spec.data):
+        options = {"suite": data["suite"]["class_path"].rsplit(".", 1)[-1]}
+        options |= {f"suite.{key}": value for key, value in data["suite"]["init_args"].items() if value is not None}
+        options |= {**data["source"], "out": data["path"]}
+        words = [f"--{key} {shlex.quote(_plain(value))}" for key, value in options.items()]
+        commands.append(" ".join(["mtorl collect", *words]))
+    return list(dict.fromkeys(commands))
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _template() -> Any:
     from jinja2 import Environment
 
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["shell"] = shlex.join
     environment.filters["percent"] = lambda value: "-" if value is None else f"{100 * value:.0f} %"
     environment.filters["percent1"] = lambda value: f"{100 * value:.1f} %"
     return environment.from_string((files("mtorl.trainers") / "report.html").read_text())

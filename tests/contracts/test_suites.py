@@ -5,7 +5,7 @@ import pytest
 
 from mtorl import InputError
 from mtorl.envs import MetaWorld, PointReach
-from mtorl.envs.base import RandomPolicy, RolloutContext, Suite, build_suite, checked_action
+from mtorl.envs.base import Env, RandomPolicy, RolloutContext, Suite, build_suite, checked_action
 
 SUITES = [
     pytest.param((PointReach, {"tasks": ["towards-0", "away-3"]}), id="PointReach"),
@@ -24,13 +24,12 @@ def test_every_suite_is_under_this_contract() -> None:
     assert kinds == {PointReach, MetaWorld}
 
 
-def play(suite: Suite, task: int, goal: int, steps: int = 25) -> np.ndarray:
-    environment = suite.make(task)
+def play(suite: Suite, task: int, goal: int, environment: Env | None = None) -> np.ndarray:
+    environment = environment or suite.make(task)
     expert = suite.expert(task)
     rows = [environment.reset(goal)]
-    for _ in range(steps):
+    for _ in range(25):
         rows.append(environment.step(expert(rows[-1])).observation)
-    environment.close()
     return np.stack(rows)
 
 
@@ -44,11 +43,15 @@ def test_shapes_and_types(suite: Suite) -> None:
 
 
 def test_a_goal_determines_the_episode(suite: Suite) -> None:
+    """In a new environment, and in one that has played other goals: evaluations keep theirs."""
     goal = suite.goals("heldout")[1]
     first = play(suite, 1, goal)
-    play(suite, 1, goal + 1)
+    used = suite.make(1)
+    for other in (goal + 1, goal - 1):
+        assert not np.array_equal(play(suite, 1, other, used), first)
+    np.testing.assert_array_equal(play(suite, 1, goal, used), first)
     np.testing.assert_array_equal(play(suite, 1, goal), first)
-    assert not np.array_equal(play(suite, 1, goal + 1), first)
+    used.close()
 
 
 def test_environments_of_one_task_do_not_disturb_each_other(suite: Suite) -> None:

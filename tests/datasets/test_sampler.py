@@ -5,9 +5,11 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from scipy.stats import chisquare
 
 from mtorl import InputError
 from mtorl.datasets.sampler import TaskBatch, TaskSampler
+from mtorl.datasets.statistics import returns_to_go
 from mtorl.datasets.store import EpisodeStore
 from mtorl.envs import PointReach
 from mtorl.envs.collect import collect
@@ -55,15 +57,21 @@ def test_every_window_lies_inside_one_episode_of_its_task(store: EpisodeStore, l
                 assert not found[count:].any(), "padding is zero"
 
 
-def test_steps_are_drawn_uniformly_and_tasks_equally(store: EpisodeStore) -> None:
-    draws = sampler(store, 1, 4000).draw()
-    assert draws.valid.shape == (3, 4000, 1)
+def test_every_recorded_step_is_drawn_alike_and_tasks_equally(store: EpisodeStore) -> None:
+    """A chi-square test over all (episode, step) pairs of each task; episodes are told apart by their returns-to-go."""
+    draws = sampler(store, 1, 20_000).draw()
+    assert draws.valid.shape == (3, 20_000, 1)
     for position, name in enumerate(store.task_names):
-        steps = np.concatenate([np.arange(len(one)) for one in store if one.task == name])
-        drawn = draws.timesteps[position].flatten().numpy()
-        expected = np.bincount(steps, minlength=50) / len(steps)
-        found = np.bincount(drawn, minlength=50) / len(drawn)
-        assert np.abs(expected - found).max() < 0.025
+        steps = {}
+        for episode in (one for one in store if one.task == name):
+            for step, value in enumerate(returns_to_go(episode.rewards)):
+                steps[step, float(value)] = len(steps)
+        drawn = zip(
+            draws.timesteps[position].flatten().tolist(), draws.returns_to_go[position].flatten().tolist(), strict=True
+        )
+        counts = np.bincount([steps[pair] for pair in drawn], minlength=len(steps))
+        assert len(steps) == sum(len(one) for one in store if one.task == name)
+        assert chisquare(counts).pvalue > 1e-4
 
 
 def test_a_draw_is_a_function_of_the_generator(store: EpisodeStore) -> None:

@@ -28,7 +28,7 @@ def episode(task: str = "a", length: int = 5, seed: int = 0) -> Episode:
 
 
 def write(path: Path, episodes: list[Episode], names: tuple[str, ...] = ("a", "b")) -> EpisodeStore:
-    suite = {"class_path": "some.Suite", "init_args": {}}
+    suite = {"class_path": "some.Suite", "init_args": {"tasks": list(names)}}
     StoreWriter(path, suite, names, (3, 2), 9, {"simulator": "1"}, {"recipe": "test"}).write(episodes)
     return EpisodeStore(path)
 
@@ -107,6 +107,22 @@ def test_damaged_stores_are_refused(small: EpisodeStore, tmp_path: Path) -> None
     with pytest.raises(InputError, match=r"rewards\.npy is missing"):
         EpisodeStore(path)
 
+    path = damaged("header")
+    content = (path / "rewards.npy").read_bytes()
+    (path / "rewards.npy").write_bytes(b"\x93NUMPX" + content[6:])
+    with pytest.raises(InputError, match=r"rewards\.npy cannot be read as a column"):
+        EpisodeStore(path)
+
+    path = damaged("manifest")
+    for text, message in (
+        ("[]", "lacks .*'schema', 'suite'"),
+        ('{"schema": 1}', "lacks .*'task_names'"),
+        ("{", "cannot be"),
+    ):
+        (path / "manifest.json").write_text(text)
+        with pytest.raises(InputError, match=message):
+            EpisodeStore(path)
+
     path = damaged("newer")
     manifest = json.loads((path / "manifest.json").read_text())
     (path / "manifest.json").write_text(json.dumps(manifest | {"schema": 99}))
@@ -127,23 +143,29 @@ def test_joined_stores(tmp_path: Path) -> None:
     np.testing.assert_allclose(spec.return_quantiles[1], np.quantile(returns, QUANTILES), rtol=1e-5)
     states = np.concatenate([episode("b", 4, 1).observations[:-1], episode("b", 3, 2).observations[:-1]])
     np.testing.assert_allclose(spec.observation_std[1], states.std(0), rtol=1e-5)
-    with pytest.raises(InputError, match=r"does not list: \['a'\].*most tasks first"):
-        open_stores([second.path, first.path])
+    assert describe_stores(open_stores([second.path, first.path])).task_names == ("b", "a")
+    third = write(tmp_path / "third", [episode("c", 2, 3)], ("c",))
+    joined = describe_stores(open_stores([first.path, third.path]))
+    assert joined.task_names == ("a", "b", "c") == tuple(joined.suite["init_args"]["tasks"])
+    with pytest.raises(InputError, match="given twice"):
+        open_stores([first.path, tmp_path / "second" / ".." / "first"])
 
 
 def test_stores_of_other_suites_or_dimensions_are_refused(small: EpisodeStore, tmp_path: Path) -> None:
     wide = dataclasses.replace(episode(), observations=np.zeros((6, 7), np.float32))
     flat = dataclasses.replace(episode(), actions=np.zeros((5, 1), np.float32))
-    for number, (one, dimensions, suite, message) in enumerate(
+    for number, (one, dimensions, suite, settings, version, message) in enumerate(
         (
-            (episode(), (3, 2), "other.Suite", "suite some.Suite and other.Suite differ"),
-            (wide, (7, 2), "some.Suite", "observation dimension 3 and 7 differ"),
-            (flat, (3, 1), "some.Suite", "action dimension 2 and 1 differ"),
+            (episode(), (3, 2), "other.Suite", {}, "1", "suite some.Suite and other.Suite differ"),
+            (episode(), (3, 2), "some.Suite", {"goal_visible": False}, "1", "suite settings .*goal_visible.* differ"),
+            (episode(), (3, 2), "some.Suite", {}, "2", "versions .*'2'.* differ"),
+            (wide, (7, 2), "some.Suite", {}, "1", "observation dimension 3 and 7 differ"),
+            (flat, (3, 1), "some.Suite", {}, "1", "action dimension 2 and 1 differ"),
         )
     ):
         path = tmp_path / str(number)
-        description = {"class_path": suite, "init_args": {}}
-        StoreWriter(path, description, ("a", "b"), dimensions, 9, {}, {}).write([one])
+        description = {"class_path": suite, "init_args": settings}
+        StoreWriter(path, description, ("a", "b"), dimensions, 9, {"simulator": version}, {}).write([one])
         with pytest.raises(InputError, match=f"cannot be joined: {message}"):
             open_stores([small.path, path])
     with pytest.raises(InputError, match="no data set was given"):

@@ -18,7 +18,7 @@ import sys
 from mtorl.envs import PointReach
 from mtorl.envs.collect import collect
 workers = int(sys.argv[2])
-collect(PointReach(horizon=300), sys.argv[1], "mixed", 120, after_success=300, workers=workers, quiet=True)
+collect(PointReach(horizon=300), sys.argv[1], "mixed", 60, after_success=300, workers=workers, quiet=True)
 """
 
 
@@ -73,6 +73,21 @@ def test_holding_and_ending_after_success(suite: PointReach, tmp_path: Path) -> 
         assert short.truncated[-1] and not short.truncated[:-1].any() and not short.terminated.any()
 
 
+def test_without_holding_the_expert_goes_on(suite: PointReach, tmp_path: Path) -> None:
+    free = collect(suite, tmp_path / "free", "expert", 2, after_success=50, hold=False, workers=0, quiet=True)
+    assert all(episode.actions[-10:].any(1).all() for episode in free)
+    assert free.manifest["source"]["hold"] is False
+
+
+def test_leftovers_of_a_killed_process_do_not_stay(suite: PointReach, tmp_path: Path) -> None:
+    out = tmp_path / "x"
+    out.mkdir()
+    for name in (".collect.json.17.tmp", ".rewards.raw"):
+        (out / name).touch()
+    collect(suite, out, "expert", episodes=2, workers=0, quiet=True)
+    assert files(out).keys() == files(collect(suite, tmp_path / "y", "expert", 2, workers=0, quiet=True).path).keys()
+
+
 def test_goals_and_frames_are_those_of_the_suite(suite: PointReach, store: EpisodeStore) -> None:
     for number, episode in enumerate(store):
         assert episode.goal == number % 12
@@ -103,6 +118,8 @@ def test_a_folder_holds_one_collection(suite: PointReach, tmp_path: Path) -> Non
     (tmp_path / "foreign" / "thesis.tex").touch()
     with pytest.raises(InputError, match="not empty"):
         collect(suite, tmp_path / "foreign", "expert", workers=0, quiet=True)
+    with pytest.raises(InputError, match="not empty"):
+        collect(suite, tmp_path / "foreign" / "thesis.tex", "expert", workers=0, quiet=True)
     with pytest.raises(InputError, match="episodes is 0"):
         collect(suite, tmp_path / "none", "expert", episodes=0)
 
@@ -121,7 +138,7 @@ def test_an_interrupted_collection_continues(tmp_path: Path, workers: str, numbe
         time.sleep(0.005)
     os.killpg(process.pid, number) if number == signal.SIGKILL else process.send_signal(number)
     process.wait(60)
-    assert 0 < len(list(out.glob("parts/*.npz"))) < 96
+    assert 0 < len(list(out.glob("parts/*.npz"))) < 48
     with pytest.raises(InputError, match="collection was started and not finished"):
         EpisodeStore(out)
     subprocess.run([sys.executable, "-c", PROGRAM, str(out), "2"], check=True)
@@ -136,6 +153,6 @@ def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
     result = subprocess.run([sys.executable, "-c", limited, str(out), "0"], capture_output=True, text=True)
     assert result.returncode and "InputError: could not write" in result.stderr and "run" in result.stderr
     assert not (out / "manifest.json").exists()
-    assert len(list(out.glob("parts/*.npz"))) == 96, "all recorded episodes are kept"
+    assert len(list(out.glob("parts/*.npz"))) == 48, "all recorded episodes are kept"
     subprocess.run([sys.executable, "-c", PROGRAM, str(out), "0"], check=True)
     EpisodeStore(out).verify()

@@ -120,8 +120,11 @@ def test_rates_intervals_and_the_mean_over_tasks() -> None:
     assert (first.low, first.high) == pytest.approx((0.5958, 0.9821), abs=1e-4)
     assert first.mean_return == 5.5
     assert found.mean_success == 0.45, "tasks count alike, whatever their number of episodes"
-    low, high = found.mean_interval()
-    assert 0.3 < low < 0.45 < high <= 0.5
+    half_low = np.hypot(0.9 - first.low, 0.0) / 2
+    half_high = np.hypot(first.high - 0.9, second.high) / 2
+    assert found.mean_interval() == pytest.approx((0.45 - half_low, 0.45 + half_high))
+    low, high = report({"a": [True] * 10, "b": [True] * 10}).mean_interval()
+    assert low < 0.95 and high == 1, "a perfect score is no certainty"
 
 
 def test_reports_survive_their_file(tmp_path: Path) -> None:
@@ -180,7 +183,21 @@ def test_reference_rows(suite: PointReach, tmp_path: Path) -> None:
     expert, path = evaluate_reference("expert", suite, Protocol(goals=3), tmp_path, workers=0, quiet=True)
     random, _ = evaluate_reference("random", suite, Protocol(goals=3), tmp_path, workers=0, quiet=True)
     assert expert.mean_success == 1 > random.mean_success
-    assert path.name == "expert-PointReach-3-tasks-heldout.json" and EvalReport.load(path) == expert
+    assert path.name.startswith("expert-PointReach-3-tasks-heldout-") and EvalReport.load(path) == expert
+
+
+def test_a_full_disk_stops_with_a_message(suite: PointReach, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"could not write .*same command again"), WorkerPool(0) as pool:
+        partial = tmp_path / "file" / "e.partial"  # a folder that cannot be made
+        evaluate(RandomPolicy(suite), suite, Protocol(goals=1), pool, partial=partial, quiet=True)
+
+
+def test_negative_numbers_are_refused() -> None:
+    with pytest.raises(InputError, match="workers is -1"):
+        WorkerPool(-1)
+    with pytest.raises(InputError, match="seed -1"):
+        Protocol(seed=-1)
 
 
 def test_workers_end_with_their_pool() -> None:

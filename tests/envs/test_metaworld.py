@@ -6,7 +6,7 @@ import pytest
 
 from mtorl import InputError
 from mtorl.datasets.store import EpisodeStore
-from mtorl.envs import MetaWorld
+from mtorl.envs import MetaWorld, metaworld
 from mtorl.envs.collect import collect
 from mtorl.envs.evaluator import Protocol
 from mtorl.envs.metaworld import MT10, MT25, draw_goals, stored_goals
@@ -79,6 +79,8 @@ def test_benchmarks() -> None:
     assert sizes == {"MT10": 10, "MT25": 25, "MT50": 50}
     assert MetaWorld("MT1", ["push-v3"]).task_names == ("push-v3",)
     assert MetaWorld(tasks=["window-open-v3", "reach-v3"]).task_names == ("window-open-v3", "reach-v3")
+    with pytest.raises(InputError, match="unknown Meta-World benchmark 'MT99'"):
+        MetaWorld("MT99", ["push-v3"])
     with pytest.raises(InputError, match="listed twice"):
         MetaWorld(tasks=["reach-v3", "reach-v3"])
 
@@ -90,10 +92,19 @@ def test_constructing_a_suite_builds_no_environment() -> None:
     assert len(suite._models) == 1
 
 
-def test_environments_of_one_task_share_their_model() -> None:
-    suite = MetaWorld("MT10")
-    first, second = suite.make(3), suite.make(3)
-    assert first.raw.model is second.raw.model and first.raw.data is not second.raw.data
+def test_environments_of_one_task_share_their_model_if_fast() -> None:
+    for fast in (True, False):
+        suite = MetaWorld("MT10", fast=fast)
+        first, second = suite.make(3), suite.make(3)
+        assert (first.raw.model is second.raw.model) == fast and first.raw.data is not second.raw.data
+        from metaworld.env_dict import ALL_V3_ENVIRONMENTS
+
+        assert (type(first.raw) is ALL_V3_ENVIRONMENTS["door-open-v3"]) != fast
+
+
+def test_speed_ups_are_off_for_untested_versions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(metaworld.TESTED_VERSIONS, "mujoco", "9.9")
+    assert not MetaWorld("MT10").fast
 
 
 def test_goals_outside_the_file_are_refused() -> None:

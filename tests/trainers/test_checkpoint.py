@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from mtorl import InputError
+from mtorl.trainers import checkpoint
 from mtorl.trainers.checkpoint import BEST, CheckpointFolder
 
 
@@ -15,6 +16,25 @@ def test_the_last_few_and_the_best_are_kept(tmp_path: Path) -> None:
     assert folder.steps() == [15, 20]
     assert [int(folder.load(which)["x"]) for which in ("last", "best", "15")] == [20, 10, 15]
     assert sorted(path.name for path in tmp_path.iterdir()) == [BEST, "step_000000015.pt", "step_000000020.pt"]
+
+
+def test_the_best_is_written_before_the_checkpoint_that_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = []
+    real = checkpoint.write_atomically
+    monkeypatch.setattr(
+        checkpoint, "write_atomically", lambda path, write: (written.append(path.name), real(path, write))
+    )
+    CheckpointFolder(tmp_path).save(5, {}, best=True)
+    assert written == [BEST, "step_000000005.pt"]
+
+
+def test_foreign_files_are_not_taken_for_checkpoints(tmp_path: Path) -> None:
+    folder = CheckpointFolder(tmp_path)
+    folder.save(5, {})
+    (tmp_path / "step_old.pt").touch()
+    assert folder.steps() == [5]
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:

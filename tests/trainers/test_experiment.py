@@ -1,5 +1,4 @@
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -16,7 +15,7 @@ from mtorl.datasets.store import EpisodeStore
 from mtorl.envs import PointReach
 from mtorl.envs.collect import collect
 from mtorl.envs.evaluator import Protocol
-from mtorl.trainers import Run, train
+from mtorl.trainers import Run, experiment, train
 from mtorl.trainers.logs import read_log
 from mtorl.trainers.offline import TIMING_ENTRIES
 
@@ -107,14 +106,14 @@ PROGRAM = "import sys, json; from mtorl.trainers import train; train(**json.load
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_killed_and_resumed_equals_uninterrupted(train_options: dict, variant: str, tmp_path: Path) -> None:
-    """kill -9 at three moments, among them within an evaluation; then resumed to the end."""
+    """kill -9 at four moments, the second at the evaluation of step 50; then resumed to the end."""
     schedule = {"steps": 400, "log_every": 7, "evaluate_every": 50, "save_every": 30}
     options = {key: value for key, value in train_options.items() if not key.startswith("agent")}
     options = {**options, **VARIANTS[variant], "schedule": schedule, "workers": 1}
     whole = train(**{**options, "out": str(tmp_path / "whole")})
     folder = tmp_path / "killed"
     options["out"] = str(folder)
-    for lines in (3, 25, 50):
+    for lines in (3, 7, 25, 50):
         arguments = {"resume": str(folder)} if (folder / "config.yaml").exists() else options
         process = subprocess.Popen([sys.executable, "-c", PROGRAM, json.dumps(arguments)], stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 120
@@ -124,6 +123,63 @@ def test_killed_and_resumed_equals_uninterrupted(train_options: dict, variant: s
         process.send_signal(signal.SIGKILL)
         process.wait()
     assert len(read_log(folder)) < len(read_log(whole.folder))
+    train(resume=folder)
+    assert_same_run(whole.folder, folder)
+    assert {path.name for path in folder.rglob("*") if "tfevents" not in path.name} == {
+        path.name for path in whole.folder.rglob("*") if "tfevents" not in path.name
+    }, "temporary files were left"
+
+
+class Killed(BaseException):
+    """Stands for kill -9 at an exact place: nothing in the program catches it."""
+
+
+def test_killed_at_every_single_write_and_resumed(
+    train_options: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dies within the n-th atomic write of each attempt, leaving its temporary file, for n = 1, 2, 3, ..."""
+    whole = train(**train_options)
+    folder = tmp_path / "killed"
+    real, attempts, finished = Path.replace, 0, False
+    while not finished:
+        attempts += 1
+        left = [attempts]
+
+        def replace(path: Path, target: Path, left: list[int] = left) -> Path:
+            left[0] -= 1
+            if left[0] == 0:
+                raise Killed
+            return real(path, target)
+
+        monkeypatch.setattr(Path, "replace", replace)
+        monkeypatch.setattr(Path, "unlink", lambda path, missing_ok=False: None)  # a dead process cleans nothing up
+        try:
+            if (folder / "config.yaml").exists():
+                train(resume=folder)
+            else:
+                train(**{**train_options, "out": str(folder)})
+            finished = True
+        except Killed:
+            pass
+        monkeypatch.undo()
+    assert attempts > 5
+    train(resume=folder)
+    assert_same_run(whole.folder, folder)
+    assert not [path for path in folder.rglob(".*") if path.is_file()]
+
+
+def test_interrupted_within_an_evaluation(train_options: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = train(**train_options)
+    folder = tmp_path / "interrupted"
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(experiment, "evaluate", interrupt)
+    with pytest.raises(KeyboardInterrupt, match=f"mtorl train --resume {folder}"):
+        train(**{**train_options, "out": str(folder)})
+    monkeypatch.undo()
+    assert Run(folder).checkpoints().steps()[-1] == 20, "the steps before the evaluation are safe"
     train(resume=folder)
     assert_same_run(whole.folder, folder)
 
@@ -192,6 +248,12 @@ def test_a_wrong_configuration_leaves_no_folder(train_options: dict) -> None:
         ({"agent.hidden": [0]}, "hidden is"),
         ({"device": "cuda:7"}, "device 'cuda:7' cannot be used here"),
         ({"evaluate_goals": 51}, "evaluate_goals is 51"),
+        ({"threads": -1}, "threads is -1; expected at least 1"),
+        ({"workers": -1}, "workers is -1"),
+        ({"seed": -1}, "seed is -1"),
+        ({"keep": 0}, "keep is 0"),
+        ({"optimizer": {"betas": [1.5, 0.9]}}, "betas"),
+        ({"windoes": 3}, "windoes"),
     ):
         with pytest.raises(InputError, match=message):
             train(**{**train_options, **changes})
@@ -219,6 +281,14 @@ def test_evaluation_needs_no_data_set(train_options: dict, suite: PointReach, tm
     assert run.evaluate(Protocol(goals=4), workers=1, quiet=True) == report
 
 
+def test_a_checkpoint_of_another_configuration_is_not_played(train_options: dict) -> None:
+    run = train(**train_options)
+    config = run.folder / "config.yaml"
+    config.write_text(config.read_text().replace("- 16\n", "- 8\n"))
+    with pytest.raises(InputError, match=r"agent\.init_args\.hidden: \[16, 16\] in the checkpoint"):
+        run.evaluate(Protocol(goals=1), workers=0, quiet=True)
+
+
 def test_a_subset_of_tasks_is_trained_and_evaluated(train_options: dict) -> None:
     run = train(**{**train_options, "tasks": ["away-0"]})
     report = run.evaluate(Protocol(goals=2), workers=0, quiet=True)
@@ -230,7 +300,11 @@ def test_hidden_goals_at_evaluation(train_options: dict) -> None:
     seen = run.evaluate(Protocol(goals=20), workers=0, quiet=True)
     hidden = run.evaluate(Protocol(goals=20), goal_visible=False, workers=0, quiet=True)
     assert hidden.mean_success < seen.mean_success
-    assert hidden.suite["init_args"]["goal_visible"] is False
+    assert hidden.goal_hidden and not seen.goal_hidden
+    assert {path.name for path in (run.folder / "evaluations").iterdir()} == {
+        "heldout-last.json",
+        "heldout-last-goal-hidden.json",
+    }
 
 
 def test_double_precision(train_options: dict) -> None:
@@ -247,10 +321,24 @@ def test_a_full_disk_stops_with_a_message_and_keeps_the_checkpoints(train_option
     assert Run(options["out"]).checkpoints().load()["step"] > 0
 
 
-def test_tensorboard_shows_the_same_numbers(train_options: dict) -> None:
+def test_tensorboard_shows_the_same_numbers(train_options: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when a run was interrupted and continued."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    run = train(**train_options)
+    calls = []
+
+    def interrupt(*arguments: object, **options: object) -> object:
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(*arguments, **options)
+
+    real = experiment.evaluate
+    monkeypatch.setattr(experiment, "evaluate", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        train(**train_options)
+    monkeypatch.undo()
+    run = train(resume=train_options["out"])
     events = EventAccumulator(str(run.folder / "tensorboard"))
     events.Reload()
     found = [event.value for event in events.Scalars("training/loss")]
@@ -277,7 +365,6 @@ def test_no_process_outlives_a_killed_trainer(train_options: dict) -> None:
 
 def _alive(process: int) -> bool:
     try:
-        os.kill(process, 0)
-    except ProcessLookupError:
+        return Path(f"/proc/{process}/stat").read_text().split(")")[1].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
         return False
-    return "Z" not in Path(f"/proc/{process}/stat").read_text().split(")")[1].split()[0]

@@ -76,6 +76,18 @@ def test_continuing_from_a_state_changes_nothing() -> None:
         assert torch.equal(expected, found)
 
 
+def test_a_gradient_that_is_not_finite_moves_nothing() -> None:
+    module = nn.Linear(2, 1)
+    before = [value.detach().clone() for value in module.parameters()]
+    optimizer = PhaseOptimizer(OptimizerSettings(), module, [], [], 10)
+    module.weight.grad = torch.tensor([[float("nan"), 1.0]])
+    with pytest.raises(InputError, match="norm is nan at step 0"):
+        optimizer.step(torch.tensor([0]))
+    assert all(torch.equal(old, new) for old, new in zip(before, module.parameters(), strict=True))
+
+
 def test_impossible_settings_are_refused() -> None:
+    with pytest.raises(InputError, match=r"betas \[1.5, 0.9\]"):
+        OptimizerSettings(betas=(1.5, 0.9))
     with pytest.raises(InputError, match="lr 0"):
         OptimizerSettings(lr=0)

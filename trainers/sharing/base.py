@@ -28,7 +28,3 @@ class Sharing(nn.Module, ABC):
             parameters: The shared parameters by name.
             task: Id of the task.
         """
-
-    def due(self, index: int) -> bool:
-        """Whether `update` is to be called after that step; never by default."""
-        return False
