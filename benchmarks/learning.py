@@ -2,6 +2,7 @@
 
     python benchmarks/learning.py bc                    # behavior cloning, MT10, 2 seeds, about 3 minutes
     python benchmarks/learning.py bc_mt50               # behavior cloning, MT50, about 6 minutes a seed
+    python benchmarks/learning.py dt_return             # decision transformer, MT10, with and without returns-to-go
     python benchmarks/learning.py dt_action_context     # decision transformer, MT10, with and without past actions
 
 Runs are kept in runs/benchmarks and continued if interrupted. Success is at any step; episodes stop at success.
@@ -20,26 +21,34 @@ from mtorl.envs.evaluator import EvalReport, Protocol
 from mtorl.trainers import Run, train
 from mtorl.trainers.logs import read_log
 
+DT = "configs/dt_mt10.yaml"
 VARIANTS = {
     "bc": {"bc": ("configs/bc_mt10.yaml", {})},
     "bc_mt50": {"bc_mt50": ("configs/bc_mt50.yaml", {})},
-    "dt_action_context": {
-        f"dt_{name}": ("configs/dt_mt10.yaml", {"agent__action_context": name}) for name in ("none", "full", "dropout")
+    "dt_action_context": {f"dt_{name}": (DT, {"agent__action_context": name}) for name in ("none", "full", "dropout")},
+    "dt_return": {
+        "dt_none": (DT, {"agent__action_context": "none"}),
+        "dt_no_return": (DT, {"agent__action_context": "none", "agent__return_conditioning": False}),
     },
 }
 
 
 def measure(name: str, config: str, options: dict, seed: int, threads: int) -> dict:
-    """Trains and evaluates one run, or reads what is there."""
+    """Trains and evaluates one run, or reads what is there (delete it after a change of its preset)."""
     folder = Path("runs/benchmarks") / f"{name}-seed{seed}"
     report_path = folder / "evaluations" / "heldout-last.json"
     if not report_path.exists():
         started = time.perf_counter()
-        if (folder / "config.yaml").exists():
-            run = train(resume=folder)
-        else:
-            run = train(config, out=folder, seed=seed, threads=threads, schedule__evaluate_every=0, **options)
-        (folder / "seconds.json").write_text(json.dumps(time.perf_counter() - started))
+        clock = folder.with_suffix(".seconds.json")
+        before = json.loads(clock.read_text()) if clock.exists() else 0.0
+        try:
+            if (folder / "config.yaml").exists():
+                run = train(resume=folder)
+            else:
+                run = train(config, out=folder, seed=seed, threads=threads, schedule__evaluate_every=0, **options)
+        finally:  # of all attempts, if one was interrupted
+            clock.parent.mkdir(parents=True, exist_ok=True)
+            clock.write_text(json.dumps(before + time.perf_counter() - started))
         run.evaluate(Protocol("heldout", 50, stop_at_success=True))
     report = EvalReport.load(report_path)
     run = Run(folder)
@@ -50,7 +59,7 @@ def measure(name: str, config: str, options: dict, seed: int, threads: int) -> d
         "mean_success": round(report.mean_success, 4),
         "interval": [round(low, 4), round(high, 4)],
         "tasks": {row.task: row.rate for row in report.tasks()},
-        "training_seconds": round(json.loads((folder / "seconds.json").read_text()), 1),
+        "training_seconds": round(json.loads(folder.with_suffix(".seconds.json").read_text()), 1),
         "steps_per_second_median": round(sorted(rates)[len(rates) // 2], 1),
         "threads": threads,
         "parameters": sum(value.numel() for value in run.policy()[0].agent.parameters()),

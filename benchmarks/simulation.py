@@ -1,9 +1,9 @@
 """Steps per second of the simulator: the package's own environment, ours, ours with a policy, and bare physics.
 
-    python benchmarks/simulation.py        # about 2 minutes
+    python benchmarks/simulation.py        # about 5 minutes
 
-The 50 tasks of MT50 with random actions, resets excluded, one thread, all in one run: for each task the variants are
-timed one after the other, so that they share whatever else the machine is doing.
+The 50 tasks of MT50, ten goals each, the same random actions for all variants, resets excluded, one thread, all in one
+run: for each task the variants are timed one after the other, so that they share whatever else the machine is doing.
 """
 
 import pickle
@@ -26,15 +26,21 @@ from mtorl.envs.workers import WorkerPool, cached_environments, cached_suite
 STEPS, ROWS, ROUNDS = 200, 10, 5
 
 
-def stock_environment(name: str) -> object:
-    """The package's own environment with our goal 0."""
-    from metaworld.env_dict import ALL_V3_ENVIRONMENTS
+class Stock:
+    """The package's own environment, as its users build it."""
 
-    kind = ALL_V3_ENVIRONMENTS[name]
-    environment = kind()
-    content = {"env_cls": kind, "rand_vec": stored_goals()[name][0], "partially_observable": False}
-    environment.set_task(Task(env_name=name, data=pickle.dumps(content)))
-    return environment
+    def __init__(self, name: str) -> None:
+        from metaworld.env_dict import ALL_V3_ENVIRONMENTS
+
+        self.name, self.kind = name, ALL_V3_ENVIRONMENTS[name]
+        self.raw = self.kind()
+
+    def reset(self, goal: int) -> None:
+        """Begins an episode with one of our goals."""
+        vector = stored_goals()[self.name][goal]
+        content = {"env_cls": self.kind, "rand_vec": vector, "partially_observable": False}
+        self.raw.set_task(Task(env_name=self.name, data=pickle.dumps(content)))
+        self.raw.reset()
 
 
 def agent() -> BehaviorCloning:
@@ -58,39 +64,50 @@ def agent() -> BehaviorCloning:
 
 
 def time_task(suite: MetaWorld, task: int, policy: BehaviorCloning, actions: np.ndarray) -> dict[str, float]:
-    """Seconds for STEPS steps of every variant."""
+    """Seconds of every variant for the same ROWS episodes with the same STEPS / ROWS actions each."""
     seconds = {}
-    stock = stock_environment(suite.task_names[task])
-    stock.reset()
-    start = time.perf_counter()
-    for action in actions:
-        stock.step(action)
-    seconds["stock"] = time.perf_counter() - start
+    episodes = actions.reshape(ROWS, STEPS // ROWS, 4)
+    stock = Stock(suite.task_names[task])
+    seconds["stock"] = seconds["bare mj_step"] = 0.0
+    for goal, episode in enumerate(episodes):
+        stock.reset(goal)
+        start = time.perf_counter()
+        for action in episode:
+            stock.raw.step(action)
+        seconds["stock"] += time.perf_counter() - start
+
+    for goal, episode in enumerate(episodes):
+        stock.reset(goal)
+        controls = []
+        for action in episode:
+            stock.raw.step(action)
+            controls.append((stock.raw.data.ctrl.copy(), stock.raw.data.mocap_pos.copy()))
+        stock.reset(goal)
+        for control, mocap in controls:
+            stock.raw.data.ctrl[:], stock.raw.data.mocap_pos[:] = control, mocap
+            stock.raw.data.mocap_quat[:] = [1, 0, 1, 0]
+            start = time.perf_counter()
+            mujoco.mj_step(stock.raw.model, stock.raw.data, nstep=5)
+            seconds["bare mj_step"] += time.perf_counter() - start
 
     rows = [suite.make(task) for _ in range(ROWS)]
-    for number, row in enumerate(rows):
-        row.reset(number)
+    for goal, row in enumerate(rows):
+        row.reset(goal)
     start = time.perf_counter()
     for step in range(STEPS // ROWS):
-        for number, row in enumerate(rows):
-            row.step(actions[step * ROWS + number])
+        for goal, row in enumerate(rows):
+            row.step(episodes[goal, step])
     seconds["ours"] = time.perf_counter() - start
 
-    observations = np.stack([row.reset(number) for number, row in enumerate(rows)])
+    observations = np.stack([row.reset(goal) for goal, row in enumerate(rows)])
     rewards = np.zeros(ROWS, np.float32)
     policy.reset(RolloutContext(np.full(ROWS, task), np.arange(ROWS)))
     start = time.perf_counter()
     for step in range(STEPS // ROWS):
         policy.act(observations, rewards)
-        for number, row in enumerate(rows):  # the random actions again: the same physics as without the policy
-            observations[number] = row.step(actions[step * ROWS + number]).observation
+        for goal, row in enumerate(rows):  # the random actions again: the same physics as without the policy
+            observations[goal] = row.step(episodes[goal, step]).observation
     seconds["ours with MLP policy"] = time.perf_counter() - start
-
-    stock.reset()
-    start = time.perf_counter()
-    for _ in actions:
-        mujoco.mj_step(stock.model, stock.data, nstep=5)
-    seconds["bare mj_step"] = time.perf_counter() - start
     return seconds
 
 
