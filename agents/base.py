@@ -14,7 +14,7 @@ from mtorl.agents.heads import Head
 from mtorl.agents.parameters import ParameterSpace
 from mtorl.agents.task_encoders import TaskEncoder
 from mtorl.datasets.sampler import TaskBatch
-from mtorl.datasets.store import DataSpec
+from mtorl.datasets.spec import DataSpec
 from mtorl.envs.base import RolloutContext
 
 

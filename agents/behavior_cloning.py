@@ -14,7 +14,7 @@ from mtorl.agents.heads import OutputHeads, RegressionHead
 from mtorl.agents.parameters import ParameterSpace
 from mtorl.agents.task_encoders import TaskEncoder, TaskIdentity
 from mtorl.datasets.sampler import TaskBatch
-from mtorl.datasets.store import DataSpec
+from mtorl.datasets.spec import DataSpec
 
 
 class BehaviorCloning(Agent):

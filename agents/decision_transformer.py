@@ -24,7 +24,7 @@ from mtorl.agents.heads import OutputHeads, RegressionHead
 from mtorl.agents.parameters import ParameterSpace
 from mtorl.agents.task_encoders import TaskEncoder, TaskIdentity
 from mtorl.datasets.sampler import TaskBatch
-from mtorl.datasets.store import DataSpec
+from mtorl.datasets.spec import DataSpec
 from mtorl.envs.base import RolloutContext
 
 SCALE_QUANTILE = 0.95

@@ -14,7 +14,7 @@ import torch
 from common import save
 
 from mtorl.agents import DecisionTransformer
-from mtorl.datasets.store import DataSpec
+from mtorl.datasets.spec import DataSpec
 from mtorl.envs.base import RolloutContext
 
 TASKS, ROWS, STEPS = 10, 10, 100

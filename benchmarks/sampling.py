@@ -12,7 +12,8 @@ import numpy as np
 from common import save
 
 from mtorl.datasets.sampler import TaskSampler
-from mtorl.datasets.store import Episode, EpisodeStore, StoreWriter
+from mtorl.datasets.store import Episode, EpisodeStore
+from mtorl.datasets.writer import StoreWriter
 
 TASKS, LENGTH = 10, 500
 

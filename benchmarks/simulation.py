@@ -17,7 +17,7 @@ from common import save
 from metaworld.types import Task
 
 from mtorl.agents import BehaviorCloning
-from mtorl.datasets.store import DataSpec
+from mtorl.datasets.spec import DataSpec
 from mtorl.envs import MetaWorld
 from mtorl.envs.base import RolloutContext
 from mtorl.envs.metaworld import stored_goals

@@ -31,7 +31,8 @@ from numpy.typing import NDArray
 
 from mtorl import InputError
 from mtorl.datasets.files import read_json, remove_leftovers, write_atomically, write_json
-from mtorl.datasets.store import Episode, EpisodeStore, StoreWriter
+from mtorl.datasets.store import Episode, EpisodeStore
+from mtorl.datasets.writer import StoreWriter
 from mtorl.envs.base import Env, Suite, checked_action
 from mtorl.envs.workers import WorkerPool, cached_environments, cached_suite
 from mtorl.progress import Progress

@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from mtorl.datasets.store import DataSpec, EpisodeStore, describe_stores
+from mtorl.datasets.spec import DataSpec, describe_stores
+from mtorl.datasets.store import Episode, EpisodeStore
+from mtorl.datasets.writer import StoreWriter
 from mtorl.envs import PointReach
 from mtorl.envs.collect import collect
 
@@ -41,3 +44,30 @@ def train_options(store: EpisodeStore, tmp_path: Path) -> dict:
         "threads": 1,
         "quiet": True,
     }
+
+
+def episode(task: str = "a", length: int = 5, seed: int = 0) -> Episode:
+    draw = np.random.default_rng(seed)
+    flags = np.zeros(length, dtype=bool)
+    return Episode(
+        task,
+        draw.normal(size=(length + 1, 3)).astype(np.float32),
+        draw.uniform(-1, 1, (length, 2)).astype(np.float32),
+        draw.random(length).astype(np.float32),
+        flags | (np.arange(length) == 2),
+        flags,
+        np.arange(length) == length - 1,
+        goal=seed,
+        seed=seed,
+    )
+
+
+def write(path: Path, episodes: list[Episode], names: tuple[str, ...] = ("a", "b")) -> EpisodeStore:
+    suite = {"class_path": "some.Suite", "init_args": {"tasks": list(names)}}
+    StoreWriter(path, suite, names, (3, 2), 9, {"simulator": "1"}, {"recipe": "test"}).write(episodes)
+    return EpisodeStore(path)
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> EpisodeStore:
+    return write(tmp_path / "small", [episode("a", 5, 0), episode("b", 3, 1), episode("a", 1, 2)])

@@ -32,7 +32,8 @@ from mtorl import InputError, __version__
 from mtorl.agents import Agent
 from mtorl.datasets.files import read_json, remove_leftovers, write_atomically, write_json
 from mtorl.datasets.sampler import TaskSampler
-from mtorl.datasets.store import DataSpec, EpisodeStore, describe_stores, open_stores, sha256
+from mtorl.datasets.spec import DataSpec, describe_stores, open_stores
+from mtorl.datasets.store import EpisodeStore, sha256
 from mtorl.envs.base import Suite, build_suite
 from mtorl.envs.evaluator import EvalReport, Protocol, ProtocolName, evaluate
 from mtorl.envs.workers import WorkerPool

@@ -12,7 +12,7 @@ from typing import Any
 
 from mtorl import InputError
 from mtorl.datasets.files import read_json, write_atomically, write_json
-from mtorl.datasets.store import DataSpec
+from mtorl.datasets.spec import DataSpec
 from mtorl.envs.evaluator import EvalReport, ProtocolName
 from mtorl.trainers.experiment import Run
 from mtorl.trainers.logs import read_log

@@ -4,7 +4,7 @@ import torch
 
 from mtorl import InputError
 from mtorl.agents import BehaviorCloning
-from mtorl.datasets.store import DataSpec
+from mtorl.datasets.spec import DataSpec
 
 
 def test_sizes_are_those_of_the_reference_probe() -> None:

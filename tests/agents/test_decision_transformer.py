@@ -7,7 +7,7 @@ from mtorl.agents import DecisionTransformer
 from mtorl.agents.backbones import CausalTransformer
 from mtorl.agents.heads import RegressionHead
 from mtorl.datasets.sampler import TaskBatch
-from mtorl.datasets.store import DataSpec
+from mtorl.datasets.spec import DataSpec
 from mtorl.envs.base import RolloutContext
 
 SIZE = {"width": 16, "layers": 2, "attention_heads": 2, "context": 6, "dropout": 0.0}

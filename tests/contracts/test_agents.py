@@ -7,7 +7,8 @@ import torch
 from mtorl import InputError
 from mtorl.agents import Agent, BehaviorCloning, DecisionTransformer
 from mtorl.datasets.sampler import TaskBatch, TaskSampler
-from mtorl.datasets.store import DataSpec, EpisodeStore
+from mtorl.datasets.spec import DataSpec
+from mtorl.datasets.store import EpisodeStore
 from mtorl.envs.base import RolloutContext
 from mtorl.trainers.seeding import isolated
 

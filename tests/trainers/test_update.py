@@ -7,7 +7,8 @@ from mtorl import InputError
 from mtorl.agents import BehaviorCloning, DecisionTransformer
 from mtorl.agents.base import Agent
 from mtorl.datasets.sampler import TaskBatch, TaskSampler
-from mtorl.datasets.store import DataSpec, EpisodeStore
+from mtorl.datasets.spec import DataSpec
+from mtorl.datasets.store import EpisodeStore
 from mtorl.envs.base import RolloutContext
 from mtorl.trainers.balancers import Equal
 from mtorl.trainers.optimizer import OptimizerSettings, PhaseOptimizer

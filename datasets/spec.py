@@ -1,0 +1,181 @@
+"""Stores that are used together, and what agents must know of them."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mtorl import InputError
+from mtorl.datasets.statistics import QUANTILES, pooled_moments
+from mtorl.datasets.store import EpisodeStore, sha256
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """What an agent must know of its data to be built; saved with every run, so that evaluation needs no data set.
+
+    Attributes:
+        task_names: The T tasks, in the suite's order.
+        observation_dim: O.
+        action_dim: A.
+        horizon: Steps of the longest possible episode.
+        suite: How to build the suite with these tasks again: `class_path` and `init_args`.
+        steps: `[T]`, recorded steps of each task.
+        episodes: `[T]`, recorded episodes of each task.
+        observation_mean: `[T, O]`.
+        observation_std: `[T, O]`, population standard deviation.
+        return_quantiles: `[T, 21]`, quantiles 0, 0.05, ... 1 of each task's undiscounted episode returns.
+        success_rate: `[T]`, share of recorded episodes with success at any step.
+        success_last_rate: `[T]`, the same at the last step.
+        data: Where it came from: path, sha256 of the manifest, suite and recipe of each store.
+    """
+
+    task_names: tuple[str, ...]
+    observation_dim: int
+    action_dim: int
+    horizon: int
+    suite: dict[str, Any]
+    steps: tuple[int, ...]
+    episodes: tuple[int, ...]
+    observation_mean: tuple[tuple[float, ...], ...]
+    observation_std: tuple[tuple[float, ...], ...]
+    return_quantiles: tuple[tuple[float, ...], ...]
+    success_rate: tuple[float, ...]
+    success_last_rate: tuple[float, ...]
+    data: tuple[dict[str, Any], ...] = field(default=())
+
+    def normaliser(self, per_task: bool, floor: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Mean and standard deviation for z-scores.
+
+        Args:
+            per_task: One pair per task instead of one for all.
+            floor: Smallest standard deviation: some dimensions never move, and 1/0 would blow up the first time
+                one does.
+
+        Returns:
+            Two arrays `[T, O]`; with `per_task=False` all rows are equal.
+        """
+        means, stds = np.array(self.observation_mean), np.array(self.observation_std)
+        if not per_task:
+            mean, std = pooled_moments(self.steps, means, stds)
+            means, stds = np.broadcast_to(mean, means.shape), np.broadcast_to(std, stds.shape)
+        return means.astype(np.float32), np.maximum(stds, floor).astype(np.float32)
+
+    def return_quantile(self, quantile: float) -> NDArray[np.float32]:
+        """That quantile of each task's episode returns, `[T]`, interpolated between the stored ones."""
+        return np.array([np.interp(quantile, QUANTILES, row) for row in self.return_quantiles], dtype=np.float32)
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> "DataSpec":
+        """The inverse of `to_json`."""
+
+        def freeze(value: Any) -> Any:
+            return tuple(freeze(item) for item in value) if isinstance(value, list) else value
+
+        try:
+            return cls(**{name: freeze(value) for name, value in content.items()})
+        except TypeError as error:
+            raise InputError(f"a stored data specification does not fit this version: {error}.") from None
+
+
+def open_stores(paths: Sequence[Path | str]) -> list[EpisodeStore]:
+    """Opens stores that are to be used together.
+
+    Raises:
+        InputError: Suites, their settings, versions or dimensions differ.
+    """
+    if not paths:
+        raise InputError("no data set was given; expected at least one folder made by `mtorl collect`.")
+    if len({Path(path).resolve() for path in paths}) < len(paths):
+        raise InputError(f"a data set is given twice in {[str(path) for path in paths]}; expected each once.")
+    stores = [EpisodeStore(path) for path in paths]
+    first = stores[0]
+    for store in stores[1:]:
+        for name, ours, theirs in (
+            ("suite", first.manifest["suite"]["class_path"], store.manifest["suite"]["class_path"]),
+            ("suite settings", _settings(first), _settings(store)),
+            ("versions", first.manifest["versions"], store.manifest["versions"]),
+            ("observation dimension", first.observation_dim, store.observation_dim),
+            ("action dimension", first.action_dim, store.action_dim),
+        ):
+            if ours != theirs:
+                raise InputError(
+                    f"data sets {first.path} and {store.path} cannot be joined: {name} {ours} and {theirs} differ."
+                )
+    return stores
+
+
+def _settings(store: EpisodeStore) -> dict[str, Any]:
+    """The suite's arguments that change what an episode is; which tasks were recorded does not."""
+    arguments = store.manifest["suite"]["init_args"]
+    return {key: value for key, value in arguments.items() if key not in ("benchmark", "tasks", "fast")}
+
+
+def describe_stores(stores: Sequence[EpisodeStore], tasks: Sequence[str] | None = None) -> DataSpec:
+    """What agents must know of these stores together.
+
+    Args:
+        stores: From `open_stores`.
+        tasks: Use only these tasks; all of them by default, those of the first store first.
+
+    Raises:
+        InputError: A task is unknown or has no episodes.
+    """
+    names = list(dict.fromkeys(name for store in stores for name in store.task_names))
+    unknown = [name for name in tasks or () if name not in names]
+    if unknown:
+        raise InputError(f"unknown tasks {unknown}; the data set holds {names}.")
+    chosen = [name for name in names if tasks is None or name in tasks]
+    rows = [_join_task(stores, name) for name in chosen]
+    manifest = stores[0].manifest
+    return DataSpec(
+        task_names=tuple(chosen),
+        observation_dim=stores[0].observation_dim,
+        action_dim=stores[0].action_dim,
+        horizon=max(store.manifest["horizon"] for store in stores),
+        suite={**manifest["suite"], "init_args": {**manifest["suite"]["init_args"], "tasks": chosen}},
+        data=tuple(
+            {
+                "path": str(store.path),
+                "sha256": sha256(store.path / "manifest.json"),
+                "suite": store.manifest["suite"],
+                "source": store.manifest["source"],
+            }
+            for store in stores
+        ),
+        **{key: tuple(row[key] for row in rows) for key in rows[0]},
+    )
+
+
+def _join_task(stores: Sequence[EpisodeStore], name: str) -> dict[str, Any]:
+    parts = [entry for store in stores for entry in store.manifest["tasks"] if entry["name"] == name]
+    parts = [entry for entry in parts if entry["episodes"]]
+    if not parts:
+        raise InputError(f"the data set has no episodes of {name}. Collect some, or leave the task out with --tasks.")
+    episodes, steps = [p["episodes"] for p in parts], [p["steps"] for p in parts]
+    mean, std = pooled_moments(
+        steps, np.array([p["observation_mean"] for p in parts]), np.array([p["observation_std"] for p in parts])
+    )
+    returns = np.concatenate(
+        [
+            store.returns_to_go[store.starts[:-1][store.index["task"] == store.task_names.index(name)]]
+            for store in stores
+            if name in store.task_names
+        ]
+    )
+    return {
+        "steps": sum(steps),
+        "episodes": sum(episodes),
+        "observation_mean": tuple(mean.tolist()),
+        "observation_std": tuple(std.tolist()),
+        "return_quantiles": tuple(np.quantile(returns.astype(np.float64), QUANTILES).tolist()),
+        "success_rate": float(np.average([p["success_rate"] for p in parts], weights=episodes)),
+        "success_last_rate": float(np.average([p["success_last_rate"] for p in parts], weights=episodes)),
+    }
