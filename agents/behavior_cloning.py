@@ -15,6 +15,7 @@ from mtorl.agents.parameters import ParameterSpace
 from mtorl.agents.task_encoders import TaskEncoder, TaskIdentity
 from mtorl.datasets.sampler import TaskBatch
 from mtorl.datasets.spec import DataSpec
+from mtorl.envs.base import RolloutContext
 
 
 class BehaviorCloning(Agent):
@@ -63,7 +64,15 @@ class BehaviorCloning(Agent):
         return TaskLosses(values, features, batch.actions)
 
     @torch.no_grad()
+    def reset(self, context: RolloutContext) -> None:
+        """See `Agent.reset`; what stays the same within an episode is looked up once."""
+        super().reset(context)
+        self._code = self.encoder(self._tasks)
+        self._mean, self._std = self.observation_mean[self._tasks], self.observation_std[self._tasks]
+
+    @torch.no_grad()
     def act(self, observations: NDArray[np.float32], rewards: NDArray[np.float32]) -> NDArray[np.float32]:
         """See `Agent.act`."""
-        features = self._features(self._to_tensor(observations), self._tasks)
+        seen = ((self._to_tensor(observations) - self._mean) / self._std).clamp(-self.clip, self.clip)
+        features = self.backbone(torch.cat([seen, self._code], -1))
         return self.head.act(features, self._tasks).to(torch.float32).cpu().numpy()

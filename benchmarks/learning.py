@@ -36,7 +36,8 @@ VARIANTS = {
 def measure(name: str, config: str, options: dict, seed: int, threads: int) -> dict:
     """Trains and evaluates one run, or reads what is there (delete it after a change of its preset)."""
     folder = Path("runs/benchmarks") / f"{name}-seed{seed}"
-    report_path = folder / "evaluations" / "heldout-last.json"
+    protocol = Protocol("heldout", 50, stop_at_success=True)
+    report_path = folder / "evaluations" / "heldout-last-stopped-50.json"
     if not report_path.exists():
         started = time.perf_counter()
         clock = folder.with_suffix(".seconds.json")
@@ -49,7 +50,7 @@ def measure(name: str, config: str, options: dict, seed: int, threads: int) -> d
         finally:  # of all attempts, if one was interrupted
             clock.parent.mkdir(parents=True, exist_ok=True)
             clock.write_text(json.dumps(before + time.perf_counter() - started))
-        run.evaluate(Protocol("heldout", 50, stop_at_success=True))
+        run.evaluate(protocol)
     report = EvalReport.load(report_path)
     run = Run(folder)
     rates = [row["steps_per_second"] for row in read_log(folder) if row["kind"] == "training"]

@@ -1,8 +1,10 @@
 """Writing files so that nothing half-written is ever read as complete."""
 
+import fcntl
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -36,6 +38,38 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
             f"could not write {path}: {error.strerror or error}. What was complete before is untouched: free some "
             "space, then continue with the same command (a training run with `mtorl train --resume`)."
         ) from error
+
+
+@contextmanager
+def locked(folder: Path, doing: str) -> Iterator[None]:
+    """Keeps a folder to this process; the operating system frees it however the process ends.
+
+    Args:
+        folder: Made if it is missing.
+        doing: What this process does there, for the message that another one gets.
+
+    Raises:
+        InputError: Another process is at work there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise InputError(f"could not open {folder}: {error.strerror or error}.") from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise InputError(
+            f"another process is at work in {folder}; two would overwrite each other's {doing}. Wait for it, or "
+            "choose another folder."
+        ) from None
+    except OSError:
+        pass  # a file system without locks
+    try:
+        yield
+    finally:
+        os.close(handle)
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtorl import InputError
-from mtorl.datasets.files import read_json, remove_leftovers, write_atomically, write_json
+from mtorl.datasets.files import locked, read_json, remove_leftovers, write_atomically, write_json
 from mtorl.datasets.store import Episode, EpisodeStore
 from mtorl.datasets.writer import StoreWriter
 from mtorl.envs.base import Env, Suite, checked_action
@@ -131,6 +131,11 @@ def collect(
         "hold": hold,
         "seed": seed,
     }
+    with locked(out, "episodes"):
+        return _collect(out, request, suite, workers, quiet)
+
+
+def _collect(out: Path, request: dict[str, Any], suite: Suite, workers: int, quiet: bool) -> EpisodeStore:
     _claim_folder(out, request)
     if not (out / "manifest.json").exists():
         _record_parts(out, request, suite, workers, quiet)
@@ -165,7 +170,7 @@ def _claim_folder(out: Path, request: dict[str, Any]) -> None:
             raise InputError(
                 f"{out} already holds another collection ({'; '.join(differing)}). Choose another --out, or delete it."
             )
-    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+    elif any(out.iterdir()):
         raise InputError(f"{out} exists and is not empty, and no collection was started there. Choose another --out.")
     else:
         write_json(marker, request)

@@ -15,10 +15,9 @@ simulator amplifies them.
 
 import hashlib
 import json
-import math
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -27,7 +26,7 @@ from numpy.typing import NDArray
 
 from mtorl import InputError
 from mtorl.datasets.files import read_json, write_json
-from mtorl.datasets.statistics import wilson_interval
+from mtorl.datasets.statistics import mean_rate_interval, wilson_interval
 from mtorl.envs.base import Policy, RolloutContext, Split, Suite
 from mtorl.envs.workers import WorkerPool, cached_environments, cached_suite
 from mtorl.progress import Progress
@@ -113,6 +112,7 @@ class EvalReport:
         protocol: How they were played.
         suite: Class and arguments of the suite.
         versions: Of the simulator and the goals.
+        source: Of a trained run, its `checkpoint` (last, best, a step), `step` and the checkpoint's `sha256`.
     """
 
     policy: str
@@ -121,6 +121,7 @@ class EvalReport:
     protocol: Protocol
     suite: dict[str, Any]
     versions: dict[str, str]
+    source: dict[str, Any] = field(default_factory=dict)
 
     def tasks(self) -> list[TaskResult]:
         """One row per task, in the suite's order."""
@@ -151,22 +152,21 @@ class EvalReport:
         return float(np.mean([result.rate for result in self.tasks()]))
 
     def mean_interval(self) -> tuple[float, float]:
-        """95 % interval of the mean over tasks, from the tasks' Wilson intervals (MOVER; Zou and Donner, 2008).
+        """95 % interval of the mean over tasks (see `mean_rate_interval`).
 
         It covers which episodes were played, not which seed was trained.
         """
         rows = self.tasks()
-        below = math.sqrt(sum((row.rate - row.low) ** 2 for row in rows)) / len(rows)
-        above = math.sqrt(sum((row.high - row.rate) ** 2 for row in rows)) / len(rows)
-        return self.mean_success - below, self.mean_success + above
+        return mean_rate_interval([row.successes for row in rows], [row.episodes for row in rows])
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Writes the report as JSON, atomically."""
         write_json(
-            path,
+            Path(path),
             {
                 "schema": SCHEMA,
                 "policy": self.policy,
+                "source": self.source,
                 "mean_success": self.mean_success,
                 "protocol": asdict(self.protocol),
                 "suite": self.suite,
@@ -177,13 +177,17 @@ class EvalReport:
         )
 
     @classmethod
-    def load(cls, path: Path) -> "EvalReport":
+    def load(cls, path: str | Path) -> "EvalReport":
         """Reads what `save` wrote.
 
         Raises:
             InputError: The file is missing, malformed, or of a newer version.
         """
-        content = read_json(path, "evaluation report")
+        content = read_json(Path(path), "evaluation report")
+        if not isinstance(content, dict):
+            raise InputError(
+                f"{path} is not an evaluation report: expected an object, found a {type(content).__name__}."
+            )
         if content.get("schema", 0) > SCHEMA:
             raise InputError(
                 f"{path} has schema {content['schema']}; this version reads up to {SCHEMA}. Upgrade mtorl."
@@ -196,6 +200,7 @@ class EvalReport:
                 Protocol(**content["protocol"]),
                 content["suite"],
                 content["versions"],
+                content["source"],
             )
         except (KeyError, TypeError) as error:
             raise InputError(f"{path} is not an evaluation report: {error}.") from None
@@ -208,7 +213,7 @@ def evaluate(
     pool: WorkerPool,
     name: str = "policy",
     partial: Path | None = None,
-    fingerprint: str = "",
+    source: dict[str, Any] | None = None,
     quiet: bool = False,
 ) -> EvalReport:
     """Plays every task of a suite.
@@ -220,7 +225,7 @@ def evaluate(
         pool: Workers; they keep their environments between evaluations.
         name: What the report calls the policy.
         partial: File that keeps finished episodes, so that an interrupted evaluation continues; removed at the end.
-        fingerprint: Identifies the policy's weights: episodes of another fingerprint in `partial` are discarded.
+        source: Identifies the policy's weights: episodes of another source in `partial` are discarded.
         quiet: Show no progress.
 
     Returns:
@@ -235,7 +240,7 @@ def evaluate(
         for task in range(len(suite.task_names))
         for start in range(0, len(chosen), protocol.block)
     ]
-    key = json.dumps([fingerprint, asdict(protocol), suite.describe(), suite.versions()], sort_keys=True)
+    key = json.dumps([name, source, asdict(protocol), suite.describe(), suite.versions()], sort_keys=True)
     played = _read_partial(partial, key)
     missing = [(task, row) for task, row in blocks if any((suite.task_names[task], goal) not in played for goal in row)]
     total = len(suite.task_names) * len(chosen)
@@ -254,7 +259,7 @@ def evaluate(
     ordered = tuple(played[task, goal] for task in suite.task_names for goal in chosen)
     if partial:
         partial.unlink(missing_ok=True)
-    return EvalReport(name, suite.task_names, ordered, protocol, suite.describe(), suite.versions())
+    return EvalReport(name, suite.task_names, ordered, protocol, suite.describe(), suite.versions(), source or {})
 
 
 def _pack(policy: Policy, path: Path) -> str:

@@ -38,8 +38,6 @@ def evaluate_reference(
     name = f"{policy}-{type(suite).__name__}-{len(suite.task_names)}-tasks-{protocol.name}-{tag}"
     path = folder / f"{name}.json"
     with WorkerPool(workers) as pool:
-        report = evaluate(
-            kind, suite, protocol, pool, policy, partial=path.with_suffix(".partial"), fingerprint=policy, quiet=quiet
-        )
+        report = evaluate(kind, suite, protocol, pool, policy, partial=path.with_suffix(".partial"), quiet=quiet)
     report.save(path)
     return report, path

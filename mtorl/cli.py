@@ -82,13 +82,10 @@ def _pairs(arguments: list[str]) -> list[tuple[str, str]]:
 
 
 def _parser(command: str, function: Callable[..., Any], skip: set[str] | None = None) -> Any:
-    """A parser for a function's arguments, with help from its docstring."""
-    from jsonargparse import ArgumentParser
+    from mtorl.arguments import Parser
 
-    description = (function.__doc__ or "").split("\n\n")[0]
-    parser = ArgumentParser(prog=f"mtorl {command}", description=description)
-    parser.add_argument("--config", action="config", help="YAML file with any of the options below.")
-    parser.add_function_arguments(function, skip=set(skip or ()))
+    parser = Parser(prog=f"mtorl {command}", description=(function.__doc__ or "").split("\n\n")[0])
+    parser.add_function(function, skip)
     return parser
 
 

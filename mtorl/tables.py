@@ -31,13 +31,22 @@ def show_store(store: "EpisodeStore") -> None:
     manifest = store.manifest
     source = ", ".join(f"{key} {value}" for key, value in manifest["source"].items() if value is not None)
     table = _table(
-        f"{store.path}: {source}", "task", "episodes", "steps", "return mean", "median", "success", "at last step"
+        f"{store.path}: {source}",
+        "task",
+        "episodes",
+        "steps",
+        "length",
+        "return mean",
+        "median",
+        "success",
+        "at last step",
     )
     for task in manifest["tasks"]:
         table.add_row(
             task["name"],
             f"{task['episodes']}",
             f"{task['steps']:,}",
+            f"{task['steps'] / max(task['episodes'], 1):.0f}",
             f"{task['return_mean']:.1f}",
             f"{task['return_quantiles'][10]:.1f}",
             f"{task['success_rate']:.0%}",
@@ -49,6 +58,7 @@ def show_store(store: "EpisodeStore") -> None:
         f"{len(tasks)} tasks",
         f"{manifest['episodes']}",
         f"{manifest['steps']:,}",
+        f"{manifest['steps'] / max(manifest['episodes'], 1):.0f}",
         "",
         "",
         f"{sum(task['success_rate'] for task in tasks) / len(tasks):.0%}",

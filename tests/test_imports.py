@@ -13,6 +13,7 @@ FOLDERS = ("agents", "envs", "datasets", "trainers", "configs")
 LEVELS = {  # the longest matching prefix decides
     "mtorl": 0,
     "mtorl.progress": 0,
+    "mtorl.arguments": 0,
     "mtorl.datasets": 1,
     "mtorl.envs": 1,
     "mtorl.configs": 1,

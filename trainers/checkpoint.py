@@ -52,11 +52,16 @@ class CheckpointFolder:
         """
         file = self.file(which)
         if not file.exists():
-            raise InputError(f"no checkpoint {which} in {self.path}; the steps there are {self.steps()}.")
+            why = " (written by evaluations on training goals, schedule.evaluate_every)" if which == "best" else ""
+            raise InputError(f"no checkpoint {which}{why} in {self.path}; the steps there are {self.steps()}.")
         try:
             content = torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # torch raises many kinds for a damaged or foreign file
-            raise InputError(f"{file} cannot be read as a checkpoint: {str(error).splitlines()[0]}") from error
+            others = [step for step in self.steps() if self.file(step) != file]
+            remedy = f" Delete it to go on from step {others[-1]}." if others else " There is no other; train again."
+            raise InputError(
+                f"{file} cannot be read as a checkpoint: {str(error).splitlines()[0].rstrip('.')}.{remedy}"
+            ) from error
         if not isinstance(content, dict) or content.get("schema", 0) > SCHEMA:
             found = content.get("schema") if isinstance(content, dict) else type(content).__name__
             raise InputError(

@@ -26,11 +26,12 @@ from typing import Any, Literal
 
 import torch
 import yaml
-from jsonargparse import ArgumentError, ArgumentParser, Namespace
+from jsonargparse import Namespace
 
 from mtorl import InputError, __version__
 from mtorl.agents import Agent
-from mtorl.datasets.files import read_json, remove_leftovers, write_atomically, write_json
+from mtorl.arguments import Parser
+from mtorl.datasets.files import locked, read_json, remove_leftovers, write_atomically, write_json
 from mtorl.datasets.sampler import TaskSampler
 from mtorl.datasets.spec import DataSpec, describe_stores, open_stores
 from mtorl.datasets.store import EpisodeStore, sha256
@@ -48,6 +49,11 @@ from mtorl.trainers.sharing import Sharing
 
 FREE_KEYS = ("workers", "quiet")
 """Settings that do not change results; a run may be resumed with others."""
+DEFAULT_CLASSES = {
+    "agent": "mtorl.agents.BehaviorCloning",
+    "balancer": "mtorl.trainers.balancers.Equal",
+    "sharing": "mtorl.trainers.sharing.Shared",
+}
 PACKAGES = ("torch", "numpy", "scipy", "gymnasium", "metaworld", "mujoco", "einops", "jsonargparse", "tensorboard")
 
 
@@ -141,21 +147,15 @@ def suite_of(spec: DataSpec) -> Suite:
     return build_suite(spec.suite).subset(spec.task_names)
 
 
-def train_parser(exit_on_error: bool = True) -> ArgumentParser:
+def train_parser() -> Parser:
     """The parser whose schema is the signature of `Experiment`."""
     description = (
         f"{(Experiment.__doc__ or '').splitlines()[0]} An interrupted run continues with `mtorl train --resume RUN`."
     )
-    parser = ArgumentParser(prog="mtorl train", description=description, exit_on_error=exit_on_error)
+    parser = Parser(DEFAULT_CLASSES, ("data", "out"), prog="mtorl train", description=description)
     parser.add_argument("--config", action="config", help="YAML file with any of the options below.")
     parser.add_class_arguments(Experiment, sub_configs=True)
-    parser.set_defaults(
-        {
-            "agent": {"class_path": "mtorl.agents.BehaviorCloning"},
-            "balancer": {"class_path": "mtorl.trainers.balancers.Equal"},
-            "sharing": {"class_path": "mtorl.trainers.sharing.Shared"},
-        }
-    )
+    parser.set_defaults({family: {"class_path": path} for family, path in DEFAULT_CLASSES.items()})
     return parser
 
 
@@ -185,12 +185,7 @@ def train(config: str | Path | None = None, *, resume: str | Path | None = None,
         if name == "data" and isinstance(value, str):
             value = [value]
         arguments.append(f"--{name}={value if isinstance(value, str) else json.dumps(value, default=str)}")
-    try:
-        if resume:
-            return Run(resume).resume(arguments)
-        return start(train_parser(exit_on_error=False).parse_args(arguments))
-    except ArgumentError as error:
-        raise InputError(str(error)) from None
+    return Run(resume).resume(arguments) if resume else start(train_parser().parse_args(arguments))
 
 
 def start(config: Namespace, command: Sequence[str] = ()) -> "Run":
@@ -275,6 +270,10 @@ class Run:
 
     def train(self, config: Namespace, state: dict[str, Any] | None) -> None:
         """Trains from a checkpoint's state, or from the beginning."""
+        with locked(self.folder, "checkpoints"):
+            self._train(config, state)
+
+    def _train(self, config: Namespace, state: dict[str, Any] | None) -> None:
         experiment = build_experiment(config)
         stores, spec = experiment.open_data()
         for folder in (self.folder, self.folder / "checkpoints"):
@@ -376,7 +375,7 @@ class Run:
                 pool,
                 f"{self.folder.name} ({checkpoint}, step {step})",
                 partial=target.with_suffix(".partial"),
-                fingerprint=sha256(self.checkpoints().file(checkpoint)),
+                source={"checkpoint": checkpoint, "step": step, "sha256": sha256(self.checkpoints().file(checkpoint))},
                 quiet=quiet,
             )
         report.save(target)
@@ -389,9 +388,37 @@ class Run:
         goal_visible: bool | None = None,
         out: str | Path | None = None,
     ) -> Path:
-        """Where `evaluate` keeps the report."""
-        goal = {None: "", True: "-goal-visible", False: "-goal-hidden"}[goal_visible]
-        return Path(out or self.folder / "evaluations") / f"{protocol.name}-{checkpoint}{goal}.json"
+        """Where `evaluate` keeps the report: the name holds the settings, so that a quick look overwrites nothing."""
+        words = [protocol.name, checkpoint]
+        words += [] if goal_visible is None else ["goal-visible" if goal_visible else "goal-hidden"]
+        words += ["stopped"] if protocol.stop_at_success else []
+        words += [f"seed{protocol.seed}"] if protocol.seed else []
+        return Path(out or self.folder / "evaluations") / f"{'-'.join([*words, str(protocol.goals)])}.json"
+
+    def reports(self, protocol: ProtocolName = "heldout", checkpoint: str = "last") -> list[EvalReport]:
+        """The kept evaluations of a checkpoint as it is now, those with most goals first.
+
+        Raises:
+            InputError: There is none, or all are of an earlier state of the checkpoint.
+        """
+        again = f"Run `mtorl evaluate {self.folder} --protocol {protocol} --checkpoint {checkpoint}`"
+        loaded = [EvalReport.load(path) for path in sorted((self.folder / "evaluations").glob(f"{protocol}-*.json"))]
+        loaded = [it for it in loaded if it.protocol.name == protocol and it.source.get("checkpoint") == checkpoint]
+        if not loaded:
+            raise InputError(
+                f"{self.folder} has no {protocol} evaluation of its checkpoint {checkpoint}. {again} first."
+            )
+        if self.checkpoints().steps():
+            file = self.checkpoints().file(checkpoint)
+            current = sha256(file) if file.exists() else None  # deleted since: nothing contradicts the evaluation
+            fresh = [it for it in loaded if current in (None, it.source["sha256"])]
+            if not fresh:
+                raise InputError(
+                    f"the {protocol} evaluations of {self.folder} are of step {loaded[-1].source['step']}; its "
+                    f"checkpoint {checkpoint} has changed since. {again} again."
+                )
+            loaded = fresh
+        return sorted(loaded, key=lambda it: -it.protocol.goals)
 
 
 def find_device(name: str) -> torch.device:

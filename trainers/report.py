@@ -38,15 +38,20 @@ def make_report(
     out: str | Path | None = None,
     protocol: ProtocolName = "heldout",
     checkpoint: str = "last",
+    goals: int | None = None,
+    goal_visible: bool | None = None,
     references: str | Path | None = None,
 ) -> Path:
     """Compares any number of evaluated runs in one HTML file, with a JSON file beside it.
 
     Args:
         runs: Folders of runs, each evaluated with `mtorl evaluate`.
-        out: The HTML file; `report.html` in the run's folder, or beside the folders of several runs.
+        out: The HTML file; `report.html` in the run's folder, or beside the folders of several runs, with protocol
+            and checkpoint in its name if they are not the usual ones.
         protocol: Which evaluation to show: heldout or official.
         checkpoint: Of which checkpoint.
+        goals: Of how many goals per task; the most that all runs were evaluated with by default.
+        goal_visible: With the goal shown or hidden; as in the data by default.
         references: Folder with the reports of the expert and of random actions; `references` beside the first run by
             default. Those of the same suite and protocol are shown.
 
@@ -56,9 +61,15 @@ def make_report(
     Raises:
         InputError: A run was not evaluated under this protocol, or the runs have different tasks.
     """
-    entries = [_read(Path(folder), number, protocol, checkpoint) for number, folder in enumerate(runs)]
-    if not entries:
+    runs = [runs] if isinstance(runs, str | Path) else runs
+    if not runs:
         raise InputError("no run was given; expected at least one folder of an evaluated run.")
+    opened = [Run(folder) for folder in runs]
+    reports = _choose(opened, [run.reports(protocol, checkpoint) for run in opened], goals, goal_visible)
+    entries = [
+        _Entry(run.folder.name, run, report, read_log(run.folder), COLOURS[number % len(COLOURS)])
+        for number, (run, report) in enumerate(zip(opened, reports, strict=True))
+    ]
     names = _common_names([entry.run.folder for entry in entries])
     entries = [replace(entry, name=name) for name, entry in zip(names, entries, strict=True)]
     for entry in entries[1:]:
@@ -70,7 +81,8 @@ def make_report(
             )
     first = Path(runs[0])
     references_found = _find_references(Path(references or first.parent / "references"), entries[0].report)
-    target = Path(out or (first if len(entries) == 1 else first.parent) / "report.html")
+    words = ["report", *([protocol] if protocol != "heldout" else []), *([checkpoint] if checkpoint != "last" else [])]
+    target = Path(out or (first if len(entries) == 1 else first.parent) / f"{'-'.join(words)}.html")
     if target.suffix != ".html":
         raise InputError(f"the report is to be {target}; expected a name that ends in .html.")
     content = _content(entries, references_found) | {"checkpoint": checkpoint}
@@ -80,15 +92,35 @@ def make_report(
     return target
 
 
-def _read(folder: Path, number: int, protocol: str, checkpoint: str) -> _Entry:
-    run = Run(folder)
-    path = folder / "evaluations" / f"{protocol}-{checkpoint}.json"
-    if not path.exists():
-        raise InputError(
-            f"{folder} has no {protocol} evaluation of its checkpoint {checkpoint}. Run `mtorl evaluate {folder} "
-            f"--protocol {protocol} --checkpoint {checkpoint}` first."
+def _choose(
+    runs: Sequence[Run], reports: Sequence[Sequence[EvalReport]], goals: int | None, goal_visible: bool | None
+) -> list[EvalReport]:
+    """For every run the evaluation with the same settings, the one that says most."""
+
+    def settings(run: Run, report: EvalReport) -> tuple[bool, bool, int, int]:
+        unusual = run.suite().goal_visible == report.goal_hidden if goal_visible is None else report.goal_hidden
+        return unusual, report.protocol.stop_at_success, -report.protocol.goals, report.protocol.seed
+
+    each = [{settings(run, report): report for report in found} for run, found in zip(runs, reports, strict=True)]
+    wanted = [
+        {key for key in found if goals in (None, -key[2]) and goal_visible in (None, not key[0])} for found in each
+    ]
+    common = set.intersection(*wanted)
+    if not common:
+        there = "; ".join(
+            f"{run.folder}: {', '.join(_describe(report) for report in found.values())}"
+            for run, found in zip(runs, each, strict=True)
         )
-    return _Entry(folder.name, run, EvalReport.load(path), read_log(folder), COLOURS[number % len(COLOURS)])
+        raise InputError(f"no evaluation with the same settings in all runs ({there}). Evaluate all in the same way.")
+    best = min(common)
+    return [found[best] for found in each]
+
+
+def _describe(report: EvalReport) -> str:
+    protocol = report.protocol
+    extra = [", stopped at success"] if protocol.stop_at_success else []
+    extra += [", goal hidden"] if report.goal_hidden else []
+    return f"{protocol.goals} goals{''.join(extra)}"
 
 
 def _common_names(folders: Sequence[Path]) -> list[str]:
@@ -152,7 +184,7 @@ def _as_json(entries: Sequence[_Entry], references: dict[str, EvalReport]) -> di
 
 def _content(entries: Sequence[_Entry], references: dict[str, EvalReport]) -> dict[str, Any]:
     report = entries[0].report
-    spec = entries[0].run.spec
+    specs = _distinct([(entry.name, entry.run.spec) for entry in entries])
     return {
         "title": ", ".join(entry.name for entry in entries),
         "protocol": report.protocol,
@@ -164,17 +196,16 @@ def _content(entries: Sequence[_Entry], references: dict[str, EvalReport]) -> di
                 "name": task,
                 "runs": [entry.report.tasks()[number] for entry in entries],
                 "references": [other.tasks()[number] for other in references.values()],
-                "data": spec.success_rate[number],
+                "data": [spec.success_rate[number] for _, spec in specs],
             }
             for number, task in enumerate(report.task_names)
         ],
-        "data_mean": sum(spec.success_rate) / len(spec.success_rate),
         "bars": _picture(_draw_bars(entries, references)),
         "curves": _picture(_draw_curves(entries)),
         "collections": _collections(entries),
         "configs": [(entry.run.folder / "config.yaml").read_text() for entry in entries],
         "machines": [read_json(entry.run.folder / "run.json", "run description") for entry in entries],
-        "specs": _distinct([(entry.name, entry.run.spec) for entry in entries]),
+        "specs": specs,
         "versions": report.versions,
     }
 
@@ -267,11 +298,19 @@ def _draw_bars(entries: Sequence[_Entry], references: dict[str, EvalReport]) -> 
             xerr=[[max(value, 0) for value in below], [max(value, 0) for value in above]],
             error_kw={"ecolor": "#333333", "elinewidth": 1, "capsize": 2},
         )
-    spec = entries[0].run.spec
     lines = range(len(tasks))
-    axis.scatter(
-        [100 * value for value in spec.success_rate], lines, marker="|", s=120, color="#111111", label="data", zorder=4
-    )
+    specs = _distinct([(entry.name, entry.run.spec) for entry in entries])
+    for number, (names, spec) in enumerate(specs):
+        shift = 0.0 if len(specs) == 1 else -0.4 + (number + 0.5) * 0.8 / len(specs)
+        axis.scatter(
+            [100 * value for value in spec.success_rate],
+            [place + shift for place in lines],
+            marker="|",
+            s=120 / len(specs),
+            color="#111111",
+            label="data" if len(specs) == 1 else f"data of {names}",
+            zorder=4,
+        )
     for name, report in references.items():
         mark, colour = MARKS[name]
         axis.scatter(

@@ -5,6 +5,7 @@ import torch
 from mtorl import InputError
 from mtorl.agents import BehaviorCloning
 from mtorl.datasets.spec import DataSpec
+from mtorl.envs.base import RolloutContext
 
 
 def test_sizes_are_those_of_the_reference_probe() -> None:
@@ -58,6 +59,6 @@ def test_it_learns_a_function_of_the_task(spec: DataSpec) -> None:
         losses.sum().backward()
         optimizer.step()
     assert losses.max() < 1e-3
-    agent._tasks = torch.tensor([0, 1])
+    agent.reset(RolloutContext(np.array([0, 1]), np.zeros(2, np.int64)))
     actions = agent.act(np.zeros((2, 4), np.float32), np.zeros(2, np.float32))
     assert actions[0].min() > 0.3 and actions[1].max() < -0.3

@@ -1,9 +1,11 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from mtorl import InputError
-from mtorl.datasets.files import read_json, write_atomically, write_json
+from mtorl.datasets.files import locked, read_json, write_atomically, write_json
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path: Path) -> None:
@@ -37,3 +39,16 @@ def test_unreadable_json_names_the_file(tmp_path: Path) -> None:
         read_json(tmp_path / "y.json", "thing")
     with pytest.raises(ValueError, match="JSON"):
         write_json(tmp_path / "z.json", float("nan"))
+
+
+def test_a_folder_is_locked_against_other_processes_and_freed_at_the_end(tmp_path: Path) -> None:
+    program = (
+        "import sys, pathlib; from mtorl.datasets.files import locked\n"
+        "with locked(pathlib.Path(sys.argv[1]), 'episodes'): print('mine')"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    with locked(tmp_path, "episodes"):
+        refused = subprocess.run(command, capture_output=True, text=True)
+    assert "another process is at work in" in refused.stderr and refused.returncode == 1
+    allowed = subprocess.run(command, capture_output=True, text=True)
+    assert allowed.stdout == "mine\n" and not list(tmp_path.iterdir()), "the lock leaves nothing behind"

@@ -3,7 +3,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtorl.datasets.statistics import RunningMoments, pooled_moments, returns_to_go, wilson_interval
+from mtorl.datasets.statistics import (
+    RunningMoments,
+    mean_rate_interval,
+    pooled_moments,
+    returns_to_go,
+    wilson_interval,
+)
 
 
 @given(st.lists(st.integers(0, 7), min_size=1, max_size=6), st.integers(0, 1000))
@@ -48,3 +54,31 @@ def test_wilson_interval(successes: int, trials: int, low: float, high: float) -
 
 def test_wilson_interval_without_trials_is_everything() -> None:
     assert wilson_interval(0, 0) == (0.0, 1.0)
+
+
+def test_the_interval_of_one_stratum_is_wilsons() -> None:
+    assert mean_rate_interval([45], [50]) == pytest.approx(wilson_interval(45, 50), abs=1e-4)
+    assert mean_rate_interval([1], [1]) == pytest.approx(wilson_interval(1, 1), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "rates",
+    [[0.98] * 10, [0.995] * 50, [0.5] * 10, np.linspace(0.05, 0.95, 10), [0.99] * 8 + [0.7] * 2, [1.0] * 8 + [0.5] * 2],
+    ids=["near one", "nearer one", "half", "spread", "two lag", "two fail half"],
+)
+@pytest.mark.parametrize("trials", [10, 50])
+def test_the_interval_of_a_mean_of_rates_covers_it(rates: list[float], trials: int) -> None:
+    """Combining the strata's own Wilson intervals covers only 86 to 89 % of the first two."""
+    draw = np.random.default_rng(0)
+    truth = np.mean(rates)
+    found = [
+        mean_rate_interval(row.tolist(), [trials] * len(rates))
+        for row in draw.binomial(trials, rates, (2000, len(rates)))
+    ]
+    assert 0.925 <= np.mean([low <= truth <= high for low, high in found]) <= 0.99
+
+
+def test_strata_that_are_certain_narrow_the_interval_of_the_mean() -> None:
+    low, high = mean_rate_interval([50] * 5 + [0] * 5, [50] * 10)
+    one_low, one_high = wilson_interval(250, 500)
+    assert 0 < high - low < 0.3 * (one_high - one_low)

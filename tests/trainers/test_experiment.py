@@ -277,7 +277,7 @@ def test_evaluation_needs_no_data_set(train_options: dict, suite: PointReach, tm
         path.unlink()
     report = Run(run.folder).evaluate(Protocol(goals=4), workers=0, quiet=True)
     assert [row.episodes for row in report.tasks()] == [4, 4, 4]
-    assert (run.folder / "evaluations" / "heldout-last.json").exists()
+    assert (run.folder / "evaluations" / "heldout-last-4.json").exists()
     assert run.evaluate(Protocol(goals=4), workers=1, quiet=True) == report
 
 
@@ -302,8 +302,8 @@ def test_hidden_goals_at_evaluation(train_options: dict) -> None:
     assert hidden.mean_success < seen.mean_success
     assert hidden.goal_hidden and not seen.goal_hidden
     assert {path.name for path in (run.folder / "evaluations").iterdir()} == {
-        "heldout-last.json",
-        "heldout-last-goal-hidden.json",
+        "heldout-last-20.json",
+        "heldout-last-goal-hidden-20.json",
     }
 
 

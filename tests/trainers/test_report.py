@@ -8,6 +8,7 @@ from conftest import TASKS
 
 from mtorl import InputError
 from mtorl.envs import PointReach
+from mtorl.envs.collect import collect
 from mtorl.envs.evaluator import Protocol
 from mtorl.envs.references import evaluate_reference
 from mtorl.trainers import Run, train
@@ -104,13 +105,60 @@ def test_runs_that_cannot_be_compared_are_refused(runs: list[Run], train_options
         make_report([runs[0].folder], protocol="official")
     with pytest.raises(InputError, match=r"expected a name that ends in \.html"):
         make_report([runs[0].folder], out=tmp_path / "x.json")
-    runs[1].evaluate(Protocol(goals=3), workers=0, quiet=True)
-    with pytest.raises(InputError, match="cannot be compared: protocol of their heldout evaluations differ"):
-        make_report([run.folder for run in runs])
     hidden = runs[1].report_path(Protocol(goals=4), goal_visible=False)
     runs[1].evaluate(Protocol(goals=4), goal_visible=False, workers=0, quiet=True)
-    hidden.replace(runs[1].report_path(Protocol(goals=4)))
-    with pytest.raises(InputError, match="suite settings of their"):
+    shown = runs[1].report_path(Protocol(goals=4))
+    kept = shown.read_bytes()
+    hidden.replace(shown)
+    with pytest.raises(InputError, match=r"no evaluation with the same settings.*4 goals, goal hidden"):
+        make_report([run.folder for run in runs])
+    shown.write_bytes(kept.replace(b'"point_reach": "1"', b'"point_reach": "0"'))
+    with pytest.raises(InputError, match="cannot be compared: versions of their"):
         make_report([run.folder for run in runs])
     with pytest.raises(InputError, match="no run was given"):
         make_report([])
+
+
+def test_the_evaluation_with_most_goals_that_all_runs_have_is_shown(runs: list[Run]) -> None:
+    folders = [run.folder for run in runs]
+
+    def goals(**options: int) -> list[int]:
+        content = json.loads(make_report(folders, **options).with_suffix(".json").read_text())
+        return [run["protocol"]["goals"] for run in content["runs"]]
+
+    for run, count in ((runs[0], 2), (runs[1], 2), (runs[0], 6)):
+        run.evaluate(Protocol(goals=count), workers=0, quiet=True)
+    assert goals() == [4, 4], "a quick look at fewer goals overwrites nothing"
+    assert goals(goals=2) == [2, 2]
+    with pytest.raises(InputError, match=r"small<b>: .*Evaluate all in the same way"):
+        goals(goals=6)
+
+
+def test_hidden_goals_and_other_protocols_have_reports_of_their_own(runs: list[Run]) -> None:
+    run = runs[0]
+    run.evaluate(Protocol(goals=4), goal_visible=False, workers=0, quiet=True)
+    run.evaluate(Protocol("official", goals=4), checkpoint="best", workers=0, quiet=True)
+    assert "goal was hidden" not in make_report(run.folder).read_text()
+    assert "goal was hidden" in make_report(run.folder, goal_visible=False).read_text()
+    path = make_report(run.folder, protocol="official", checkpoint="best")
+    assert path.name == "report-official-best.html" and "training goals per task" in path.read_text()
+
+
+def test_an_evaluation_of_an_earlier_checkpoint_is_refused(runs: list[Run]) -> None:
+    run = runs[0]
+    state = run.checkpoints().load()
+    run.checkpoints().save(state["step"] + 1, {**state, "step": state["step"] + 1})
+    with pytest.raises(InputError, match=r"are of step 30; its checkpoint last has changed.*mtorl evaluate .* again"):
+        make_report([run.folder])
+    run.evaluate(Protocol(goals=4), workers=0, quiet=True)
+    assert "step 31" in make_report([run.folder]).read_text()
+
+
+def test_runs_of_different_data_show_both(
+    runs: list[Run], train_options: dict, suite: PointReach, tmp_path: Path
+) -> None:
+    other = collect(suite, tmp_path / "other", "random", episodes=3, workers=0, quiet=True)
+    run = train(**{**train_options, "out": str(tmp_path / "poor"), "data": str(other.path)})
+    run.evaluate(Protocol(goals=4), workers=0, quiet=True)
+    words = Page(make_report([runs[0].folder, run.folder]).read_text()).words
+    assert "training data of wide" in words and "training data of poor" in words

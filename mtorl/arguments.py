@@ -1,0 +1,190 @@
+"""Command lines: jsonargparse with the manners that a researcher with a deadline expects."""
+
+import difflib
+import importlib
+import inspect
+import json
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, get_args
+
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
+
+from mtorl import InputError
+
+LISTS = ("data", "tasks", "suite.tasks")
+"""Options that take one or more words: `--tasks reach-v3 push-v3`."""
+
+
+class Parser(ArgumentParser):
+    """A parser whose errors are one `InputError` with a remedy instead of a page of usage.
+
+    * Options beat configuration files, wherever they stand.
+    * A chosen class starts from its own defaults. jsonargparse alone fills the default class up first and hands
+      values of the same names on to the chosen one.
+    * Options that are lists take words.
+
+    Args:
+        families: Default class of each option that names a class.
+        blanks: Required options that `--print_config` leaves empty.
+        options: Of jsonargparse's parser.
+    """
+
+    def __init__(self, families: Mapping[str, str] | None = None, blanks: Sequence[str] = (), **options: Any) -> None:
+        super().__init__(**{"exit_on_error": False, **options})
+        self._families, self._blanks = dict(families or {}), blanks
+
+    def add_function(self, function: Callable[..., Any], skip: set[str] | None = None) -> None:
+        """Adds a function's arguments, with help from its docstring."""
+        self.add_argument("--config", action="config", help="YAML file with any of the options below.")
+        self.add_function_arguments(function, skip=set(skip or ()))
+
+    def parse_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, *rest: Any, **options: Any
+    ) -> Namespace:
+        """Parses a command line.
+
+        Raises:
+            InputError: Something in it is wrong.
+        """
+        if rest or options:  # jsonargparse itself, for the arguments of a class
+            return super().parse_args(args, *rest, **options)
+        arguments = _gather_lists(list(sys.argv[1:] if args is None else args))
+        arguments = _config_first(arguments)
+        try:
+            if not self._families:
+                return super().parse_args(arguments)
+            return self._parse_families(arguments)
+        except ArgumentError as error:
+            raise InputError(self._explain(str(error))) from None
+
+    def _parse_families(self, arguments: list[str]) -> Namespace:
+        defaults = [f"--{family}={path}" for family, path in self._families.items()]
+        printing = [argument for argument in arguments if argument.split("=")[0] == "--print_config"]
+        given = [argument for argument in arguments if argument not in printing]
+        if printing:  # a configuration to be filled in need not be complete
+            defaults += [f"--{name}={'[]' if name in LISTS else ''}" for name in self._blanks]
+        chosen = super().parse_args([*defaults, *given], defaults=False)
+        paths = {family: chosen[family].class_path for family in self._families}
+        for path in paths.values():
+            _check_types(path)
+        self.set_defaults({family: {"class_path": path} for family, path in paths.items()})
+        return super().parse_args(printing, namespace=chosen)
+
+    def _explain(self, message: str) -> str:
+        """The message without the parser's internals, and with the options or classes that were probably meant."""
+        hint = self._hint(message)
+        for pattern, plain in CLEARER:
+            message = re.sub(pattern, plain, message, flags=re.DOTALL)
+        text = " ".join(line.strip() for line in message.splitlines() if line.strip())
+        return f"{text.rstrip('.')}.{hint} `{' '.join(self.prog.split()[:2])} --help` lists the options."
+
+    def _hint(self, message: str) -> str:
+        if "unrecognized" in message:
+            pairs = [(word, self._similar(word[2:])) for word in re.findall(r"--[\w.]+", message)]
+            return "".join(f" Did you mean --{option} instead of {word}?" for word, option in pairs if option)
+        unknown = re.search(r"Option '(\w+)' is not accepted.*class_path='([\w.]+)'", message, re.DOTALL)
+        if unknown:
+            options = list(inspect.signature(_class(unknown[2])).parameters)
+            return f" {unknown[2]} takes {', '.join(options)}." + _closest(unknown[1], options)
+        path = re.search(r'Parser key "(\w+)".*import path string: (\S+)', message, re.DOTALL)
+        if path:
+            action = next((action for action in self._actions if action.dest == path[1]), None)
+            names = _subclasses(getattr(action, "_typehint", None))
+            return (
+                f" There are {', '.join(names)}; a class of your own is named module.Class.{_closest(path[2], names)}"
+            )
+        return ""
+
+    def _similar(self, word: str) -> str | None:
+        known = [action.dest for action in self._actions]
+        last = word.rsplit(".", 1)[-1]
+        ends = [name for name in known if name.rsplit(".", 1)[-1] == last]
+        return next(iter(ends or difflib.get_close_matches(word, known, 1, 0.7)), None)
+
+
+CLEARER = (
+    (r"^error: ", ""),
+    (r'Parser key "([^"]*)":\s*', r"option --\1: "),
+    (r"Problem with given class_path '([^']*)':", r"cannot use the class \1:"),
+    (r"Does not validate against any of the Union subtypes.*Errors:", ""),
+    (r"- Expected a path but \S+ either not accessible or invalid", ""),
+    (r"Type \S+Callable.*expects a function or a callable class: ", ""),
+    (r"Got value: Namespace\(.*\)", ""),
+    (r"Given value type: .*Given value: ", "found "),
+    (r"\.?\s*Got value: ", ", found "),
+    (r"(?:- )?Expected a (?:dot import path string: )", "unknown class "),
+    (r"typing\.Literal\[([^]]*)\]", r"value of \1"),
+    (r"<class 'NoneType'>", "null"),
+    (r"<class '([\w.]+)'>", r"\1"),
+    (r"- Expected an? (.*?)\s+- Expected an? ", r"expected \1 or "),
+    (r"(?:- )?Expected an? ", "expected "),
+    (r"found ", ", found "),
+    (r"[\s,.]+, found", ", found"),
+)
+"""Patterns in the parser's messages, and what to say instead; a pattern that is not found does no harm."""
+
+
+def _class(path: str) -> Any:
+    module, _, name = path.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
+def _check_types(path: str) -> None:
+    """Refuses a constructor with untyped parameters: their values could not be written to a file and read again."""
+    for name, parameter in inspect.signature(_class(path)).parameters.items():
+        if parameter.annotation is parameter.empty and parameter.kind not in (
+            parameter.VAR_POSITIONAL,
+            parameter.VAR_KEYWORD,
+        ):
+            raise InputError(
+                f"{path}: the parameter {name} of its constructor has no type; expected one for every parameter, "
+                f"because constructors are the schema of configurations. Write {name}: int, say, or spec: DataSpec."
+            )
+
+
+def _closest(word: str, known: Sequence[str]) -> str:
+    found = difflib.get_close_matches(word, known, 1, 0.6)
+    return f" Did you mean {found[0]}?" if found else ""
+
+
+def _subclasses(annotation: Any) -> list[str]:
+    """Names of the concrete classes that an option accepts, as far as they are imported."""
+    if not isinstance(annotation, type):
+        return [name for part in get_args(annotation) if not isinstance(part, list) for name in _subclasses(part)]
+    children: list[type] = annotation.__subclasses__()
+    below = [name for child in children for name in _subclasses(child)]
+    return sorted({*below, *([] if inspect.isabstract(annotation) else [annotation.__name__])} - {"NoneType"})
+
+
+def _config_first(arguments: list[str]) -> list[str]:
+    """Moves configuration files to the front, in their order: what is typed beats what is in a file."""
+    configs: list[str] = []
+    others: list[str] = []
+    words = iter(arguments)
+    for word in words:
+        if word == "--config":
+            configs += [word, *([value] if (value := next(words, None)) is not None else [])]
+        else:
+            (configs if word.startswith("--config=") else others).append(word)
+    return [*configs, *others]
+
+
+def _gather_lists(arguments: list[str]) -> list[str]:
+    """`--data a b` becomes `--data=["a", "b"]`; what is already a list stays."""
+    gathered: list[str] = []
+    place = 0
+    while place < len(arguments):
+        option, equals, value = arguments[place].partition("=")
+        place += 1
+        if not (option.startswith("--") and option[2:] in LISTS):
+            gathered.append(arguments[place - 1])
+            continue
+        values = [value] if equals else []
+        while place < len(arguments) and not arguments[place].startswith("--") and not equals:
+            values.append(arguments[place])
+            place += 1
+        plain = len(values) == 1 and (values[0].lstrip().startswith("[") or values[0] == "null")
+        gathered.append(f"{option}={values[0] if plain else json.dumps(values)}" if values else option)
+    return gathered

@@ -1,0 +1,93 @@
+from pathlib import Path
+
+import pytest
+
+from mtorl import InputError
+from mtorl.agents import BehaviorCloning
+from mtorl.datasets.spec import DataSpec
+from mtorl.trainers.experiment import plain_config, train_parser
+
+
+class Own(BehaviorCloning):
+    """Shares argument names with the default agent, with other defaults."""
+
+    def __init__(self, spec: DataSpec, clip: float = 9.0, hidden: tuple[int, ...] = (7,)) -> None:
+        super().__init__(spec, hidden, clip=clip)
+
+
+class Untyped(BehaviorCloning):
+    """Cannot be described by a configuration."""
+
+    def __init__(self, spec, size: int = 3) -> None:  # type: ignore[no-untyped-def]
+        super().__init__(spec, [size])
+
+
+def parse(*arguments: str) -> dict:
+    return plain_config(train_parser().parse_args([*arguments, "--data=d", "--out=o"]))
+
+
+def test_another_class_starts_from_its_own_defaults() -> None:
+    assert parse("--agent", f"{__name__}.Own")["agent"]["init_args"] == {"clip": 9.0, "hidden": [7]}
+    assert parse("--agent", f"{__name__}.Own", "--agent.clip", "2")["agent"]["init_args"] == {
+        "clip": 2.0,
+        "hidden": [7],
+    }
+    assert parse("--agent.clip", "2")["agent"]["init_args"]["hidden"] == [400, 400, 400]
+    assert parse()["agent"]["class_path"] == "mtorl.agents.BehaviorCloning"
+
+
+def test_a_constructor_without_types_is_refused_before_anything_is_trained() -> None:
+    with pytest.raises(InputError, match=r"Untyped: the parameter spec of its constructor has no type"):
+        parse("--agent", f"{__name__}.Untyped")
+
+
+def test_options_beat_files_wherever_they_stand(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("windows: 3\nseed: 4\n")
+    (tmp_path / "b.yaml").write_text("seed: 5\n")
+    config = parse("--windows", "9", "--config", str(tmp_path / "a.yaml"), f"--config={tmp_path / 'b.yaml'}")
+    assert (config["windows"], config["seed"]) == (9, 5)
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        (["--data", "a"], ["a"]),
+        (["--data", "a", "b", "--seed", "1"], ["a", "b"]),
+        (["--data=a"], ["a"]),
+        (["--data", "[a, b]"], ["a", "b"]),
+        (["--data", "strange, name"], ["strange, name"]),
+    ],
+)
+def test_lists_take_words(given: list[str], found: list[str]) -> None:
+    assert plain_config(train_parser().parse_args(["--out", "o", *given]))["data"] == found
+
+
+def test_a_list_option_without_a_value() -> None:
+    with pytest.raises(InputError, match=r"--tasks"):
+        parse("--tasks")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--steps", "3"], r"unrecognized arguments: --steps 3\. Did you mean --schedule.steps instead of --steps\?"),
+        (["--lr", "3"], r"Did you mean --optimizer.lr"),
+        (["--agent", "DecisionTransfomer"], r"unknown class DecisionTransfomer.*Did you mean DecisionTransformer\?"),
+        (["--balancer", "Equals"], r"There are Equal.*Did you mean Equal\?"),
+        (["--agent.widht", "3"], r"--agent: Option 'widht' is not accepted\. .*BehaviorCloning takes spec, hidden"),
+        (["--seed", "x"], r"--seed: expected int, found x\. `mtorl train --help` lists the options\."),
+        (["--order", "any"], r"--order: expected value of 'random', 'round_robin', found any"),
+        (["--agent", "no_such_module.Agent"], r"No module named 'no_such_module'"),
+    ],
+)
+def test_errors_are_one_message_with_a_remedy(arguments: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message) as error:
+        parse(*arguments)
+    assert len(str(error.value)) < 400 and "\n" not in str(error.value)
+
+
+def test_an_incomplete_configuration_can_be_printed(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        train_parser().parse_args(["--agent", "DecisionTransformer", "--print_config"])
+    printed = capsys.readouterr().out
+    assert "data: []" in printed and "DecisionTransformer" in printed and "attention_heads" in printed
