@@ -1,5 +1,6 @@
 """Stores that are used together, and what agents must know of them."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -109,6 +110,14 @@ def open_stores(paths: Sequence[Path | str]) -> list[EpisodeStore]:
                 raise InputError(
                     f"data sets {first.path} and {store.path} cannot be joined: {name} {ours} and {theirs} differ."
                 )
+        ends = [{key: it.manifest["source"].get(key) for key in ("after_success", "hold")} for it in (first, store)]
+        if ends[0] != ends[1]:
+            warnings.warn(
+                f"episodes of {first.path} and {store.path} end differently ({ends[0]} and {ends[1]}): their returns "
+                "are not comparable, which matters to agents that are conditioned on returns. Collect both with the "
+                "same --after_success.",
+                stacklevel=2,
+            )
     return stores
 
 

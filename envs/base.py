@@ -96,7 +96,13 @@ class Suite(ABC):
         if unknown:
             raise InputError(f"unknown tasks {unknown}; the suite has {list(self.task_names)}.")
         chosen = [name for name in self.task_names if name in task_names]
-        return type(self)(**{**self.arguments, "tasks": chosen})
+        try:
+            return type(self)(**{**self.arguments, "tasks": chosen})
+        except TypeError as error:
+            raise InputError(
+                f"{type(self).__name__} cannot be built from {{**arguments, 'tasks': {chosen}}}: {error}. Expected a "
+                "constructor that takes `tasks` (a list of task names) and everything that is in `arguments`."
+            ) from None
 
     def describe(self) -> dict[str, Any]:
         """How to build it again: `class_path` and `init_args`; the inverse is `build_suite`."""

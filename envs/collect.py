@@ -97,7 +97,9 @@ def collect(
     Args:
         suite: The tasks to record.
         out: Folder of the new data set.
-        recipe: How the scripted expert is disturbed: expert, mixed, medium, replay, replay-half or random.
+        recipe: How the scripted expert is disturbed: expert (Gaussian noise 0.1), mixed (noise 0.1 and 0.3 in turn),
+            medium (noise 0.5), replay (from mostly random to near-optimal, as a learner's replay buffer), replay-half
+            (the first half of such a stream), random (uniform random actions).
         episodes: Episodes of every task.
         after_success: End an episode that many steps after its first success; by default 10 for expert, mixed and
             medium, and the horizon for the others.

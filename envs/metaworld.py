@@ -85,6 +85,7 @@ class MetaWorld(Suite):
         goal_visible: bool = True,
         fast: bool = True,
     ) -> None:
+        tasks = [tasks] if isinstance(tasks, str) else tasks
         self.task_names = _select_tasks(benchmark, tasks)
         self.observation_dim, self.action_dim, self.horizon = 39, 4, HORIZON
         self.goal_visible = goal_visible
@@ -141,6 +142,8 @@ def _select_tasks(benchmark: str, tasks: Sequence[str] | None) -> tuple[str, ...
     benchmarks = {"MT10": MT10, "MT25": MT25, "MT50": everything}
     if benchmark not in (*benchmarks, "MT1"):
         raise InputError(f"unknown Meta-World benchmark {benchmark!r}; expected MT1, MT10, MT25 or MT50.")
+    if tasks and benchmark == "MT1" and len(tasks) != 1:
+        raise InputError(f"the benchmark MT1 has one task; found {list(tasks)}. Leave the benchmark out for a list.")
     if tasks:
         for name in tasks:
             if name not in everything:

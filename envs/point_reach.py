@@ -26,6 +26,7 @@ class PointReach(Suite):
     """
 
     def __init__(self, tasks: Sequence[str] | None = None, horizon: int = 50, goal_visible: bool = True) -> None:
+        tasks = [tasks] if isinstance(tasks, str) else tasks
         every = tuple(f"{family}-{number}" for family in ("towards", "away") for number in range(4))
         unknown = [name for name in tasks or () if name not in every]
         if unknown:

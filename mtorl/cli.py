@@ -1,8 +1,11 @@
 """The command `mtorl`: from a command line to objects. Sub-commands load what they need, so `--help` is fast."""
 
+import argparse
 import itertools
+import os
 import shlex
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -55,11 +58,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(USAGE, end="", file=sys.stderr)
         print(f"\nerror: unknown command {arguments[0]!r}; expected one of {', '.join(commands)}.", file=sys.stderr)
         return 2
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # as `python -m` does: classes in files of the current folder can be named
+    warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
     try:
         commands[arguments[0]](arguments[1:])
+        sys.stdout.flush()
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # `mtorl info data | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except OSError as error:
         print(f"error: {error.filename or 'a file'}: {error.strerror or error}.", file=sys.stderr)
         return 2
@@ -127,7 +137,16 @@ def _train(arguments: list[str]) -> None:
         rest = _without(arguments, "--resume")
         run = Run(resumed[-1]).resume(rest)
     else:
-        run = start(train_parser().parse_args(arguments), ["mtorl", "train", *arguments])
+        parser = train_parser()
+        parser.add_argument(
+            "--resume",
+            metavar="RUN",
+            default=argparse.SUPPRESS,
+            help="Continue this interrupted run; then no other is needed.",
+        )
+        config = parser.parse_args(arguments)
+        config.pop("resume", None)
+        run = start(config, ["mtorl", "train", *arguments])
     print(f"trained: {run.folder}. Next: `mtorl evaluate {run.folder}`, then `mtorl report {run.folder}`.")
 
 

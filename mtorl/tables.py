@@ -23,7 +23,13 @@ def _print(table: Table) -> None:
 
     # Not narrower than the table needs: a wrapped number in a log file is worse than a long line.
     width = max(shutil.get_terminal_size().columns, 110)
-    Console(width=width).print(table)
+    _Console(width=width).print(table)
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Leaves the closed pipe of `mtorl info data | head` to the command; rich would exit with code 1."""
+        raise BrokenPipeError
 
 
 def show_store(store: "EpisodeStore") -> None:

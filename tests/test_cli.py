@@ -198,3 +198,19 @@ def test_the_installed_command_and_the_module() -> None:
     for command in ([str(Path(sys.executable).parent / "mtorl")], [sys.executable, "-m", "mtorl"]):
         result = subprocess.run([*command, "info", "no/data"], capture_output=True, text=True)
         assert result.returncode == 2 and result.stderr.startswith("error: no data set")
+
+
+def test_classes_of_the_current_folder_and_a_closed_pipe(store: EpisodeStore, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("from mtorl.trainers.balancers import Equal\n\n\nclass Mine(Equal):\n    pass\n")
+    command = str(Path(sys.executable).with_name("mtorl"))
+    options = "--agent.hidden [8] --schedule.steps 3 --evaluate_goals 1 --out run --balancer mine.Mine --workers 1"
+    result = subprocess.run(
+        [command, "train", "--data", str(store.path), *options.split()],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert result.returncode == 0 and "trained: run" in result.stdout, result.stderr
+    shell = f"set -o pipefail; {command} info {store.path} | true"
+    result = subprocess.run(["bash", "-c", shell], capture_output=True, text=True)
+    assert result.returncode in (0, 141) and not result.stderr, result

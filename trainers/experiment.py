@@ -47,8 +47,8 @@ from mtorl.trainers.policy import TaskPolicy
 from mtorl.trainers.seeding import isolated, numpy_stream
 from mtorl.trainers.sharing import Sharing
 
-FREE_KEYS = ("workers", "quiet")
-"""Settings that do not change results; a run may be resumed with others."""
+FREE_KEYS = ("workers", "quiet", "data", "verify")
+"""Settings that do not change results (data is known by its hash); a run may be resumed with others."""
 DEFAULT_CLASSES = {
     "agent": "mtorl.agents.BehaviorCloning",
     "balancer": "mtorl.trainers.balancers.Equal",
@@ -281,7 +281,7 @@ class Run:
         if [entry["sha256"] for entry in spec.data] != [entry["sha256"] for entry in self.spec.data]:
             raise InputError(
                 f"the data in {', '.join(config.data)} is not what the run {self.folder} began with (the manifests' "
-                "hashes differ). Restore it, or start a new run."
+                "hashes differ). Restore it, say where it is with --data, or start a new run."
             )
         if experiment.threads:
             torch.set_num_threads(experiment.threads)
@@ -445,7 +445,7 @@ def _refuse_differences(stored: dict[str, Any], asked: dict[str, Any], what: str
     differing = [
         f"{key}: {theirs.get(key)!r} in the {what}, {ours.get(key)!r} asked for"
         for key in sorted({*ours, *theirs})
-        if ours.get(key) != theirs.get(key) and key not in FREE_KEYS
+        if ours.get(key) != theirs.get(key) and key.split(".")[0] not in FREE_KEYS
     ]
     if differing:
         raise InputError(

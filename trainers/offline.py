@@ -30,13 +30,13 @@ TIMING_ENTRIES = ("time", "steps_per_second")
 
 @dataclass(frozen=True)
 class Schedule:
-    """When things happen, in training steps. An interval of 0 means never, except that the last step always saves.
+    """When things happen, in training steps.
 
     Attributes:
         steps: Training steps in all.
-        log_every: Steps between two entries of the log.
-        evaluate_every: Steps between two evaluations on training goals.
-        save_every: Steps between two checkpoints.
+        log_every: Steps between two entries of the log; 0: only one at the end.
+        evaluate_every: Steps between two evaluations on training goals; 0: none.
+        save_every: Steps between two checkpoints; 0: only one at the end.
     """
 
     steps: int = 5000
@@ -105,7 +105,7 @@ class OfflineTrainer:
             self.optimizers[phase.name] = PhaseOptimizer(optimizer, phase.module, extra, rows, schedule.steps)
         self._step = self._evaluated = self._saved = 0
         self._best = -1.0
-        self._note = ""
+        self._loss = self._success = ""
         self._stop = _StopRequest()
         self._clear_sums()
 
@@ -131,7 +131,7 @@ class OfflineTrainer:
                     self._save()
                     raise KeyboardInterrupt
                 self._advance()
-                progress.advance(1, self._note)
+                progress.advance(1, self._loss + self._success)
 
     def _advance(self) -> None:
         """One training step: the only place where parameters move."""
@@ -143,6 +143,11 @@ class OfflineTrainer:
             optimizer, sharing = self.optimizers[phase.name], self.sharing[phase.name]
             update = MultiTaskUpdate(self.agent, position, optimizer, batch, sharing, self._step, steps, self.seed)
             numbers = self.balancers[phase.name].step(update)
+            if not isinstance(numbers, dict):
+                raise TypeError(
+                    f"{type(self.balancers[phase.name]).__name__}.step returned {type(numbers).__name__}; expected a "
+                    "dictionary of numbers for the log, such as update.descend_loss returns."
+                )
             phase.after_step()
             self._add(phase.name, update, numbers)
         self._step += 1
@@ -177,7 +182,7 @@ class OfflineTrainer:
                 "success": success,
             }
         )
-        self._note = f"success on training goals {report.mean_success:.0%}"
+        self._success = f", success on training goals {report.mean_success:.0%}"
         best = report.mean_success > self._best
         self._best = max(self._best, report.mean_success)
         self._save(best)
@@ -203,11 +208,9 @@ class OfflineTrainer:
         means = {key: total / self._counts[key] for key, total in sorted(self._sums.items())}
         per_task = [value for key, value in means.items() if "/loss/" in key]
         rate = (self._step - self._marked_step) / max(now - self._mark, 1e-9)
-        self.log.write(
-            {"kind": "training", "step": self._step, "loss": sum(per_task) / max(len(per_task), 1)}
-            | means
-            | {"steps_per_second": rate}
-        )
+        loss = sum(per_task) / max(len(per_task), 1)
+        self._loss = f"loss {loss:.4g}"
+        self.log.write({"kind": "training", "step": self._step, "loss": loss} | means | {"steps_per_second": rate})
         self._restart_clock()
         self._clear_sums()
 

@@ -124,6 +124,15 @@ def test_subset(suite: Suite) -> None:
         suite.subset(["nonsense"])
 
 
+def test_a_suite_that_cannot_take_tasks_says_so() -> None:
+    class Fixed(PointReach):
+        def __init__(self) -> None:
+            super().__init__()
+
+    with pytest.raises(InputError, match=r"Fixed cannot be built from .*Expected a constructor that takes `tasks`"):
+        Fixed().subset(["away-0"])
+
+
 def test_holding_still_keeps_the_actions_shape(suite: Suite) -> None:
     action = np.full(suite.action_dim, 0.7, np.float32)
     held = suite.hold(action)

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ from mtorl.datasets.spec import DataSpec, describe_stores, open_stores
 from mtorl.datasets.statistics import QUANTILES
 from mtorl.datasets.store import EpisodeStore
 from mtorl.datasets.writer import StoreWriter
+from mtorl.envs import PointReach
+from mtorl.envs.collect import collect
 
 
 def test_joined_stores(tmp_path: Path) -> None:
@@ -74,3 +77,13 @@ def test_normaliser(spec: DataSpec, store: EpisodeStore) -> None:
     mine = np.concatenate([one.observations[:-1] for one in store if one.task == "away-0"])
     np.testing.assert_allclose(mean[2], mine.mean(0), atol=1e-5)
     assert (spec.normaliser(False, 100.0)[1] == 100).all()
+
+
+def test_joining_episodes_that_end_differently_warns(suite: PointReach, tmp_path: Path) -> None:
+    for name, after in (("a", 10), ("b", 10), ("c", 20)):
+        collect(suite, tmp_path / name, "expert", episodes=1, after_success=after, workers=0, quiet=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        open_stores([tmp_path / "a", tmp_path / "b"])
+    with pytest.warns(UserWarning, match="returns are not comparable"):
+        open_stores([tmp_path / "a", tmp_path / "c"])

@@ -85,6 +85,12 @@ def test_benchmarks() -> None:
         MetaWorld(tasks=["reach-v3", "reach-v3"])
 
 
+def test_one_task_by_name_and_mt1() -> None:
+    assert MetaWorld(tasks="reach-v3").task_names == ("reach-v3",)
+    with pytest.raises(InputError, match="MT1 has one task"):
+        MetaWorld("MT1", ["reach-v3", "push-v3"])
+
+
 def test_constructing_a_suite_builds_no_environment() -> None:
     suite = MetaWorld("MT50")
     assert not suite._models

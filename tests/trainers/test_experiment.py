@@ -1,4 +1,5 @@
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,11 +12,13 @@ import torch
 import yaml
 
 from mtorl import InputError
+from mtorl.datasets.files import locked
 from mtorl.datasets.store import EpisodeStore
 from mtorl.envs import PointReach
 from mtorl.envs.collect import collect
 from mtorl.envs.evaluator import Protocol
 from mtorl.trainers import Run, experiment, train
+from mtorl.trainers.balancers import Equal
 from mtorl.trainers.logs import read_log
 from mtorl.trainers.offline import TIMING_ENTRIES
 
@@ -229,6 +232,34 @@ def test_changed_data_is_refused(train_options: dict, suite: PointReach, tmp_pat
     manifest = json.loads((data.path / "manifest.json").read_text())
     (data.path / "manifest.json").write_text(json.dumps({**manifest, "versions": {"simulator": "2"}}))
     with pytest.raises(InputError, match=r"is not what the run .* began with"):
+        train(resume=run.folder)
+
+
+def test_data_that_moved_is_known_by_its_hash(train_options: dict, suite: PointReach, tmp_path: Path) -> None:
+    data = collect(suite, tmp_path / "mine", "expert", episodes=3, workers=0, quiet=True)
+    run = train(**{**train_options, "data": str(data.path)})
+    shutil.move(data.path, tmp_path / "moved")
+    with pytest.raises(InputError, match="no data set in"):
+        train(resume=run.folder)
+    train(resume=run.folder, data=tmp_path / "moved")
+    run.evaluate(Protocol(goals=1), workers=0, quiet=True)
+
+
+class Silent(Equal):
+    """A balancer whose author forgot to return numbers."""
+
+    def step(self, update):  # type: ignore[no-untyped-def]
+        super().step(update)
+
+
+def test_a_balancer_that_returns_nothing_is_named(train_options: dict) -> None:
+    with pytest.raises(TypeError, match=r"Silent\.step returned NoneType; expected a dictionary of numbers"):
+        train(**{**train_options, "balancer": f"{__name__}.Silent"})
+
+
+def test_two_processes_cannot_train_one_run(train_options: dict) -> None:
+    run = train(**train_options)
+    with locked(run.folder, "checkpoints"), pytest.raises(InputError, match="another process is at work"):
         train(resume=run.folder)
 
 
