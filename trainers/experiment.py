@@ -40,6 +40,7 @@ from mtorl.envs.evaluator import EvalReport, Protocol, ProtocolName, evaluate
 from mtorl.envs.workers import WorkerPool
 from mtorl.trainers.balancers import Balancer
 from mtorl.trainers.checkpoint import CheckpointFolder
+from mtorl.trainers.executions import Execution
 from mtorl.trainers.logs import RunLog
 from mtorl.trainers.offline import OfflineTrainer, Schedule
 from mtorl.trainers.optimizer import OptimizerSettings
@@ -74,6 +75,8 @@ class Experiment:
         tasks_per_batch: Tasks in a batch; all by default.
         order: Which tasks come into a batch of fewer.
         evaluate_goals: Training goals per task that evaluations during training play, stopping at success.
+        execution: How the gradients of single tasks are computed, for balancers that need them: loop (one task after
+            the other), vmap (all at once, for GPUs), joint (to check the others), auto (loop on the CPU, else vmap).
         keep: Checkpoints to keep, besides the best on training goals.
         seed: Derives all random streams.
         device: Where to train: cpu, cuda, cuda:1.
@@ -96,6 +99,7 @@ class Experiment:
     tasks_per_batch: int | None = None
     order: Literal["random", "round_robin"] = "random"
     evaluate_goals: int = 10
+    execution: Execution = "auto"
     keep: int = 2
     seed: int = 0
     device: str = "cpu"
@@ -302,6 +306,7 @@ class Run:
                 self.checkpoints(experiment.keep),
                 lambda policy: evaluate(policy, suite, protocol, pool, "training goals", quiet=True),
                 plain_config(config),
+                experiment.execution,
                 experiment.quiet,
             )
             if state:

@@ -17,6 +17,7 @@ from mtorl.envs.evaluator import EvalReport
 from mtorl.progress import Progress
 from mtorl.trainers.balancers.base import Balancer
 from mtorl.trainers.checkpoint import CheckpointFolder
+from mtorl.trainers.executions import Execution, PhaseFunctions
 from mtorl.trainers.logs import RunLog
 from mtorl.trainers.optimizer import OptimizerSettings, PhaseOptimizer
 from mtorl.trainers.policy import TaskPolicy
@@ -68,6 +69,7 @@ class OfflineTrainer:
         checkpoints: Where states go.
         evaluate: Plays a policy on training goals.
         config: The run's resolved configuration, kept in every checkpoint.
+        execution: How per-task gradients are computed.
         quiet: Show no progress.
     """
 
@@ -84,6 +86,7 @@ class OfflineTrainer:
         checkpoints: CheckpointFolder,
         evaluate: Callable[[TaskPolicy], EvalReport],
         config: dict[str, Any],
+        execution: Execution = "auto",
         quiet: bool = False,
     ) -> None:
         self.agent, self.sampler, self.schedule, self.seed = agent, sampler, schedule, seed
@@ -92,13 +95,16 @@ class OfflineTrainer:
         self._device = agent.observation_mean.device
         self._dtype = agent.observation_mean.dtype
         tasks = len(agent.spec.task_names)
+        self.functions: dict[str, PhaseFunctions] = {}
         self.balancers: dict[str, Balancer] = {}
         self.sharing: dict[str, Sharing] = {}
         self.optimizers: dict[str, PhaseOptimizer] = {}
-        for phase in agent.phases:
-            mine, ours = copy.deepcopy(balancer).to(self._device), copy.deepcopy(sharing).to(self._device)
+        for position, phase in enumerate(agent.phases):
+            mine, ours = copy.deepcopy(balancer), copy.deepcopy(sharing)
             mine.init(tasks, phase.space, torch_stream(seed, f"balancer {phase.name}"))
             ours.init(phase.space, tasks, torch_stream(seed, f"sharing {phase.name}"))
+            ours.to(self._device)  # balancers think in small numbers, on the CPU
+            self.functions[phase.name] = PhaseFunctions(agent, position, execution)
             extra = list(mine.parameters())
             rows = agent.task_rows()
             self.balancers[phase.name], self.sharing[phase.name] = mine, ours
@@ -137,11 +143,12 @@ class OfflineTrainer:
         """One training step: the only place where parameters move."""
         batch = self.sampler.draw().to(self._device, self._dtype)
         steps = self.schedule.steps
-        for position, phase in enumerate(self.agent.phases):
+        for phase in self.agent.phases:
             if self._step % phase.every:
                 continue
-            optimizer, sharing = self.optimizers[phase.name], self.sharing[phase.name]
-            update = MultiTaskUpdate(self.agent, position, optimizer, batch, sharing, self._step, steps, self.seed)
+            functions, optimizer = self.functions[phase.name], self.optimizers[phase.name]
+            sharing = self.sharing[phase.name]
+            update = MultiTaskUpdate(functions, optimizer, batch, sharing, self._step, steps, self.seed)
             numbers = self.balancers[phase.name].step(update)
             if not isinstance(numbers, dict):
                 raise TypeError(

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from mtorl import InputError
 
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
 
 @dataclass(frozen=True)
 class OptimizerSettings:
@@ -83,12 +85,15 @@ class PhaseOptimizer:
         """Forgets all gradients."""
         self._adam.zero_grad()
 
-    def step(self, task_ids: Tensor) -> dict[str, float]:
+    def step(self, task_ids: Tensor, unused: Sequence[tuple[Tensor, Tensor]] = ()) -> dict[str, float]:
         """Clips the gradients in place and takes one step.
 
+        AdamW moves a parameter whose gradient is zero, by momentum and decay. What no task of the batch uses is
+        therefore restored after the step, with its moments.
+
         Args:
-            task_ids: The tasks of the batch: rows of all others are restored after the step, with their moments
-                (AdamW moves a parameter whose gradient is zero, by momentum and decay).
+            task_ids: The tasks of the batch; the rows of all others are restored.
+            unused: Parameters of which some entries are to be restored, each with a bool mask of its shape.
 
         Returns:
             Norm of the gradient before clipping, and the learning rate.
@@ -105,23 +110,25 @@ class PhaseOptimizer:
                 f"the gradient's norm is {float(norm)} at step {self._step}, though all losses are finite. Lower "
                 "--optimizer.lr, or check the data with `mtorl info --verify`."
             )
-        kept = [(row, others, self._read(row, others)) for row in self._rows if len(others := _others(row, task_ids))]
+        resting = [*((row, others) for row in self._rows if len(others := _others(row, task_ids))), *unused]
+        kept = [(parameter, where, self._read(parameter, where)) for parameter, where in resting]
         self._adam.step()
-        for row, others, values in kept:
-            self._write(row, others, values)
+        for parameter, where, values in kept:
+            self._write(parameter, where, values)
         self._step += 1
         return {"gradient_norm": float(norm), "learning_rate": rate}
 
-    def _read(self, row: nn.Parameter, others: Tensor) -> list[Tensor]:
-        state = self._adam.state.get(row, {})
-        zero = torch.zeros_like(row[others].detach())
-        moments = [state[name][others].clone() if name in state else zero for name in ("exp_avg", "exp_avg_sq")]
-        return [row.detach()[others].clone(), *moments]
+    def _read(self, parameter: Tensor, where: Tensor) -> list[Tensor]:
+        """Values and both moments at an index (indexing with a tensor copies)."""
+        state, value = self._adam.state.get(parameter, {}), parameter.detach()[where]
+        moments = [state[name][where] if name in state else torch.zeros_like(value) for name in MOMENTS]
+        return [value, *moments]
 
-    def _write(self, row: nn.Parameter, others: Tensor, values: list[Tensor]) -> None:
-        state = self._adam.state[row]
-        for target, value in zip((row.detach(), state["exp_avg"], state["exp_avg_sq"]), values, strict=True):
-            target[others] = value
+    def _write(self, parameter: Tensor, where: Tensor, values: list[Tensor]) -> None:
+        state = self._adam.state.get(parameter)
+        targets = [parameter.detach(), *([state[name] for name in MOMENTS] if state else [])]
+        for target, value in zip(targets, values, strict=False):
+            target[where] = value
 
     def state_dict(self) -> dict[str, Any]:
         """Moments and the number of steps taken."""

@@ -3,53 +3,23 @@
 import numpy as np
 import pytest
 import torch
+from families import AGENT_VARIANTS, SMALL_AGENTS, concrete
 
 from mtorl import InputError
-from mtorl.agents import Agent, BehaviorCloning, DecisionTransformer
+from mtorl.agents import Agent
 from mtorl.datasets.sampler import TaskBatch, TaskSampler
 from mtorl.datasets.spec import DataSpec
 from mtorl.datasets.store import EpisodeStore
 from mtorl.envs.base import RolloutContext
 from mtorl.trainers.seeding import isolated
 
-SMALL = {
-    BehaviorCloning: {"hidden": (24, 24)},
-    DecisionTransformer: {"width": 16, "layers": 2, "attention_heads": 2, "context": 6, "dropout": 0.0},
-}
-
-
-def concrete(kind: type) -> list[type]:
-    return [kind, *[inner for sub in kind.__subclasses__() for inner in concrete(sub)]]
-
 
 def test_every_agent_is_under_this_contract() -> None:
     ours = {kind for kind in concrete(Agent)[1:] if kind.__module__.startswith("mtorl.")}
-    assert ours == set(SMALL)
+    assert ours == set(SMALL_AGENTS)
 
 
-VARIANTS = [
-    pytest.param((kind, {**small, **options}), id=f"{kind.__name__}-{'-'.join(map(str, options.values()))}")
-    for kind, small in SMALL.items()
-    for options in (
-        {"task_identity": "none"},
-        {"task_identity": "onehot"},
-        {"task_identity": "embed", "output_heads": "per_task"},
-        {"task_identity": "onehot", "per_task_normalisation": True},
-        *(
-            [
-                {"action_context": "full"},
-                {"action_context": "dropout"},
-                {"return_conditioning": False},
-                {"time": "episode", "action_context": "full", "return_conditioning": False},
-            ]
-            if kind is DecisionTransformer
-            else []
-        ),
-    )
-]
-
-
-@pytest.fixture(params=VARIANTS)
+@pytest.fixture(params=AGENT_VARIANTS)
 def agent(request: pytest.FixtureRequest, spec: DataSpec) -> Agent:
     kind, options = request.param
     with isolated(0, "init"):

@@ -11,9 +11,10 @@ from mtorl.datasets.spec import DataSpec
 from mtorl.datasets.store import EpisodeStore
 from mtorl.envs.base import RolloutContext
 from mtorl.trainers.balancers import Equal
+from mtorl.trainers.executions import PhaseFunctions
 from mtorl.trainers.optimizer import OptimizerSettings, PhaseOptimizer
 from mtorl.trainers.policy import TaskPolicy
-from mtorl.trainers.sharing import Shared, Sharing
+from mtorl.trainers.sharing import RandomMasks, Shared, Sharing
 from mtorl.trainers.update import MultiTaskUpdate
 
 
@@ -22,6 +23,9 @@ class Scaled(Sharing):
 
     def effective(self, parameters: dict[str, Tensor], task: int) -> dict[str, Tensor]:
         return {name: value * (1 + task) for name, value in parameters.items()}
+
+    def pull_back(self, dense: Tensor, task_ids: Tensor) -> Tensor:
+        return dense * (1 + task_ids[:, None])
 
 
 @pytest.fixture
@@ -37,7 +41,7 @@ def batch(store: EpisodeStore, spec: DataSpec) -> TaskBatch:
 
 def update(agent: Agent, batch: TaskBatch, sharing: Sharing | None = None, index: int = 0) -> MultiTaskUpdate:
     optimizer = PhaseOptimizer(OptimizerSettings(), agent, [], agent.task_rows(), 10)
-    return MultiTaskUpdate(agent, 0, optimizer, batch, sharing or Shared(), index, 10, seed=0)
+    return MultiTaskUpdate(PhaseFunctions(agent), optimizer, batch, sharing or Shared(), index, 10, seed=0)
 
 
 def test_equal_takes_the_mean_of_the_losses(agent: BehaviorCloning, batch: TaskBatch) -> None:
@@ -102,3 +106,72 @@ def test_a_loss_that_is_not_finite_names_task_and_step(agent: BehaviorCloning, b
     bad = TaskBatch(**{**vars(batch), "actions": actions})
     with pytest.raises(InputError, match=r"phase policy is not finite at step 7: towards-2 \(nan\)\."):
         update(agent, bad, index=7).losses()
+
+
+@pytest.mark.parametrize("sharing", [Shared(), RandomMasks(0.5), Scaled()], ids=lambda it: type(it).__name__)
+def test_descending_the_mean_gradient_is_descending_the_mean_loss(
+    spec: DataSpec, batch: TaskBatch, sharing: Sharing
+) -> None:
+    def build() -> tuple[BehaviorCloning, MultiTaskUpdate]:
+        torch.manual_seed(0)
+        agent = BehaviorCloning(spec, hidden=(16,), task_identity="embed", output_heads="per_task").double()
+        sharing.init(agent.phases[0].space, 3, torch.Generator().manual_seed(0))
+        return agent, update(agent, batch.to("cpu", torch.float64), sharing)
+
+    (first, one), (second, other) = build(), build()
+    one.descend_loss(one.losses().values.sum())
+    numbers = other.descend(other.gradients().pulled_back.sum(0), torch.ones(3))
+    assert numbers["gradient_norm"] > 0 and other.last_weights is not None
+    torch.testing.assert_close(one.last_losses, other.last_losses)
+    for expected, found in zip(first.parameters(), second.parameters(), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_gradients_of_some_tasks_leave_the_heads_of_others_alone(agent: BehaviorCloning, batch: TaskBatch) -> None:
+    one = update(agent, batch)
+    gradients = one.gradients(torch.tensor([2]))
+    assert gradients.task_ids.tolist() == [2] and one.last_losses is None and one.last_gradients is None
+    assert agent.head.weight.grad[2].any() and not agent.head.weight.grad[:2].any()
+
+
+def test_what_no_task_of_the_batch_uses_does_not_move(spec: DataSpec, batch: TaskBatch) -> None:
+    agent = BehaviorCloning(spec, hidden=(16, 16))
+    masks = RandomMasks(0.5)
+    masks.init(agent.phases[0].space, 3, torch.Generator().manual_seed(0))
+    optimizer = PhaseOptimizer(OptimizerSettings(lr=0.1, weight_decay=0.1, warmup=0), agent, [], [], 10)
+    functions = PhaseFunctions(agent)
+
+    def step(tasks: list[int], index: int) -> None:
+        one = MultiTaskUpdate(functions, optimizer, batch.select(tasks), masks, index, 10, seed=0)
+        one.descend(one.gradients().pulled_back.sum(0))
+
+    step([0, 1, 2], 0)
+    before = functions.space.flatten(functions.space.select(agent)).detach().clone()
+    step([1], 1)
+    moved = functions.space.flatten(functions.space.select(agent)).detach() != before
+    assert not moved[~masks.masks[1]].any(), "momentum and decay are held back"
+    assert moved[masks.masks[1]].float().mean() > 0.6, "dead units aside, the rest moves"
+
+
+def test_a_gradient_given_at_the_features(agent: BehaviorCloning, batch: TaskBatch) -> None:
+    one = update(agent, batch)
+    losses = one.losses()
+    expected = torch.autograd.grad(losses.values.sum(), list(agent.parameters()), retain_graph=True)
+    (cotangent,) = torch.autograd.grad(losses.values.sum(), [losses.features], retain_graph=True)
+    one.descend_features(losses, 3 * cotangent)
+    norm = torch.stack([parameter.grad.norm() for parameter in agent.parameters()]).norm()
+    assert norm <= 1.0001, "clipped"
+    heads = {id(parameter) for parameter in agent.head.parameters()}
+    ratios = [
+        (parameter.grad.norm() / value.norm() / (1 if id(parameter) in heads else 3)).item()
+        for parameter, value in zip(agent.parameters(), expected, strict=True)
+    ]
+    assert ratios == pytest.approx([ratios[0]] * len(ratios), rel=1e-4), "the backbone's is three times its own"
+
+
+def test_the_same_batch_at_other_parameters(agent: BehaviorCloning, batch: TaskBatch) -> None:
+    one = update(agent, batch, index=4)
+    other = one.at(Scaled())
+    assert other.progress == one.progress == 0.4
+    torch.testing.assert_close(other.losses().values[0], one.losses().values[0])
+    assert not torch.equal(other.losses().values[1:], one.losses().values[1:])

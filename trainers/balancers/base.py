@@ -1,4 +1,8 @@
-"""How the losses of many tasks become one move."""
+"""How the losses of many tasks become one move.
+
+Balancers think in T numbers, or T times T: they compute on the CPU in float64, whatever the agent computes on. All of
+their state is indexed by the task's id, so that batches of some of the tasks work with every method.
+"""
 
 from abc import ABC, abstractmethod
 
@@ -34,4 +38,30 @@ class LossWeighting(Balancer):
     def step(self, update: MultiTaskUpdate) -> dict[str, float]:
         """One forward pass, one backward pass of the weighted sum."""
         losses = update.losses().values
-        return update.descend_loss((self.weights(losses, update.task_ids) * losses).sum())
+        values = losses.to("cpu", torch.float64)
+        weights = self.weights(values, update.task_ids.cpu())
+        return update.descend_loss((weights * values).sum(), weights)
+
+
+class GradientAggregation(Balancer):
+    """Methods whose direction is a weighted sum of the task gradients, with weights that depend on their Gramian.
+
+    The gradients never leave the update: a method sees `[T, T]` numbers.
+    """
+
+    @abstractmethod
+    def weights(self, gramian: Tensor, losses: Tensor | None = None, task_ids: Tensor | None = None) -> Tensor:
+        """Weights `[T]` of the task gradients.
+
+        Args:
+            gramian: Inner products `[T, T]` of the task gradients, float64.
+            losses: `[T]`, for methods that look at them too.
+            task_ids: `[T]`, the rows' tasks; the first T by default.
+        """
+
+    def step(self, update: MultiTaskUpdate) -> dict[str, float]:
+        """All task gradients, one direction."""
+        gradients = update.gradients()
+        weights = self.weights(gradients.gramian, gradients.losses.to("cpu", torch.float64), update.task_ids.cpu())
+        rows = gradients.pulled_back
+        return update.descend(weights.to(rows) @ rows, weights)

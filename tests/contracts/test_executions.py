@@ -1,0 +1,148 @@
+"""All executions give the same losses and gradients, for every agent and way of sharing."""
+
+import numpy as np
+import pytest
+import torch
+from families import AGENT_VARIANTS
+from torch import Tensor
+
+from mtorl import InputError
+from mtorl.agents import Agent, BehaviorCloning
+from mtorl.datasets.sampler import TaskBatch, TaskSampler
+from mtorl.datasets.spec import DataSpec
+from mtorl.datasets.store import EpisodeStore
+from mtorl.trainers.executions import PhaseFunctions
+from mtorl.trainers.gradients import TaskGradients
+from mtorl.trainers.seeding import isolated
+from mtorl.trainers.sharing import RandomMasks, Shared, Sharing
+
+TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-9}
+
+
+@pytest.fixture(params=AGENT_VARIANTS)
+def agent(request: pytest.FixtureRequest, spec: DataSpec) -> Agent:
+    kind, options = request.param
+    with isolated(0, "init"):
+        return kind(spec, **options).eval()
+
+
+@pytest.fixture(params=[Shared, RandomMasks])
+def sharing(request: pytest.FixtureRequest, agent: Agent) -> Sharing:
+    member = request.param()
+    member.init(agent.phases[0].space, 3, torch.Generator().manual_seed(0))
+    return member
+
+
+def draw(agent: Agent, store: EpisodeStore, spec: DataSpec, dtype: torch.dtype) -> TaskBatch:
+    agent.to(dtype)
+    return TaskSampler([store], spec.task_names, 5, agent.window, np.random.default_rng(3)).draw().to("cpu", dtype)
+
+
+def snapshot(agent: Agent, batch: TaskBatch, sharing: Sharing, execution: str, chunk: int | None = None) -> dict:
+    found, private = PhaseFunctions(agent, 0, execution, chunk).gradients(batch, sharing)  # type: ignore[arg-type]
+    return {
+        "losses": found.losses,
+        "dense": found.dense,
+        "pulled_back": found.pulled_back,
+        "gramian": found.gramian,
+        **private,
+    }
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.filterwarnings("ignore:There is a performance drop")  # of attention under vmap
+def test_executions_agree(
+    agent: Agent, sharing: Sharing, store: EpisodeStore, spec: DataSpec, dtype: torch.dtype
+) -> None:
+    batch = draw(agent, store, spec, dtype).select([2, 0])
+    expected = snapshot(agent, batch, sharing, "joint")
+    assert expected["dense"].shape == (2, len(agent.phases[0].space)) and expected["dense"].any(1).all()
+    for execution, chunk in (("loop", None), ("vmap", None), ("vmap", 1)):
+        found = snapshot(agent, batch, sharing, execution, chunk)
+        assert found.keys() == expected.keys()
+        for name, value in expected.items():
+            scale = float(value.abs().max())
+            torch.testing.assert_close(found[name], value, rtol=0, atol=TOLERANCE[dtype] * max(scale, 1e-3))
+
+
+def test_gradients_sum_to_that_of_the_summed_losses(
+    agent: Agent, sharing: Sharing, store: EpisodeStore, spec: DataSpec
+) -> None:
+    batch = draw(agent, store, spec, torch.float64)
+    functions = PhaseFunctions(agent)
+    gradients, private = functions.gradients(batch, sharing)
+    losses = functions.losses(batch, sharing).values
+    torch.testing.assert_close(gradients.losses, losses.detach(), rtol=1e-12, atol=1e-12)
+    losses.sum().backward()
+    shared = functions.space.select(agent)
+    expected = functions.space.flatten(
+        {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in shared.items()}
+    )
+    torch.testing.assert_close(gradients.pulled_back.sum(0), expected, rtol=1e-9, atol=1e-12)
+    for name, value in private.items():
+        torch.testing.assert_close(value, functions.private[name].grad, rtol=1e-9, atol=1e-12)
+
+
+def test_dense_gradients_see_where_a_mask_is_off(spec: DataSpec, store: EpisodeStore) -> None:
+    agent = BehaviorCloning(spec, hidden=(24, 24))
+    masks = RandomMasks(density=0.5)
+    masks.init(agent.phases[0].space, 3, torch.Generator().manual_seed(0))
+    gradients, _ = PhaseFunctions(agent).gradients(draw(agent, store, spec, torch.float32), masks)
+    off = ~masks.masks
+    assert gradients.dense[off].any() and not gradients.pulled_back[off].any()
+    assert torch.equal(gradients.pulled_back[~off], gradients.dense[~off])
+
+
+def test_the_matrix_is_made_once(spec: DataSpec, store: EpisodeStore) -> None:
+    agent = BehaviorCloning(spec, hidden=(8,))
+    batch = draw(agent, store, spec, torch.float32)
+    functions = PhaseFunctions(agent)
+    first = functions.gradients(batch, Shared())[0].dense.data_ptr()
+    assert functions.gradients(batch.select([1]), Shared())[0].dense.data_ptr() == first
+    assert functions.gradients(batch, Shared())[0].dense.data_ptr() == first
+
+
+def test_the_loop_frees_each_graph_before_the_next(
+    spec: DataSpec, store: EpisodeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = BehaviorCloning(spec, hidden=(8,))
+    alive: list[int] = []
+    living: set[int] = set()
+
+    class Watch(torch.autograd.Function):
+        """Counts the graphs that still hold what they saved."""
+
+        @staticmethod
+        def forward(context, values: Tensor) -> Tensor:  # type: ignore[no-untyped-def, override]
+            context.token = Token()
+            return values.clone()
+
+        @staticmethod
+        def backward(context, gradient: Tensor) -> Tensor:  # type: ignore[no-untyped-def, override]
+            return gradient
+
+    class Token:
+        def __init__(self) -> None:
+            living.add(id(self))
+            alive.append(len(living))
+
+        def __del__(self) -> None:
+            living.discard(id(self))
+
+    original = agent.backbone.forward
+    monkeypatch.setattr(agent.backbone, "forward", lambda inputs: Watch.apply(original(inputs)))
+    PhaseFunctions(agent, execution="loop").gradients(draw(agent, store, spec, torch.float32), Shared())
+    assert alive == [1, 1, 1]
+
+
+def test_unknown_executions_are_refused(spec: DataSpec) -> None:
+    with pytest.raises(InputError, match="execution is 'fast'; expected auto, joint, loop or vmap"):
+        PhaseFunctions(BehaviorCloning(spec), 0, "fast")  # type: ignore[arg-type]
+
+
+def test_the_gramian_is_symmetric_and_in_float64() -> None:
+    rows = torch.randn(7, 1000)
+    gradients = TaskGradients(torch.ones(7), rows, rows, torch.arange(7))
+    assert gradients.gramian.dtype == torch.float64
+    assert torch.equal(gradients.gramian, gradients.gramian.T)
+    torch.testing.assert_close(gradients.gramian.float(), rows @ rows.T, rtol=1e-5, atol=1e-3)

@@ -1,0 +1,185 @@
+"""Losses and gradients of many tasks: three ways to compute the same numbers.
+
+In offline multi-task learning every window belongs to one task, so the graphs of the T losses have nothing in common
+and all T gradients together cost the arithmetic of one backward pass. Differentiating a joint graph once per task
+would cost T times that.
+
+| execution | how | when |
+|---|---|---|
+| `joint` | one forward pass for all tasks, T backward passes through its graph | to check the others |
+| `loop` | one forward and backward pass per task, whose graph is freed before the next | on the CPU |
+| `vmap` | `torch.func.vmap` over tasks, in chunks | on a GPU, where a loop waits for the launch of kernels |
+| `auto` | `loop` on the CPU, `vmap` elsewhere | |
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from mtorl import InputError
+from mtorl.agents.base import Agent, Phase, TaskLosses
+from mtorl.agents.parameters import ParameterSpace
+from mtorl.datasets.sampler import TaskBatch
+from mtorl.trainers.gradients import TaskGradients
+from mtorl.trainers.sharing.base import Sharing
+
+Execution = Literal["auto", "joint", "loop", "vmap"]
+
+
+class PhaseFunctions:
+    """The losses of one phase of an agent and their gradients, as functions of a batch and a sharing.
+
+    Args:
+        agent: The agent.
+        phase: Position of the phase in `agent.phases`.
+        execution: How gradients are computed.
+        chunk: Tasks that `vmap` computes at a time; all by default.
+    """
+
+    def __init__(self, agent: Agent, phase: int = 0, execution: Execution = "auto", chunk: int | None = None) -> None:
+        self.agent, self.position = agent, phase
+        ways = {"joint": self._joint, "loop": self._loop, "vmap": self._vmap}
+        if execution not in ("auto", *ways):
+            raise InputError(f"execution is {execution!r}; expected auto, joint, loop or vmap.")
+        device = agent.observation_mean.device.type
+        self.execution = ("loop" if device == "cpu" else "vmap") if execution == "auto" else execution
+        self._way: Callable[[TaskBatch, Sharing, Tensor], tuple[Tensor, list[Tensor]]] = ways[self.execution]
+        self._chunk = chunk
+        shared = set(self.phase.space.names)
+        self._private = {
+            name: value
+            for name, value in agent.named_parameters()
+            if name not in shared and any(value is mine for mine in self.phase.module.parameters())
+        }
+        self._rows: Tensor | None = None
+
+    @property
+    def phase(self) -> Phase:
+        """The loss and the parameters it moves."""
+        return self.agent.phases[self.position]
+
+    @property
+    def space(self) -> ParameterSpace:
+        """What the tasks share."""
+        return self.phase.space
+
+    @property
+    def private(self) -> dict[str, nn.Parameter]:
+        """Parameters that belong to single tasks, by name: heads, task embeddings."""
+        return self._private
+
+    def losses(self, batch: TaskBatch, sharing: Sharing) -> TaskLosses:
+        """The losses of all tasks of a batch, differentiable in shared and private parameters."""
+        if sharing.uniform:
+            return self.phase.losses(batch)
+        parameters = self.space.select(self.agent)
+        each = [
+            self._at(sharing.effective(parameters, task), batch.select([position]))
+            for position, task in enumerate(batch.task_ids.tolist())
+        ]
+        return TaskLosses(
+            torch.cat([one.values for one in each]),
+            _joined([one.features for one in each]),
+            _joined([one.targets for one in each]),
+        )
+
+    def gradients(self, batch: TaskBatch, sharing: Sharing) -> tuple[TaskGradients, dict[str, Tensor]]:
+        """The gradient of every task's loss.
+
+        Returns:
+            Gradients of the shared parameters per task, and those of the private ones by name, summed over tasks.
+        """
+        dense = self._buffer(len(batch.task_ids))
+        losses, private = self._way(batch, sharing, dense)
+        pulled_back = sharing.pull_back(dense, batch.task_ids)
+        gradients = TaskGradients(losses, dense, pulled_back, batch.task_ids)
+        return gradients, dict(zip(self._private, private, strict=True))
+
+    def _buffer(self, tasks: int) -> Tensor:
+        """`[tasks, P]`, made once: for a large network it is the largest tensor of all."""
+        like = self.agent.observation_mean
+        if self._rows is None or len(self._rows) < tasks or self._rows.dtype != like.dtype:
+            self._rows = like.new_empty(tasks, len(self.space))
+        return self._rows[:tasks]
+
+    def _at(self, effective: dict[str, Tensor], batch: TaskBatch) -> TaskLosses:
+        return torch.func.functional_call(self.agent, effective, (self.position, batch))
+
+    def _leaves(self, sharing: Sharing, shared: dict[str, Tensor], task: int) -> dict[str, Tensor]:
+        """What the task computes with, cut off from where it came from: gradients end here."""
+        if sharing.uniform:
+            return shared
+        return {name: value.detach().requires_grad_() for name, value in sharing.effective(shared, task).items()}
+
+    def _differentiate(
+        self, loss: Tensor, leaves: dict[str, Tensor], row: Tensor, private: list[Tensor], keep: bool = False
+    ) -> None:
+        """Writes the shared gradient of one task into its row `[P]` and adds the private ones to their sums."""
+        wanted = [*leaves.values(), *self._private.values()]
+        found = torch.autograd.grad(loss, wanted, retain_graph=keep, allow_unused=True)
+        self._store(found[: len(leaves)], row)
+        for total, gradient in zip(private, found[len(leaves) :], strict=True):
+            if gradient is not None:
+                total += gradient
+
+    def _store(self, gradients: Sequence[Tensor | None], row: Tensor) -> None:
+        for view, gradient in zip(self.space.unflatten(row).values(), gradients, strict=True):
+            if gradient is None:
+                view.zero_()
+            else:
+                view.copy_(gradient)
+
+    def _loop(self, batch: TaskBatch, sharing: Sharing, dense: Tensor) -> tuple[Tensor, list[Tensor]]:
+        shared = self.space.select(self.agent)
+        private = [torch.zeros_like(value) for value in self._private.values()]
+
+        def one(row: int, task: int) -> Tensor:  # a function: its graph dies with it, before the next is built
+            alone, leaves = batch.select([row]), self._leaves(sharing, shared, task)
+            found = self.phase.losses(alone) if sharing.uniform else self._at(leaves, alone)
+            self._differentiate(found.values[0], leaves, dense[row], private)
+            return found.values.detach()
+
+        return torch.cat([one(row, task) for row, task in enumerate(batch.task_ids.tolist())]), private
+
+    def _joint(self, batch: TaskBatch, sharing: Sharing, dense: Tensor) -> tuple[Tensor, list[Tensor]]:
+        shared = self.space.select(self.agent)
+        private = [torch.zeros_like(value) for value in self._private.values()]
+        leaves = [self._leaves(sharing, shared, task) for task in batch.task_ids.tolist()]
+        if sharing.uniform:
+            values = self.phase.losses(batch).values
+        else:
+            values = torch.cat([self._at(mine, batch.select([row])).values for row, mine in enumerate(leaves)])
+        for row, mine in enumerate(leaves):
+            self._differentiate(values[row], mine, dense[row], private, keep=True)
+        return values.detach(), private
+
+    def _vmap(self, batch: TaskBatch, sharing: Sharing, dense: Tensor) -> tuple[Tensor, list[Tensor]]:
+        parameters = {name: value.detach() for name, value in self.space.select(self.agent).items()}
+        private = {name: value.detach() for name, value in self._private.items()}
+        if sharing.uniform:
+            effective, axis = parameters, None
+        else:
+            each = [sharing.effective(parameters, task) for task in batch.task_ids.tolist()]
+            effective, axis = {name: torch.stack([one[name] for one in each]) for name in parameters}, 0
+        columns = {name: value for name, value in vars(batch).items() if value is not None}
+
+        def loss(mine: dict[str, Tensor], others: dict[str, Tensor], window: dict[str, Tensor]) -> Tensor:
+            alone = TaskBatch(**{name: value[None] for name, value in window.items()})
+            return self._at({**mine, **others}, alone).values[0]
+
+        function = torch.func.vmap(
+            torch.func.grad_and_value(loss, argnums=(0, 1)),
+            in_dims=(axis, None, 0),
+            randomness="different",
+            chunk_size=self._chunk,
+        )
+        (found, others), losses = function(effective, private, columns)
+        for row in range(len(dense)):
+            self._store([found[name][row] for name in self.space.names], dense[row])
+        return losses, [others[name].sum(0) for name in private]
+
+
+def _joined(parts: list[Tensor | None]) -> Tensor | None:
+    return None if any(part is None for part in parts) else torch.cat([part for part in parts if part is not None])
