@@ -7,6 +7,12 @@ Deviations from the paper:
 3. Returns-to-go are divided by a quantile of each task's own returns, and the target is another quantile, instead of
    one constant for all tasks.
 4. Steps are numbered within the window by default, not within the episode.
+5. What is left of the target return when acting does not fall below zero (or below the smallest recorded return, where
+   rewards are negative): an episode that goes on after its success would otherwise ask for what no data show.
+
+Returns rank episodes only where these end alike. Data that end some steps after success (`mtorl collect` with recipes
+near the expert) give failures, which run to the horizon, the higher return; collect with `--after_success` equal to the
+horizon if the policy is to be steered by returns.
 """
 
 from typing import Literal
@@ -74,6 +80,7 @@ class DecisionTransformer(Agent):
         super().__init__(spec, per_task_normalisation, std_floor, clip)
         self.return_scale: Tensor
         self.return_target: Tensor
+        self.return_least: Tensor
         _check(context, width, layers, attention_heads, dropout, action_dropout, target_quantile)
         tasks = len(spec.task_names)
         self.window = context
@@ -92,6 +99,7 @@ class DecisionTransformer(Agent):
         self.head = RegressionHead(width, spec.action_dim, tasks if output_heads == "per_task" else None)
         self.register_buffer("return_scale", torch.from_numpy(spec.return_quantile(SCALE_QUANTILE)).clamp(min=1.0))
         self.register_buffer("return_target", torch.from_numpy(spec.return_quantile(target_quantile)))
+        self.register_buffer("return_least", torch.from_numpy(spec.return_quantile(0.0)).clamp(max=0.0))
         private = [self.encoder, *([self.head] if self.head.per_task else [])]
         space = ParameterSpace(self, private=private, maskable=[self.backbone])
         self.phases = (Phase("policy", self._losses, space, self),)
@@ -184,6 +192,7 @@ class _History:
         self._timesteps = torch.zeros(rows, size, dtype=torch.long, device=like.device)
         self._scale = agent.return_scale[tasks]
         self._left = agent.return_target[tasks].clone()
+        self._least = agent.return_least[tasks]
         self._next = self._step = 0
 
     def observe(self, observations: Tensor, rewards: Tensor) -> None:
@@ -195,7 +204,7 @@ class _History:
             self._next = keep
         self._left -= rewards
         self._observations[:, self._next] = observations
-        self._returns[:, self._next] = self._left / self._scale
+        self._returns[:, self._next] = self._left.maximum(self._least) / self._scale  # Deviation 5
         self._timesteps[:, self._next] = self._step
         self._actions[:, self._next] = 0
         self._next += 1

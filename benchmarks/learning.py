@@ -1,11 +1,12 @@
 """What the presets learn: success on 50 held-out goals per task, over seeds.
 
-    python benchmarks/learning.py bc                    # behavior cloning, MT10, 2 seeds, about 3 minutes
+    python benchmarks/learning.py bc                    # behavior cloning, MT10, about 4 minutes
     python benchmarks/learning.py bc_mt50               # behavior cloning, MT50, about 6 minutes a seed
     python benchmarks/learning.py dt_return             # decision transformer, MT10, with and without returns-to-go
     python benchmarks/learning.py dt_action_context     # decision transformer, MT10, with and without past actions
+    python benchmarks/learning.py references            # scripted experts and random actions, MT10 and MT50
 
-Runs are kept in runs/benchmarks and continued if interrupted. Success is at any step; episodes stop at success.
+Every run is kept in runs/benchmarks with what was measured, and continued if interrupted; delete it to measure again.
 """
 
 import argparse
@@ -13,14 +14,16 @@ import json
 import time
 from pathlib import Path
 
-from common import save
+from common import machine, save
 
 from mtorl.envs import MetaWorld
 from mtorl.envs.collect import collect
 from mtorl.envs.evaluator import EvalReport, Protocol
-from mtorl.trainers import Run, train
+from mtorl.envs.references import evaluate_reference
+from mtorl.trainers import train
 from mtorl.trainers.logs import read_log
 
+PROTOCOL = Protocol("heldout", 50)
 DT = "configs/dt_mt10.yaml"
 VARIANTS = {
     "bc": {"bc": ("configs/bc_mt10.yaml", {})},
@@ -34,46 +37,66 @@ VARIANTS = {
 
 
 def measure(name: str, config: str, options: dict, seed: int, threads: int) -> dict:
-    """Trains and evaluates one run, or reads what is there (delete it after a change of its preset)."""
+    """Trains and evaluates one run, or reads what was measured of it before."""
     folder = Path("runs/benchmarks") / f"{name}-seed{seed}"
-    protocol = Protocol("heldout", 50, stop_at_success=True)
-    report_path = folder / "evaluations" / "heldout-last-stopped-50.json"
-    if not report_path.exists():
-        started = time.perf_counter()
-        clock = folder.with_suffix(".seconds.json")
-        before = json.loads(clock.read_text()) if clock.exists() else 0.0
-        try:
-            if (folder / "config.yaml").exists():
-                run = train(resume=folder)
-            else:
-                run = train(config, out=folder, seed=seed, threads=threads, schedule__evaluate_every=0, **options)
-        finally:  # of all attempts, if one was interrupted
-            clock.parent.mkdir(parents=True, exist_ok=True)
-            clock.write_text(json.dumps(before + time.perf_counter() - started))
-        run.evaluate(protocol)
-    report = EvalReport.load(report_path)
-    run = Run(folder)
+    measured, clock = folder.with_suffix(".json"), folder.with_suffix(".seconds")
+    if measured.exists():
+        return json.loads(measured.read_text())
+    started = time.perf_counter()
+    before = float(clock.read_text()) if clock.exists() else 0.0
+    try:
+        if (folder / "config.yaml").exists():
+            run = train(resume=folder)
+        else:
+            run = train(config, out=folder, seed=seed, threads=threads, schedule__evaluate_every=0, **options)
+    finally:  # of all attempts, if one was interrupted
+        clock.parent.mkdir(parents=True, exist_ok=True)
+        clock.write_text(str(before + time.perf_counter() - started))
     rates = [row["steps_per_second"] for row in read_log(folder) if row["kind"] == "training"]
-    low, high = report.mean_interval()
-    return {
+    result = {
         "seed": seed,
-        "mean_success": round(report.mean_success, 4),
-        "interval": [round(low, 4), round(high, 4)],
-        "tasks": {row.task: row.rate for row in report.tasks()},
-        "training_seconds": round(json.loads(folder.with_suffix(".seconds.json").read_text()), 1),
+        **success(run.evaluate(PROTOCOL)),
+        "training_seconds": round(float(clock.read_text()), 1),
         "steps_per_second_median": round(sorted(rates)[len(rates) // 2], 1),
         "threads": threads,
         "parameters": sum(value.numel() for value in run.policy()[0].agent.parameters()),
+        "machine": machine(),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+    measured.write_text(json.dumps(result, indent=1))
+    return result
+
+
+def measure_references() -> None:
+    """Plays the reference policies on the same goals."""
+    results = {}
+    for benchmark in ("MT10", "MT50"):
+        for policy in ("expert", "random"):
+            report, _ = evaluate_reference(policy, MetaWorld(benchmark), PROTOCOL, Path("runs/references"))
+            results[f"{policy}, {benchmark}"] = [success(report)]
+    save("references", {"goals_per_task": PROTOCOL.goals, "results": results})
+
+
+def success(report: EvalReport) -> dict:
+    """What the tables say of one evaluation."""
+    low, high = report.mean_interval()
+    return {
+        "mean_success": round(report.mean_success, 4),
+        "interval": [round(low, 4), round(high, 4)],
+        "tasks": {row.task: row.rate for row in report.tasks()},
+        "tasks_at_last_step": {row.task: row.success_last_rate for row in report.tasks()},
     }
 
 
 def main() -> None:
     """Runs all seeds of all variants, seeds outermost."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("what", choices=VARIANTS)
-    parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("what", choices=[*VARIANTS, "references"])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
+    if arguments.what == "references":
+        return measure_references()
     if arguments.what == "bc_mt50":
         collect(MetaWorld("MT50"), "data/mt50_expert", "expert", episodes=20)
     else:

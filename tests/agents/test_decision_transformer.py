@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -80,6 +82,30 @@ def test_return_to_go_falls_by_the_rewards(spec: DataSpec) -> None:
         agent.act(np.zeros((1, 4), np.float32), np.array([reward], np.float32))
     returns = agent._history.window()[1][0]
     torch.testing.assert_close(returns, torch.tensor([4.5, 4.49, 4.48, 4.47]))
+
+
+def test_what_is_left_of_the_target_stays_within_the_data(spec: DataSpec) -> None:
+    quantiles = np.array(spec.return_quantiles)
+    for shift, least in ((100 - quantiles.min(), 0.0), (0.0, quantiles[0, 0])):
+        moved = dataclasses.replace(spec, return_quantiles=tuple(map(tuple, (quantiles + shift).tolist())))
+        agent = DecisionTransformer(moved, **SIZE).eval()
+        agent.reset(RolloutContext(np.array([0]), np.array([0])))
+        for _ in range(3):
+            agent.act(np.zeros((1, 4), np.float32), np.full(1, 1e4, np.float32))
+        returns = agent._history.window()[1] * agent.return_scale[0]
+        np.testing.assert_allclose(returns, min(least, 0.0), atol=1e-3)
+
+
+def test_one_forward_pass_per_step_for_the_whole_block(spec: DataSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = DecisionTransformer(spec, **SIZE).eval()
+    passes = []
+    forward = agent.backbone.forward
+    monkeypatch.setattr(agent.backbone, "forward", lambda *a, **o: passes.append(a[0].shape) or forward(*a, **o))
+    agent.reset(RolloutContext(np.array([0, 1, 2, 0]), np.arange(4)))
+    for _ in range(9):
+        agent.act(np.zeros((4, 4), np.float32), np.zeros(4, np.float32))
+    assert len(passes) == 9 and {shape[0] for shape in passes} == {4}
+    assert max(shape[1] for shape in passes) == 12, "two tokens for each of the last six steps"
 
 
 def test_targets_come_from_the_data(spec: DataSpec) -> None:
