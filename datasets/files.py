@@ -1,5 +1,6 @@
 """Writing files so that nothing half-written is ever read as complete."""
 
+import errno
 import fcntl
 import json
 import os
@@ -34,10 +35,41 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
             temporary.unlink(missing_ok=True)
             raise
     except OSError as error:
+        raise refused_write(path, error) from error
+
+
+def refused_write(path: Path, error: OSError) -> InputError:
+    """What to tell the user when the file system does not take a file."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    remedy = "Free some space" if full else "Make it writable, or choose another folder"
+    return InputError(
+        f"could not write {path}: {error.strerror or error}. What was complete before is untouched. {remedy}, then "
+        "continue with the same command (a training run with `mtorl train --resume`)."
+    )
+
+
+def check_schema(content: Any, supported: int, what: str) -> None:
+    """Raises InputError unless `content` is an object with a schema number that this version can read."""
+    found = content.get("schema") if isinstance(content, dict) else type(content).__name__
+    if type(found) is not int:
         raise InputError(
-            f"could not write {path}: {error.strerror or error}. What was complete before is untouched: free some "
-            "space, then continue with the same command (a training run with `mtorl train --resume`)."
-        ) from error
+            f"{what} is malformed: expected an object with a schema number, found {found!r}. Make it again."
+        )
+    if found > supported:
+        raise InputError(f"{what} has schema {found}; this version of mtorl reads up to {supported}. Upgrade mtorl.")
+
+
+@contextmanager
+def interpreting(what: str) -> Iterator[None]:
+    """Turns what goes wrong while a file's content is taken apart into one error that names the file."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"{what} is malformed ({type(error).__name__}: {error}). Restore it or make it again."
+        ) from None
 
 
 @contextmanager

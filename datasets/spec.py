@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtorl import InputError
+from mtorl.datasets.files import interpreting
 from mtorl.datasets.statistics import QUANTILES, pooled_moments
 from mtorl.datasets.store import EpisodeStore, sha256
 
@@ -80,10 +81,8 @@ class DataSpec:
         def freeze(value: Any) -> Any:
             return tuple(freeze(item) for item in value) if isinstance(value, list) else value
 
-        try:
+        with interpreting("the run's data specification data_spec.json"):
             return cls(**{name: freeze(value) for name, value in content.items()})
-        except TypeError as error:
-            raise InputError(f"a stored data specification does not fit this version: {error}.") from None
 
 
 def open_stores(paths: Sequence[Path | str]) -> list[EpisodeStore]:
@@ -138,10 +137,17 @@ def describe_stores(stores: Sequence[EpisodeStore], tasks: Sequence[str] | None 
         InputError: A task is unknown or has no episodes.
     """
     names = list(dict.fromkeys(name for store in stores for name in store.task_names))
+    if tasks is not None and not tasks:
+        raise InputError(f"the list of tasks is empty; expected some of {names}, or no list for all of them.")
     unknown = [name for name in tasks or () if name not in names]
     if unknown:
         raise InputError(f"unknown tasks {unknown}; the data set holds {names}.")
     chosen = [name for name in names if tasks is None or name in tasks]
+    with interpreting(f"a manifest.json of {', '.join(str(store.path) for store in stores)}"):
+        return _describe(stores, chosen)
+
+
+def _describe(stores: Sequence[EpisodeStore], chosen: Sequence[str]) -> DataSpec:
     rows = [_join_task(stores, name) for name in chosen]
     manifest = stores[0].manifest
     return DataSpec(

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtorl import InputError
-from mtorl.datasets.files import read_json
+from mtorl.datasets.files import check_schema, interpreting, read_json
 
 SCHEMA = 1
 STEP_COLUMNS = {
@@ -34,6 +34,18 @@ STEP_COLUMNS = {
     "terminated": "|b1",
     "truncated": "|b1",
 }
+MANIFEST = {
+    "suite": dict,
+    "task_names": list,
+    "observation_dim": int,
+    "action_dim": int,
+    "horizon": int,
+    "versions": dict,
+    "source": dict,
+    "tasks": list,
+    "columns": dict,
+}
+"""What a manifest must hold besides its schema number, and of which type."""
 EPISODE_DTYPE = np.dtype(
     [("task", "<i4"), ("length", "<i8"), ("goal", "<i4"), ("seed", "<i8"), ("noise", "<f4"), ("random", "<f4")]
 )
@@ -133,15 +145,20 @@ class EpisodeStore:
                 )
             )
         self.manifest = read_json(self.path / "manifest.json", "data set manifest")
-        expected = ("schema", "suite", "task_names", "observation_dim", "action_dim", "horizon", "versions", "source")
-        found = self.manifest if isinstance(self.manifest, dict) else {}
-        missing = [key for key in (*expected, "tasks", "columns") if key not in found]
+        what = f"data set {self.path}: its manifest.json"
+        check_schema(self.manifest, SCHEMA, what)
+        with interpreting(what):
+            self._interpret()
+
+    def _interpret(self) -> None:
+        missing = [key for key in MANIFEST if key not in self.manifest]
         if missing:
             raise InputError(f"data set {self.path}: its manifest.json lacks {missing}. Collect the data again.")
-        if self.manifest["schema"] > SCHEMA:
+        odd = [key for key, kind in MANIFEST.items() if not isinstance(self.manifest[key], kind)]
+        if odd or not all(isinstance(name, str) for name in self.manifest["task_names"]):
             raise InputError(
-                f"data set {self.path} has schema {self.manifest['schema']}; this version of mtorl reads up to "
-                f"{SCHEMA}. Upgrade mtorl, or collect the data again."
+                f"data set {self.path}: in its manifest.json, {odd or ['task_names']} have an unexpected type. Collect "
+                "the data again."
             )
         self.task_names: tuple[str, ...] = tuple(self.manifest["task_names"])
         self.observation_dim: int = self.manifest["observation_dim"]

@@ -10,7 +10,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from mtorl import InputError
-from mtorl.datasets.files import write_atomically, write_json
+from mtorl.datasets.files import refused_write, write_atomically, write_json
 from mtorl.datasets.statistics import QUANTILES, RunningMoments, returns_to_go
 from mtorl.datasets.store import EPISODE_DTYPE, SCHEMA, STEP_COLUMNS, Episode, sha256
 
@@ -125,17 +125,13 @@ class _ColumnFile:
         try:
             self._file.write(np.ascontiguousarray(values, dtype=self.dtype).data)
         except OSError as error:
-            raise InputError(
-                f"could not write {self.path}: {error.strerror}. Free some space and run again."
-            ) from error
+            raise refused_write(self.path, error) from error
 
     def seal(self, path: Path, shape: tuple[int, ...]) -> dict[str, Any]:
         try:
             self._file.close()
         except OSError as error:
-            raise InputError(
-                f"could not write {self.path}: {error.strerror}. Free some space and run again."
-            ) from error
+            raise refused_write(self.path, error) from error
 
         def write(file: BinaryIO) -> None:
             header = {"descr": npy.dtype_to_descr(self.dtype), "fortran_order": False, "shape": shape}

@@ -96,13 +96,11 @@ class Suite(ABC):
         if unknown:
             raise InputError(f"unknown tasks {unknown}; the suite has {list(self.task_names)}.")
         chosen = [name for name in self.task_names if name in task_names]
-        try:
-            return type(self)(**{**self.arguments, "tasks": chosen})
-        except TypeError as error:
-            raise InputError(
-                f"{type(self).__name__} cannot be built from {{**arguments, 'tasks': {chosen}}}: {error}. Expected a "
-                "constructor that takes `tasks` (a list of task names) and everything that is in `arguments`."
-            ) from None
+        return _construct(type(self), {**self.arguments, "tasks": chosen})
+
+    def changed(self, **arguments: Any) -> "Suite":
+        """The same suite with other constructor arguments."""
+        return _construct(type(self), {**self.arguments, **arguments})
 
     def describe(self) -> dict[str, Any]:
         """How to build it again: `class_path` and `init_args`; the inverse is `build_suite`."""
@@ -125,7 +123,17 @@ def build_suite(description: dict[str, Any]) -> Suite:
         ) from None
     if not (isinstance(kind, type) and issubclass(kind, Suite)):
         raise InputError(f"{description['class_path']} is not a suite of environments.")
-    return kind(**description.get("init_args", {}))
+    return _construct(kind, description.get("init_args", {}))
+
+
+def _construct(kind: type[Suite], arguments: dict[str, Any]) -> Suite:
+    try:
+        return kind(**arguments)
+    except TypeError as error:
+        raise InputError(
+            f"{kind.__name__} cannot be built from {arguments}: {error}. Expected a constructor that takes `tasks` (a "
+            "list of task names), `goal_visible`, and everything else that is in `arguments`."
+        ) from None
 
 
 @dataclass(frozen=True)

@@ -157,12 +157,13 @@ def _collect(out: Path, request: dict[str, Any], suite: Suite, workers: int, qui
 
 def _claim_folder(out: Path, request: dict[str, Any]) -> None:
     """Makes sure that the folder is new or holds this very collection."""
-    for folder in (out, out / "parts"):
-        if folder.is_dir():
-            remove_leftovers(folder)
     marker = out / "collect.json"
     if marker.exists():
+        for folder in (out, out / "parts"):
+            remove_leftovers(folder)
         found = read_json(marker, "collection request")
+        if not isinstance(found, dict):
+            raise InputError(f"{marker} is malformed: expected an object. Delete {out} and collect again.")
         differing = [
             f"{key}: {found.get(key)!r} there, {request[key]!r} asked for"
             for key in request
@@ -172,9 +173,10 @@ def _claim_folder(out: Path, request: dict[str, Any]) -> None:
             raise InputError(
                 f"{out} already holds another collection ({'; '.join(differing)}). Choose another --out, or delete it."
             )
-    elif any(out.iterdir()):
+    elif any(not path.match(".collect.json.*.tmp") for path in out.iterdir()):  # a kill at the very beginning
         raise InputError(f"{out} exists and is not empty, and no collection was started there. Choose another --out.")
     else:
+        remove_leftovers(out)
         write_json(marker, request)
 
 

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtorl import InputError
-from mtorl.datasets.files import read_json, write_json
+from mtorl.datasets.files import check_schema, interpreting, read_json, refused_write, write_json
 from mtorl.datasets.statistics import mean_rate_interval, wilson_interval
 from mtorl.envs.base import Policy, RolloutContext, Split, Suite
 from mtorl.envs.workers import WorkerPool, cached_environments, cached_suite
@@ -184,15 +184,8 @@ class EvalReport:
             InputError: The file is missing, malformed, or of a newer version.
         """
         content = read_json(Path(path), "evaluation report")
-        if not isinstance(content, dict):
-            raise InputError(
-                f"{path} is not an evaluation report: expected an object, found a {type(content).__name__}."
-            )
-        if content.get("schema", 0) > SCHEMA:
-            raise InputError(
-                f"{path} has schema {content['schema']}; this version reads up to {SCHEMA}. Upgrade mtorl."
-            )
-        try:
+        check_schema(content, SCHEMA, f"evaluation report {path}")
+        with interpreting(f"evaluation report {path}"):
             return cls(
                 content["policy"],
                 tuple(content["task_names"]),
@@ -202,8 +195,6 @@ class EvalReport:
                 content["versions"],
                 content["source"],
             )
-        except (KeyError, TypeError) as error:
-            raise InputError(f"{path} is not an evaluation report: {error}.") from None
 
 
 def evaluate(
@@ -212,7 +203,7 @@ def evaluate(
     protocol: Protocol,
     pool: WorkerPool,
     name: str = "policy",
-    partial: Path | None = None,
+    out: Path | None = None,
     source: dict[str, Any] | None = None,
     quiet: bool = False,
 ) -> EvalReport:
@@ -224,8 +215,9 @@ def evaluate(
         protocol: How to play.
         pool: Workers; they keep their environments between evaluations.
         name: What the report calls the policy.
-        partial: File that keeps finished episodes, so that an interrupted evaluation continues; removed at the end.
-        source: Identifies the policy's weights: episodes of another source in `partial` are discarded.
+        out: File for the report. Until it is written, finished episodes are kept beside it (`.partial`), so that an
+            interrupted evaluation continues.
+        source: Identifies the policy's weights: kept episodes of another source are discarded.
         quiet: Show no progress.
 
     Returns:
@@ -240,6 +232,7 @@ def evaluate(
         for task in range(len(suite.task_names))
         for start in range(0, len(chosen), protocol.block)
     ]
+    partial = out.with_suffix(".partial") if out else None
     key = json.dumps([name, source, asdict(protocol), suite.describe(), suite.versions()], sort_keys=True)
     played = _read_partial(partial, key)
     missing = [(task, row) for task, row in blocks if any((suite.task_names[task], goal) not in played for goal in row)]
@@ -257,9 +250,11 @@ def evaluate(
                 _append_partial(partial, key, episodes)
             progress.advance(len(episodes))
     ordered = tuple(played[task, goal] for task in suite.task_names for goal in chosen)
-    if partial:
+    report = EvalReport(name, suite.task_names, ordered, protocol, suite.describe(), suite.versions(), source or {})
+    if out and partial:
+        report.save(out)
         partial.unlink(missing_ok=True)
-    return EvalReport(name, suite.task_names, ordered, protocol, suite.describe(), suite.versions(), source or {})
+    return report
 
 
 def _pack(policy: Policy, path: Path) -> str:
@@ -367,6 +362,4 @@ def _append_partial(path: Path, key: str, episodes: Sequence[Played]) -> None:
                 file.write(key + "\n")
             file.write("\n" + json.dumps([episode._asdict() for episode in episodes]) + "\n")
     except OSError as error:
-        raise InputError(
-            f"could not write {path}: {error.strerror}. Free some space and run the same command again, it continues."
-        ) from error
+        raise refused_write(path, error) from error

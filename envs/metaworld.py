@@ -91,12 +91,14 @@ class MetaWorld(Suite):
         self.goal_visible = goal_visible
         tested = all(importlib.metadata.version(name) == version for name, version in TESTED_VERSIONS.items())
         self.fast = fast and tested
-        self.arguments = {
-            "benchmark": benchmark,
-            "tasks": list(tasks) if tasks else None,
-            "goal_visible": goal_visible,
-            "fast": fast,
-        }
+        if fast and not tested:
+            warnings.warn(
+                f"the simulator's speed-ups are off: they were tested with {TESTED_VERSIONS}. Install these versions, "
+                "or say fast=False.",
+                stacklevel=2,
+            )
+        chosen = {"benchmark": benchmark} if tasks is None else {"tasks": list(tasks)}
+        self.arguments = {**chosen, "goal_visible": goal_visible, "fast": fast}
         self._models: dict[str, _SharedModel] = {}
 
     def make(self, task: int) -> "MetaWorldEnv":
@@ -142,9 +144,11 @@ def _select_tasks(benchmark: str, tasks: Sequence[str] | None) -> tuple[str, ...
     benchmarks = {"MT10": MT10, "MT25": MT25, "MT50": everything}
     if benchmark not in (*benchmarks, "MT1"):
         raise InputError(f"unknown Meta-World benchmark {benchmark!r}; expected MT1, MT10, MT25 or MT50.")
-    if tasks and benchmark == "MT1" and len(tasks) != 1:
-        raise InputError(f"the benchmark MT1 has one task; found {list(tasks)}. Leave the benchmark out for a list.")
-    if tasks:
+    if tasks is not None:
+        if not tasks:
+            raise InputError(f"the list of tasks is empty; expected some of {', '.join(everything)}.")
+        if benchmark == "MT1" and len(tasks) != 1:
+            raise InputError(f"the benchmark MT1 has one task; found {list(tasks)}. Leave the benchmark out.")
         for name in tasks:
             if name not in everything:
                 import difflib
@@ -370,4 +374,6 @@ def regenerate_goals(path: str) -> None:
 if __name__ == "__main__":
     import sys
 
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m mtorl.envs.metaworld PATH.npz")
     regenerate_goals(sys.argv[1])

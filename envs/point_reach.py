@@ -31,6 +31,8 @@ class PointReach(Suite):
         unknown = [name for name in tasks or () if name not in every]
         if unknown:
             raise InputError(f"unknown tasks {unknown}; PointReach has {list(every)}.")
+        if tasks is not None and not tasks:
+            raise InputError(f"the list of tasks is empty; expected some of {list(every)}.")
         if len(set(tasks or ())) < len(tasks or ()):
             raise InputError(f"a task is listed twice in {list(tasks or ())}; expected each once.")
         if horizon < 1:

@@ -38,6 +38,4 @@ def evaluate_reference(
     name = f"{policy}-{type(suite).__name__}-{len(suite.task_names)}-tasks-{protocol.name}-{tag}"
     path = folder / f"{name}.json"
     with WorkerPool(workers) as pool:
-        report = evaluate(kind, suite, protocol, pool, policy, partial=path.with_suffix(".partial"), quiet=quiet)
-    report.save(path)
-    return report, path
+        return evaluate(kind, suite, protocol, pool, policy, out=path, quiet=quiet), path

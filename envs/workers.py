@@ -43,6 +43,7 @@ class WorkerPool:
                     yield function(*job)
             return
         from concurrent.futures import as_completed
+        from concurrent.futures.process import BrokenProcessPool
 
         if self._executor is None:
             from loky import ProcessPoolExecutor
@@ -54,10 +55,17 @@ class WorkerPool:
                 initargs=(os.getpid(),),
                 env={"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
             )
-        futures = [self._executor.submit(function, *job) for job in jobs]
+        with _interrupts_held():
+            futures = [self._executor.submit(function, *job) for job in jobs]
         try:
             for future in as_completed(futures):
                 yield future.result()
+        except BrokenProcessPool as error:
+            self.close()
+            raise InputError(
+                f"a worker process died: {str(error).splitlines()[0]} Often the memory is full: try fewer --workers. "
+                "Finished episodes were saved; the same command continues."
+            ) from None
         except BaseException:
             self.close()  # an interrupted or failed run: stop the episodes that are still being played
             raise
@@ -75,6 +83,19 @@ class WorkerPool:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Holds Ctrl-C back while processes start. They inherit this, and are spared it while they import."""
+    from loky.backend import resource_tracker
+
+    resource_tracker.ensure_running()  # now: its start lets interrupts through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _prepare_worker(parent: int) -> None:

@@ -3,6 +3,7 @@
 import difflib
 import importlib
 import inspect
+import itertools
 import json
 import re
 import sys
@@ -57,7 +58,10 @@ class Parser(ArgumentParser):
                 return super().parse_args(arguments)
             return self._parse_families(arguments)
         except ArgumentError as error:
-            raise InputError(self._explain(str(error))) from None
+            files = [value for option, value in itertools.pairwise(arguments) if option == "--config"]
+            files += [word.partition("=")[2] for word in arguments if word.startswith("--config=")]
+            message = str(error).replace('"<unicode string>"', " or ".join(files) or "what was typed")
+            raise InputError(self._explain(message)) from None
 
     def _parse_families(self, arguments: list[str]) -> Namespace:
         defaults = [f"--{family}={path}" for family, path in self._families.items()]

@@ -1,4 +1,5 @@
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -108,6 +109,7 @@ def test_presets_are_valid(preset: Path, tmp_path: Path, capsys: pytest.CaptureF
         (["train", "--config", "no.yaml"], "no.yaml"),
         (["collect", *SUITE, "--out", "x", "--recipe", "best"], "recipe"),
         (["collect", "--suite", "PointReach", "--suite.tasks", "[fly]", "--out", "x"], "unknown tasks ['fly']"),
+        (["collect", "--suite", "PointReach", "--suite.tasks", "[]", "--out", "x"], "list of tasks is empty"),
         (
             ["collect", "--suite", "MetaWorld", "--suite.benchmark", "MT99", "--out", "x"],
             "unknown Meta-World benchmark",
@@ -214,3 +216,37 @@ def test_classes_of_the_current_folder_and_a_closed_pipe(store: EpisodeStore, tm
     shell = f"set -o pipefail; {command} info {store.path} | true"
     result = subprocess.run(["bash", "-c", shell], capture_output=True, text=True)
     assert result.returncode in (0, 141) and not result.stderr, result
+
+
+def test_a_broken_configuration_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "bad.yaml").write_text("optimizer: {lr: [1}\n")
+    text = run("train", "--config", str(tmp_path / "bad.yaml"), code=2, capsys=capsys)
+    assert "bad.yaml" in text and "unicode string" not in text
+
+
+def test_a_loss_that_is_not_finite_ends_with_code_2(
+    store: EpisodeStore, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    options = "--optimizer.lr 1e30 --optimizer.clip 0 --optimizer.warmup 0 --schedule.steps 50 --workers 0"
+    out = ["--out", str(tmp_path / "run"), "--agent.hidden", "[8]", "--quiet", "true"]
+    text = run("train", "--data", str(store.path), *options.split(), *out, code=2, capsys=capsys)
+    assert "not finite at step" in text or "norm is" in text
+    assert "lower --optimizer.lr" in text.replace("Lower", "lower")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("delay", [0.2, 0.6, 1.5])
+def test_ctrl_c_in_a_terminal_at_any_moment_is_quiet(tmp_path: Path, delay: float) -> None:
+    """A terminal sends the signal to the workers too, also while they start."""
+    command = [sys.executable, "-m", "mtorl", "collect", "--suite", "PointReach", "--suite.horizon", "5000"]
+    command += ["--recipe", "random", "--episodes", "200", "--out", "data", "--workers", "2"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "data/collect.json").exists():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.communicate(timeout=delay)
+    os.killpg(process.pid, signal.SIGINT)
+    _, message = process.communicate(timeout=60)
+    assert process.returncode == 130 and "continue with the same command" in message and "Traceback" not in message

@@ -1,5 +1,6 @@
 """Checkpoints: written atomically, read without running anything that they contain."""
 
+import hashlib
 import io
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import torch
 
 from mtorl import InputError
-from mtorl.datasets.files import write_atomically
+from mtorl.datasets.files import check_schema, write_atomically
 
 SCHEMA = 1
 BEST = "best_on_training_goals.pt"
@@ -42,10 +43,17 @@ class CheckpointFolder:
             self.file(old).unlink(missing_ok=True)
 
     def load(self, which: str = "last") -> dict[str, Any]:
+        """The content of a checkpoint; see `read`."""
+        return self.read(which)[0]
+
+    def read(self, which: str = "last") -> tuple[dict[str, Any], str]:
         """Reads a checkpoint.
 
         Args:
             which: `last`, `best` (on training goals), or a step.
+
+        Returns:
+            Its content and the sha256 of the very bytes that were read: a training run may replace the file meanwhile.
 
         Raises:
             InputError: There is none, it cannot be read, or a newer version wrote it.
@@ -55,19 +63,16 @@ class CheckpointFolder:
             why = " (written by evaluations on training goals, schedule.evaluate_every)" if which == "best" else ""
             raise InputError(f"no checkpoint {which}{why} in {self.path}; the steps there are {self.steps()}.")
         try:
-            content = torch.load(file, map_location="cpu", weights_only=True)
+            data = file.read_bytes()
+            content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         except Exception as error:  # torch raises many kinds for a damaged or foreign file
             others = [step for step in self.steps() if self.file(step) != file]
             remedy = f" Delete it to go on from step {others[-1]}." if others else " There is no other; train again."
             raise InputError(
                 f"{file} cannot be read as a checkpoint: {str(error).splitlines()[0].rstrip('.')}.{remedy}"
             ) from error
-        if not isinstance(content, dict) or content.get("schema", 0) > SCHEMA:
-            found = content.get("schema") if isinstance(content, dict) else type(content).__name__
-            raise InputError(
-                f"{file} has schema {found}; this version of mtorl reads up to {SCHEMA}. Upgrade mtorl, or train again."
-            )
-        return content
+        check_schema(content, SCHEMA, str(file))
+        return content, hashlib.sha256(data).hexdigest()
 
     def file(self, which: str | int) -> Path:
         """The file of a checkpoint: `last`, `best`, or a step; it need not exist."""

@@ -19,7 +19,8 @@ import os
 import platform
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -110,8 +111,10 @@ class Experiment:
     quiet: bool = False
 
     def open_data(self) -> tuple[list[EpisodeStore], DataSpec]:
-        """The data sets, and what the agent must know of them."""
+        """The data sets, verified if asked for, and what the agent must know of them."""
         stores = open_stores(self.data)
+        for store in stores if self.verify else ():
+            store.verify()
         return stores, describe_stores(stores, self.tasks)
 
     def build_agent(self, spec: DataSpec) -> Agent:
@@ -133,12 +136,16 @@ class Experiment:
         ):
             if value < least:
                 raise InputError(f"{name} is {value}; expected at least {least}.")
-        if self.verify:
-            for store in stores:
-                store.verify()
         self.build_sampler(stores, spec, self.build_agent(spec).window)
         find_device(self.device)
-        goals = suite_of(spec).goals("train")
+        suite = suite_of(spec)
+        found, expected = (spec.observation_dim, spec.action_dim), (suite.observation_dim, suite.action_dim)
+        if found != expected:
+            raise InputError(
+                f"the data in {', '.join(self.data)} have observation and action dimensions {found}, their suite "
+                f"{type(suite).__name__} has {expected}: the policy could not be played. Collect the data again."
+            )
+        goals = suite.goals("train")
         if not 1 <= self.evaluate_goals <= len(goals):
             raise InputError(
                 f"evaluate_goals is {self.evaluate_goals}; expected 1 to {len(goals)}, the training goals."
@@ -203,31 +210,43 @@ def start(config: Namespace, command: Sequence[str] = ()) -> "Run":
         InputError: The folder holds something already.
     """
     folder = Path(config.out)
+    _refuse_occupied(folder)
+    experiment = build_experiment(config)
+    stores, spec = experiment.open_data()
+    experiment.check(stores, spec)
+    with locked(folder, "checkpoints"), _resumable(folder):
+        _refuse_occupied(folder)  # by somebody who was faster
+        write_json(folder / "data_spec.json", spec.to_json())
+        write_json(folder / "run.json", describe_machine(command))
+        text = yaml.safe_dump(plain_config(config), sort_keys=False)
+        write_atomically(folder / "config.yaml", lambda file: file.write(text.encode()))
+        run = Run(folder)
+        run.train(experiment, stores, plain_config(config))
+    return run
+
+
+def _refuse_occupied(folder: Path) -> None:
+    """Raises InputError if something is there besides what a run that was killed at its very beginning leaves."""
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file; expected a folder for the run. Choose another --out.")
-    if _occupied(folder):
+    names = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    if any(name not in ("data_spec.json", "run.json") and not name.endswith(".tmp") for name in names):
         holds = "another run" if (folder / "config.yaml").exists() else "other files"
         raise InputError(
             f"{folder} already holds {holds}. Choose another --out, continue it with `mtorl train --resume {folder}`, "
             "or delete it."
         )
-    experiment = build_experiment(config)
-    stores, spec = experiment.open_data()
-    experiment.check(stores, spec)
-    plain = plain_config(config)
-    write_json(folder / "data_spec.json", spec.to_json())
-    write_json(folder / "run.json", describe_machine(command))
-    text = yaml.safe_dump(plain, sort_keys=False)
-    write_atomically(folder / "config.yaml", lambda file: file.write(text.encode()))
-    run = Run(folder)
-    run.train(config, state=None)
-    return run
 
 
-def _occupied(folder: Path) -> bool:
-    """Whether something is there besides what a run that was killed at its very beginning leaves."""
-    names = {path.name for path in folder.iterdir()} if folder.exists() else set()
-    return any(name not in ("data_spec.json", "run.json") and not name.endswith(".tmp") for name in names)
+@contextmanager
+def _resumable(folder: Path) -> Iterator[None]:
+    """Makes Ctrl-C say how to continue, once there is a run."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not (folder / "config.yaml").exists():
+            raise
+        raise KeyboardInterrupt(f"continue with `mtorl train --resume {shlex.quote(str(folder))}`") from None
 
 
 def plain_config(config: Namespace) -> dict[str, Any]:
@@ -247,6 +266,8 @@ class Run:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
+        if not self.folder.name:  # "." has none, and reports need one
+            self.folder = self.folder.resolve()
         if not (self.folder / "config.yaml").exists():
             raise InputError(
                 f"no run in {self.folder}: expected a file config.yaml there. Start one with `mtorl train`."
@@ -264,36 +285,45 @@ class Run:
             InputError: The configuration differs from the checkpoint's, or the data changed.
         """
         config = self.config(arguments)
-        state = self.checkpoints().load() if self.checkpoints().steps() else None
-        if state:
-            _refuse_differences(state["config"], plain_config(config), f"checkpoint at step {state['step']}")
-        else:
-            _refuse_differences(plain_config(self.config()), plain_config(config), "run")
-        self.train(config, state)
+        plain = plain_config(config)
+        with locked(self.folder, "checkpoints"), _resumable(self.folder):
+            for folder in (self.folder, self.folder / "checkpoints"):
+                remove_leftovers(folder)
+            state = self.checkpoints().load() if self.checkpoints().steps() else None
+            if state:
+                _refuse_differences(_config_of(state), plain, f"checkpoint at step {state['step']}")
+            else:
+                _refuse_differences(plain_config(self.config()), plain, "run")
+            experiment = build_experiment(config)
+            stores, spec = experiment.open_data()
+            if [entry["sha256"] for entry in spec.data] != [entry["sha256"] for entry in self.spec.data]:
+                raise InputError(
+                    f"the data in {', '.join(config.data)} is not what the run {self.folder} began with (the "
+                    "manifests' hashes differ). Restore it, say where it is with --data, or start a new run."
+                )
+            self.train(experiment, stores, plain, state)
         return self
 
-    def train(self, config: Namespace, state: dict[str, Any] | None) -> None:
-        """Trains from a checkpoint's state, or from the beginning."""
-        with locked(self.folder, "checkpoints"):
-            self._train(config, state)
+    def train(
+        self,
+        experiment: Experiment,
+        stores: Sequence[EpisodeStore],
+        config: dict[str, Any],
+        state: dict[str, Any] | None = None,
+    ) -> None:
+        """Trains to the end; nobody else may be at work in the folder.
 
-    def _train(self, config: Namespace, state: dict[str, Any] | None) -> None:
-        experiment = build_experiment(config)
-        stores, spec = experiment.open_data()
-        for folder in (self.folder, self.folder / "checkpoints"):
-            remove_leftovers(folder)
-        if [entry["sha256"] for entry in spec.data] != [entry["sha256"] for entry in self.spec.data]:
-            raise InputError(
-                f"the data in {', '.join(config.data)} is not what the run {self.folder} began with (the manifests' "
-                "hashes differ). Restore it, say where it is with --data, or start a new run."
-            )
-        if experiment.threads:
-            torch.set_num_threads(experiment.threads)
+        Args:
+            experiment: The configured objects.
+            stores: The run's data.
+            config: The resolved configuration, for the checkpoints.
+            state: A checkpoint's content to go on from.
+        """
         agent = experiment.build_agent(self.spec)
         agent.to(find_device(experiment.device), getattr(torch, experiment.dtype))
         suite, protocol = self.suite(), Protocol("official", experiment.evaluate_goals, stop_at_success=True)
         log = RunLog(self.folder, state["step"] if state else 0)
-        with WorkerPool(experiment.workers) as pool:
+        with _threads(experiment.threads), WorkerPool(experiment.workers) as pool:
             trainer = OfflineTrainer(
                 agent,
                 experiment.build_sampler(stores, self.spec, agent.window),
@@ -305,20 +335,16 @@ class Run:
                 log,
                 self.checkpoints(experiment.keep),
                 lambda policy: evaluate(policy, suite, protocol, pool, "training goals", quiet=True),
-                plain_config(config),
+                config,
                 experiment.execution,
                 experiment.quiet,
             )
-            if state:
-                trainer.load_state_dict(state)
-            else:
-                log.rewind(0)
             try:
+                if state:
+                    trainer.load_state_dict(state)
+                else:
+                    log.rewind(0)
                 trainer.run()
-            except KeyboardInterrupt:
-                raise KeyboardInterrupt(
-                    f"continue with `mtorl train --resume {shlex.quote(str(self.folder))}`"
-                ) from None
             finally:
                 log.close()
 
@@ -330,12 +356,16 @@ class Run:
         """The suite of the run's data, with the run's tasks."""
         return suite_of(self.spec)
 
-    def policy(self, checkpoint: str = "last") -> tuple[TaskPolicy, int]:
-        """The trained policy of a checkpoint (`last`, `best` on training goals, or a step), and its step."""
+    def policy(self, checkpoint: str = "last") -> tuple[TaskPolicy, dict[str, Any]]:
+        """The trained policy of a checkpoint (`last`, `best` on training goals, or a step).
+
+        Returns:
+            The policy, and what identifies its weights: `checkpoint`, `step` and `sha256`.
+        """
         config = self.config()
         experiment = build_experiment(config)
-        state = self.checkpoints().load(checkpoint)
-        _refuse_differences(state["config"], plain_config(config), f"checkpoint at step {state['step']}")
+        state, digest = self.checkpoints().read(checkpoint)
+        _refuse_differences(_config_of(state), plain_config(config), f"checkpoint at step {state['step']}")
         agent = experiment.build_agent(self.spec)
         agent.load_state_dict(state["agent"])
         sharing = {}
@@ -344,7 +374,7 @@ class Run:
             member.init(phase.space, len(self.spec.task_names), torch.Generator())
             member.load_state_dict(state["sharing"][phase.name])
             sharing[phase.name] = member
-        return TaskPolicy(agent, sharing), int(state["step"])
+        return TaskPolicy(agent, sharing), {"checkpoint": checkpoint, "step": int(state["step"]), "sha256": digest}
 
     def evaluate(
         self,
@@ -367,24 +397,14 @@ class Run:
         """
         if isinstance(protocol, str):
             protocol = Protocol(protocol)
-        policy, step = self.policy(checkpoint)
+        policy, source = self.policy(checkpoint)
         suite = self.suite()
         if goal_visible is not None:
-            suite = build_suite(suite.describe() | {"init_args": {**suite.arguments, "goal_visible": goal_visible}})
+            suite = suite.changed(goal_visible=goal_visible)
+        name = f"{self.folder.name} ({checkpoint}, step {source['step']})"
         target = self.report_path(protocol, checkpoint, goal_visible, out)
         with WorkerPool(workers) as pool:
-            report = evaluate(
-                policy,
-                suite,
-                protocol,
-                pool,
-                f"{self.folder.name} ({checkpoint}, step {step})",
-                partial=target.with_suffix(".partial"),
-                source={"checkpoint": checkpoint, "step": step, "sha256": sha256(self.checkpoints().file(checkpoint))},
-                quiet=quiet,
-            )
-        report.save(target)
-        return report
+            return evaluate(policy, suite, protocol, pool, name, out=target, source=source, quiet=quiet)
 
     def report_path(
         self,
@@ -424,6 +444,23 @@ class Run:
                 )
             loaded = fresh
         return sorted(loaded, key=lambda it: -it.protocol.goals)
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _config_of(state: dict[str, Any]) -> dict[str, Any]:
+    config = state.get("config")
+    if not isinstance(config, dict):
+        raise InputError("the checkpoint holds no configuration: mtorl did not write it. Train again.")
+    return config
 
 
 def find_device(name: str) -> torch.device:

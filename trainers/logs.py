@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mtorl import InputError
+from mtorl.datasets.files import refused_write
 
 
 class RunLog:
@@ -54,14 +55,20 @@ class RunLog:
         try:
             yield
         except OSError as error:
-            raise InputError(
-                f"could not write the log in {self._path.parent}: {error.strerror}. Free some space and resume the "
-                "run; its checkpoints are intact."
-            ) from error
+            raise refused_write(self._path, error) from error
 
     def rewind(self, size: int) -> None:
-        """Cuts off what was written after the checkpoint from which the run continues."""
+        """Cuts off what was written after the checkpoint from which the run continues.
+
+        Raises:
+            InputError: The log is shorter than it was then.
+        """
         with self._refused_writes():
+            if os.fstat(self._file.fileno()).st_size < size:
+                raise InputError(
+                    f"{self._path} is shorter than when the checkpoint was written ({size} bytes): it was deleted or "
+                    "edited. Restore it, or start a new run."
+                )
             self._file.truncate(size)
             self._file.seek(0, os.SEEK_END)
 

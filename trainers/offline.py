@@ -1,6 +1,7 @@
 """The training loop: draw, move, evaluate, save. It knows neither balancers nor masks by name."""
 
 import copy
+import math
 import signal
 import threading
 import time
@@ -149,12 +150,7 @@ class OfflineTrainer:
             functions, optimizer = self.functions[phase.name], self.optimizers[phase.name]
             sharing = self.sharing[phase.name]
             update = MultiTaskUpdate(functions, optimizer, batch, sharing, self._step, steps, self.seed)
-            numbers = self.balancers[phase.name].step(update)
-            if not isinstance(numbers, dict):
-                raise TypeError(
-                    f"{type(self.balancers[phase.name]).__name__}.step returned {type(numbers).__name__}; expected a "
-                    "dictionary of numbers for the log, such as update.descend_loss returns."
-                )
+            numbers = _numbers(self.balancers[phase.name], self.balancers[phase.name].step(update))
             phase.after_step()
             self._add(phase.name, update, numbers)
         self._step += 1
@@ -255,6 +251,24 @@ class OfflineTrainer:
         self._evaluated, self._best = state["evaluated"], state["best"]
         self._sums, self._counts = dict(state["sums"]), dict(state["counts"])
         self.log.rewind(state["log_bytes"])
+
+
+def _numbers(balancer: Balancer, returned: Any) -> dict[str, float]:
+    """What a balancer's step returned, if it can be logged; a balancer may be somebody's first."""
+    if not isinstance(returned, dict):
+        found = type(returned).__name__
+    else:
+        found = ", ".join(f"{key}: {value!r}" for key, value in returned.items() if not _is_number(value))
+        if not found:
+            return returned
+    raise TypeError(
+        f"{type(balancer).__name__}.step returned {found}; expected a dictionary of finite numbers for the log, such "
+        "as update.descend_loss returns."
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 class _StopRequest:

@@ -79,7 +79,9 @@ def make_report(
                 f"{entries[0].run.folder} and {entry.run.folder} cannot be compared: {' and '.join(differing)} of "
                 f"their {protocol} evaluations differ. Evaluate both in the same way."
             )
-    first = Path(runs[0])
+    first = opened[0].folder
+    if references is not None and not Path(references).is_dir():
+        raise InputError(f"no folder {references}; expected one with reports of the expert and of random actions.")
     references_found = _find_references(Path(references or first.parent / "references"), entries[0].report)
     words = ["report", *([protocol] if protocol != "heldout" else []), *([checkpoint] if checkpoint != "last" else [])]
     target = Path(out or (first if len(entries) == 1 else first.parent) / f"{'-'.join(words)}.html")
@@ -226,7 +228,8 @@ def _collections(entries: Sequence[_Entry]) -> list[str]:
     """The commands that collect the runs' data again."""
     commands = []
     for data in (data for entry in entries for data in entry.run.spec.data):
-        options = {"suite": data["suite"]["class_path"].rsplit(".", 1)[-1]}
+        path = data["suite"]["class_path"]
+        options = {"suite": path.rsplit(".", 1)[-1] if path.startswith("mtorl.") else path}
         options |= {f"suite.{key}": value for key, value in data["suite"]["init_args"].items() if value is not None}
         options |= {**data["source"], "out": data["path"]}
         words = [f"--{key} {shlex.quote(_plain(value))}" for key, value in options.items()]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mtorl import InputError
+from mtorl.datasets.spec import describe_stores, open_stores
 from mtorl.datasets.store import EpisodeStore, sha256
 
 
@@ -40,7 +41,8 @@ def test_damaged_stores_are_refused(small: EpisodeStore, tmp_path: Path) -> None
 
     path = damaged("manifest")
     for text, message in (
-        ("[]", "lacks .*'schema', 'suite'"),
+        ("[]", "expected an object with a schema number, found 'list'"),
+        ('{"schema": "1"}', "expected an object with a schema number, found '1'"),
         ('{"schema": 1}', "lacks .*'task_names'"),
         ("{", "cannot be"),
     ):
@@ -53,6 +55,20 @@ def test_damaged_stores_are_refused(small: EpisodeStore, tmp_path: Path) -> None
     (path / "manifest.json").write_text(json.dumps(manifest | {"schema": 99}))
     with pytest.raises(InputError, match="schema 99; this version of mtorl reads up to 1"):
         EpisodeStore(path)
+
+
+def test_a_manifest_of_any_shape_gives_one_error(small: EpisodeStore, tmp_path: Path) -> None:
+    good = json.loads((small.path / "manifest.json").read_text())
+    shutil.copytree(small.path, tmp_path / "odd")
+    for key in good:
+        for value in (None, 7, "x", [], {}, [{}]):
+            if value == good[key]:
+                continue
+            (tmp_path / "odd/manifest.json").write_text(json.dumps({**good, key: value}))
+            try:
+                describe_stores(open_stores([tmp_path / "odd"]))
+            except InputError as error:
+                assert str(error)
 
 
 def test_an_intact_store_passes_verification(small: EpisodeStore) -> None:

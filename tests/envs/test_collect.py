@@ -82,10 +82,27 @@ def test_without_holding_the_expert_goes_on(suite: PointReach, tmp_path: Path) -
 def test_leftovers_of_a_killed_process_do_not_stay(suite: PointReach, tmp_path: Path) -> None:
     out = tmp_path / "x"
     out.mkdir()
-    for name in (".collect.json.17.tmp", ".rewards.raw"):
-        (out / name).touch()
+    (out / ".collect.json.17.tmp").touch()
+    collect(suite, out, "expert", episodes=2, workers=0, quiet=True)
+    (out / "manifest.json").unlink()
+    (out / ".rewards.raw").touch()
     collect(suite, out, "expert", episodes=2, workers=0, quiet=True)
     assert files(out).keys() == files(collect(suite, tmp_path / "y", "expert", 2, workers=0, quiet=True).path).keys()
+
+
+def test_a_folder_of_somebody_else_is_left_as_it_is(suite: PointReach, tmp_path: Path) -> None:
+    names = {".IMG_1.raw", ".draft.tmp", "thesis.tex"}
+    for name in names:
+        (tmp_path / name).write_text("mine")
+    with pytest.raises(InputError, match="exists and is not empty"):
+        collect(suite, tmp_path, "expert", episodes=1, workers=0, quiet=True)
+    assert {path.name for path in tmp_path.iterdir()} == names
+
+
+def test_a_malformed_request_is_named(suite: PointReach, tmp_path: Path) -> None:
+    (tmp_path / "collect.json").write_text("[]")
+    with pytest.raises(InputError, match=r"collect\.json is malformed"):
+        collect(suite, tmp_path, "expert", episodes=1, workers=0, quiet=True)
 
 
 def test_goals_and_frames_are_those_of_the_suite(suite: PointReach, store: EpisodeStore) -> None:

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -132,8 +133,11 @@ def test_reports_survive_their_file(tmp_path: Path) -> None:
     assert EvalReport.load(tmp_path / "r.json") == found
     assert json.loads((tmp_path / "r.json").read_text())["mean_success"] == 0.5
     (tmp_path / "bad.json").write_text('{"schema": 1}')
-    with pytest.raises(InputError, match="is not an evaluation report"):
+    with pytest.raises(InputError, match=r"evaluation report .*bad\.json is malformed"):
         EvalReport.load(tmp_path / "bad.json")
+    (tmp_path / "odd.json").write_text('{"schema": "1"}')
+    with pytest.raises(InputError, match="expected an object with a schema number"):
+        EvalReport.load(tmp_path / "odd.json")
     (tmp_path / "new.json").write_text('{"schema": 7}')
     with pytest.raises(InputError, match="schema 7"):
         EvalReport.load(tmp_path / "new.json")
@@ -149,26 +153,22 @@ class Failing(RandomPolicy):
 
 
 def test_an_interrupted_evaluation_continues(suite: PointReach, tmp_path: Path) -> None:
-    partial = tmp_path / "e.partial"
+    out, partial = tmp_path / "e.json", tmp_path / "e.partial"
     protocol = Protocol(goals=6, block=3)
     with pytest.raises(KeyboardInterrupt), WorkerPool(0) as pool:
-        evaluate(Failing(suite), suite, protocol, pool, partial=partial, source={"sha256": "a"}, quiet=True)
+        evaluate(Failing(suite), suite, protocol, pool, out=out, source={"sha256": "a"}, quiet=True)
     with partial.open("a") as file:
         file.write('[{"task": "towards')  # the process died while it wrote
     kept = partial.read_text()
     with WorkerPool(0) as pool:
         whole = evaluate(RandomPolicy(suite), suite, protocol, pool, quiet=True)
-        continued = evaluate(
-            Counting(suite), suite, protocol, pool, partial=partial, source={"sha256": "a"}, quiet=True
-        )
+        continued = evaluate(Counting(suite), suite, protocol, pool, out=out, source={"sha256": "a"}, quiet=True)
         assert continued == dataclasses.replace(whole, policy="policy", source={"sha256": "a"})
         assert Counting.blocks == 4, "two of six blocks were kept"
-        assert not partial.exists()
+        assert EvalReport.load(out) == continued and not partial.exists()
         partial.write_text(kept)
         Counting.blocks = 0
-        evaluate(
-            Counting(suite), suite, protocol, pool, partial=partial, source={"sha256": "other weights"}, quiet=True
-        )
+        evaluate(Counting(suite), suite, protocol, pool, out=out, source={"sha256": "other weights"}, quiet=True)
         assert Counting.blocks == 6
 
 
@@ -191,9 +191,45 @@ def test_reference_rows(suite: PointReach, tmp_path: Path) -> None:
 
 def test_a_full_disk_stops_with_a_message(suite: PointReach, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match=r"could not write .*same command again"), WorkerPool(0) as pool:
-        partial = tmp_path / "file" / "e.partial"  # a folder that cannot be made
-        evaluate(RandomPolicy(suite), suite, Protocol(goals=1), pool, partial=partial, quiet=True)
+    with pytest.raises(InputError, match=r"could not write .*the same command"), WorkerPool(0) as pool:
+        out = tmp_path / "file" / "e.json"  # a folder that cannot be made
+        evaluate(RandomPolicy(suite), suite, Protocol(goals=1), pool, out=out, quiet=True)
+
+
+def test_a_report_that_cannot_be_written_loses_no_episode(
+    suite: PointReach, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise InputError("no space")
+
+    out, protocol = tmp_path / "e.json", Protocol(goals=6, block=3)
+    Counting.blocks = 0
+    with WorkerPool(0) as pool:
+        with monkeypatch.context() as patch, pytest.raises(InputError, match="no space"):
+            patch.setattr(EvalReport, "save", refuse)
+            evaluate(Counting(suite), suite, protocol, pool, out=out, quiet=True)
+        assert Counting.blocks == 6
+        evaluate(Counting(suite), suite, protocol, pool, out=out, quiet=True)
+    assert Counting.blocks == 6, "nothing was played again" and out.exists()
+
+
+def test_workers_keep_their_environments(suite: PointReach) -> None:
+    with WorkerPool(1) as pool:
+        for _ in range(3):
+            evaluate(RandomPolicy(suite), suite, Protocol(goals=4, block=2), pool, quiet=True)
+        (kept,) = pool.run(_count_environments, [()])
+    assert kept == 2 * len(suite.task_names), "one for each row of a block and task, made once"
+
+
+def _count_environments() -> int:
+    from mtorl.envs import workers
+
+    return sum(len(rows) for rows in workers._environments.values())
+
+
+def test_a_worker_that_dies_is_reported(suite: PointReach) -> None:
+    with pytest.raises(InputError, match=r"a worker process died.*fewer --workers"), WorkerPool(1) as pool:
+        list(pool.run(os._exit, [(9,)]))
 
 
 def test_negative_numbers_are_refused() -> None:

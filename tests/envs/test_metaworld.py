@@ -91,6 +91,17 @@ def test_one_task_by_name_and_mt1() -> None:
         MetaWorld("MT1", ["reach-v3", "push-v3"])
 
 
+def test_an_empty_list_of_tasks_is_refused() -> None:
+    with pytest.raises(InputError, match="list of tasks is empty"):
+        MetaWorld(tasks=[])
+
+
+def test_a_suite_of_one_task_can_be_widened() -> None:
+    """Stores of single tasks are joined into one suite."""
+    one = MetaWorld("MT1", ["reach-v3"])
+    assert one.changed(tasks=["reach-v3", "push-v3"]).task_names == ("reach-v3", "push-v3")
+
+
 def test_constructing_a_suite_builds_no_environment() -> None:
     suite = MetaWorld("MT50")
     assert not suite._models
@@ -110,7 +121,9 @@ def test_environments_of_one_task_share_their_model_if_fast() -> None:
 
 def test_speed_ups_are_off_for_untested_versions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(metaworld.TESTED_VERSIONS, "mujoco", "9.9")
-    assert not MetaWorld("MT10").fast
+    with pytest.warns(UserWarning, match="speed-ups are off"):
+        assert not MetaWorld("MT10").fast
+    assert not MetaWorld("MT10", fast=False).fast
 
 
 def test_goals_outside_the_file_are_refused() -> None:

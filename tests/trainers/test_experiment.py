@@ -13,7 +13,8 @@ import yaml
 
 from mtorl import InputError
 from mtorl.datasets.files import locked
-from mtorl.datasets.store import EpisodeStore
+from mtorl.datasets.store import EpisodeStore, sha256
+from mtorl.datasets.writer import StoreWriter
 from mtorl.envs import PointReach
 from mtorl.envs.collect import collect
 from mtorl.envs.evaluator import Protocol
@@ -253,14 +254,121 @@ class Silent(Equal):
 
 
 def test_a_balancer_that_returns_nothing_is_named(train_options: dict) -> None:
-    with pytest.raises(TypeError, match=r"Silent\.step returned NoneType; expected a dictionary of numbers"):
+    with pytest.raises(TypeError, match=r"Silent\.step returned NoneType; expected a dictionary of"):
         train(**{**train_options, "balancer": f"{__name__}.Silent"})
+
+
+class Vague(Equal):
+    """A balancer whose numbers cannot be logged."""
+
+    def step(self, update):  # type: ignore[no-untyped-def]
+        return {**super().step(update), "angle": float("nan")}
+
+
+def test_a_balancer_whose_numbers_are_none_is_named(train_options: dict) -> None:
+    with pytest.raises(TypeError, match=r"Vague\.step returned angle: nan; expected a dictionary of finite numbers"):
+        train(**{**train_options, "balancer": f"{__name__}.Vague"})
 
 
 def test_two_processes_cannot_train_one_run(train_options: dict) -> None:
     run = train(**train_options)
     with locked(run.folder, "checkpoints"), pytest.raises(InputError, match="another process is at work"):
         train(resume=run.folder)
+
+
+def test_whoever_starts_second_leaves_the_first_alone(train_options: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second one looks at the folder before the first one has written anything there."""
+    folder = Path(train_options["out"])
+    real = experiment.Experiment.check
+
+    def slow(self, stores, spec):  # type: ignore[no-untyped-def]
+        real(self, stores, spec)
+        monkeypatch.setattr(experiment.Experiment, "check", real)
+        train(**{**train_options, "seed": 7})  # somebody is faster
+
+    monkeypatch.setattr(experiment.Experiment, "check", slow)
+    with pytest.raises(InputError, match="already holds another run"):
+        train(**train_options)
+    assert Run(folder).config().seed == 7
+    Run(folder).evaluate(Protocol(goals=1), workers=0, quiet=True)
+
+
+def test_resuming_verifies_the_data(train_options: dict, suite: PointReach, tmp_path: Path) -> None:
+    data = collect(suite, tmp_path / "mine", "expert", episodes=3, workers=0, quiet=True)
+    run = train(**{**train_options, "data": str(data.path)})
+    run.checkpoints().file("last").unlink()
+    content = bytearray((data.path / "actions.npy").read_bytes())
+    content[-1] ^= 1
+    (data.path / "actions.npy").write_bytes(content)
+    with pytest.raises(InputError, match=r"actions\.npy has sha256"):
+        train(resume=run.folder)
+
+
+def test_a_log_that_was_deleted_is_missed(train_options: dict) -> None:
+    run = train(**train_options)
+    (run.folder / "log.jsonl").unlink()
+    with pytest.raises(InputError, match=r"log\.jsonl is shorter than when the checkpoint was written"):
+        train(resume=run.folder)
+
+
+def test_an_evaluation_knows_the_weights_that_it_played(train_options: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training replaces the last checkpoint while the evaluation is reading it."""
+    run = train(**train_options)
+    digest = sha256(run.checkpoints().file("last"))
+    real = torch.load
+
+    def load(*arguments, **options):  # type: ignore[no-untyped-def]
+        monkeypatch.setattr(torch, "load", real)
+        content = real(*arguments, **options)
+        run.checkpoints().save(content["step"], {**content, "best": 0.5})
+        return content
+
+    monkeypatch.setattr(torch, "load", load)
+    source = run.evaluate(Protocol(goals=1), workers=0, quiet=True).source
+    assert source["sha256"] == digest != sha256(run.checkpoints().file("last"))
+
+
+def test_threads_are_those_of_the_run_only(train_options: dict) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    train(**train_options)
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(before)
+
+
+def test_ctrl_c_before_the_first_step_says_how_to_continue(
+    train_options: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt, match="mtorl train --resume"):
+        patch.setattr(experiment, "OfflineTrainer", interrupt)
+        train(**train_options)
+    assert train(resume=train_options["out"]).checkpoints().steps()[-1] == 30
+
+
+def test_stores_of_single_tasks_are_joined(train_options: dict, tmp_path: Path) -> None:
+    folders = []
+    for task in ("away-0", "towards-1"):
+        folders.append(str(tmp_path / task))
+        collect(PointReach([task]), folders[-1], "expert", episodes=3, workers=0, quiet=True)
+    run = train(**{**train_options, "data": folders})
+    report = run.evaluate(Protocol(goals=2), workers=0, quiet=True)
+    assert report.task_names == ("away-0", "towards-1") and len(report.episodes) == 4
+
+
+def test_data_of_other_dimensions_than_their_suite_are_refused(
+    train_options: dict, store: EpisodeStore, tmp_path: Path
+) -> None:
+    from conftest import TASKS, episode
+
+    writer = StoreWriter(
+        tmp_path / "odd", store.manifest["suite"], TASKS, (3, 2), 9, store.manifest["versions"], {"recipe": "test"}
+    )
+    writer.write([episode(task) for task in TASKS])
+    with pytest.raises(InputError, match=r"dimensions \(3, 2\), their suite PointReach has \(4, 2\)"):
+        train(**{**train_options, "data": str(tmp_path / "odd")})
 
 
 def test_a_folder_holds_one_run(train_options: dict, tmp_path: Path) -> None:
@@ -274,6 +382,8 @@ def test_a_folder_holds_one_run(train_options: dict, tmp_path: Path) -> None:
 def test_a_wrong_configuration_leaves_no_folder(train_options: dict) -> None:
     for changes, message in (
         ({"tasks": ["nonsense"]}, "unknown tasks"),
+        ({"tasks": []}, "list of tasks is empty"),
+        ({"execution": "fast"}, "execution"),
         ({"data": "no/such/data"}, "no data set in no/such/data"),
         ({"tasks_per_batch": 50}, "only 3 tasks"),
         ({"agent.hidden": [0]}, "hidden is"),

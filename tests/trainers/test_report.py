@@ -90,9 +90,20 @@ def test_only_references_that_were_played_alike_are_shown(runs: list[Run], tmp_p
 
 
 def test_a_single_run_has_its_report_in_its_folder_and_needs_no_references(runs: list[Run], tmp_path: Path) -> None:
+    (tmp_path / "none").mkdir()
     path = make_report([runs[0].folder], references=tmp_path / "none")
     assert path == runs[0].folder / "report.html"
     assert json.loads(path.with_suffix(".json").read_text())["references"] == []
+
+
+def test_a_folder_of_references_that_is_not_there_is_named(runs: list[Run], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no folder .*typo"):
+        make_report([runs[0].folder], references=tmp_path / "typo")
+
+
+def test_a_run_in_the_current_folder_has_its_name(runs: list[Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(runs[0].folder)
+    assert runs[0].folder.name in Page(make_report(["."]).read_text()).words
 
 
 def test_the_same_report_twice_is_the_same_page(runs: list[Run]) -> None:
