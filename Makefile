@@ -6,6 +6,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
+EXTRAS ?= dev
+
 DEMO ?= runs/demo
 DEMO_DATA ?= data/mt10_expert
 DEMO_EPISODES ?= 40
@@ -13,9 +15,6 @@ DEMO_STEPS ?= 3000
 DEMO_GOALS ?= 10
 DEMO_REFERENCES = $(dir $(DEMO))references
 DEMO_PLAY = --goals $(DEMO_GOALS) --protocol heldout
-
-# uv does not read pip's setting
-export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 
 .PHONY: install demo test lint clean
 
@@ -26,7 +25,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	  || { echo "error: $(PYTHON) is $$($(PYTHON) --version 2>&1); expected Python 3.11, 3.12 or 3.13. Set PYTHON=python3.12, say."; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
 	@touch $@
 
 demo: install

@@ -5,19 +5,55 @@ their state is indexed by the task's id, so that batches of some of the tasks wo
 """
 
 from abc import ABC, abstractmethod
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from mtorl import InputError
 from mtorl.agents.parameters import ParameterSpace
+from mtorl.trainers.gradients import TaskGradients
 from mtorl.trainers.update import MultiTaskUpdate
+
+Vector = NDArray[np.float64]
+Matrix = NDArray[np.float64]
+VANISHED = 1e-30
+"""A task whose squared gradient norm is below this share of the largest one has no gradient: its weight is zero."""
 
 
 class Balancer(nn.Module, ABC):
-    """Makes the move of one batch, through the update's verbs. State lives in buffers, so it is saved and resumed."""
+    """Makes the move of one batch, through the update's verbs. State lives in buffers, so it is saved and resumed.
 
-    def init(self, tasks: int, space: ParameterSpace, generator: torch.Generator) -> None:
-        """Prepares for T tasks and the shared parameters of one phase; called once, before the optimizer is built."""
+    Attributes:
+        needs: What it asks of the update, for lists.
+        tasks: Number of tasks of the suite; None before `init`.
+    """
+
+    needs = ""
+    tasks: int | None = None
+
+    def init(self, tasks: int, space: ParameterSpace | None, generator: torch.Generator) -> None:
+        """Prepares for T tasks and the shared parameters of one phase; called once, before the optimizer is built.
+
+        Args:
+            tasks: Number of tasks of the suite.
+            space: The shared parameters; None outside training.
+            generator: Source of all of the balancer's draws.
+        """
+        self.tasks, self._generator = tasks, generator
+        for name, value in self.initial_state(tasks, 0 if space is None else len(space)).items():
+            self.register_buffer(name, value)
+
+    def initial_state(self, tasks: int, size: int) -> dict[str, Tensor]:
+        """Buffers and their first values, made by `init`; indexed by the task's id where they belong to tasks.
+
+        Args:
+            tasks: T, of the suite.
+            size: P.
+        """
+        return {}
 
     @abstractmethod
     def step(self, update: MultiTaskUpdate) -> dict[str, float]:
@@ -27,20 +63,39 @@ class Balancer(nn.Module, ABC):
             Numbers for the log.
         """
 
+    def get_extra_state(self) -> dict[str, Any]:
+        """Where the draws stand."""
+        return {"generator": self._generator.get_state()} if self.tasks is not None else {}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Continues the draws from `get_extra_state`."""
+        if state:
+            self._generator.set_state(state["generator"])
+
+    def _ready(self, tasks: int) -> None:
+        """Makes the balancer usable outside training, for `tasks` tasks and with a generator of its own."""
+        if self.tasks is None:
+            self.init(tasks, None, torch.Generator().manual_seed(0))
+
 
 class LossWeighting(Balancer):
     """Methods that weight the losses and then take one backward pass of their sum."""
+
+    needs = "losses"
 
     @abstractmethod
     def weights(self, losses: Tensor, task_ids: Tensor) -> Tensor:
         """Weights `[T]` for the losses `[T]` of the tasks with these ids `[T]`."""
 
+    def objective(self, losses: Tensor, weights: Tensor, task_ids: Tensor) -> Tensor:
+        """The scalar to descend: by default the weighted sum."""
+        return (weights * losses).sum()
+
     def step(self, update: MultiTaskUpdate) -> dict[str, float]:
         """One forward pass, one backward pass of the weighted sum."""
-        losses = update.losses().values
-        values = losses.to("cpu", torch.float64)
-        weights = self.weights(values, update.task_ids.cpu())
-        return update.descend_loss((weights * values).sum(), weights)
+        values, task_ids = update.losses().values.to("cpu", torch.float64), update.task_ids.cpu()
+        weights = self.weights(values, task_ids)
+        return update.descend_loss(self.objective(values, weights, task_ids), weights)
 
 
 class GradientAggregation(Balancer):
@@ -49,19 +104,85 @@ class GradientAggregation(Balancer):
     The gradients never leave the update: a method sees `[T, T]` numbers.
     """
 
+    needs = "gradients of single tasks (their inner products)"
+
     @abstractmethod
-    def weights(self, gramian: Tensor, losses: Tensor | None = None, task_ids: Tensor | None = None) -> Tensor:
+    def solve(self, gramian: Matrix, losses: Vector, task_ids: NDArray[np.int64]) -> Vector:
         """Weights `[T]` of the task gradients.
 
         Args:
-            gramian: Inner products `[T, T]` of the task gradients, float64.
-            losses: `[T]`, for methods that look at them too.
+            gramian: Inner products `[T, T]`, symmetric; no gradient is zero.
+            losses: `[T]`.
+            task_ids: `[T]`.
+        """
+
+    def weights(self, gramian: Tensor, losses: Tensor | None = None, task_ids: Tensor | None = None) -> Tensor:
+        """Weights `[T]` of the task gradients. A task whose gradient is zero has weight zero and no influence.
+
+        Args:
+            gramian: Inner products `[T, T]` of the task gradients.
+            losses: `[T]`, for methods that look at them too; ones by default.
+            task_ids: `[T]`, the rows' tasks; the first T by default.
+
+        Raises:
+            InputError: The Gramian is not square, or holds NaN or infinity.
+        """
+        matrix = gramian.detach().to("cpu", torch.float64).numpy()
+        if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+            raise InputError(f"the Gramian has shape {list(matrix.shape)}; expected [T, T], one row per task.")
+        count = len(matrix)
+        ids = np.arange(count) if task_ids is None else task_ids.cpu().numpy()
+        if not np.isfinite(matrix).all():
+            bad = ids[~np.isfinite(np.diag(matrix))].tolist()
+            raise InputError(f"the gradients of tasks {bad} are not finite, though their losses are. Lower the lr.")
+        values = np.ones(count) if losses is None else losses.detach().to("cpu", torch.float64).numpy()
+        self._ready(count)
+        squares = np.diag(matrix)
+        alive = squares > VANISHED * squares.max(initial=0.0)
+        weights = np.zeros(count)
+        if alive.any():
+            weights[alive] = self.solve(matrix[np.ix_(alive, alive)], values[alive], ids[alive])
+        return torch.from_numpy(weights)
+
+    def step(self, update: MultiTaskUpdate) -> dict[str, float]:
+        """All task gradients, one direction."""
+        gradients = update.gradients()
+        weights = self.weights(gradients.gramian, gradients.losses, update.task_ids)
+        return update.descend(combine(gradients, weights), weights)
+
+
+class MatrixAggregation(Balancer):
+    """Methods that need the whole matrix of task gradients."""
+
+    needs = "gradients of single tasks (the whole matrix)"
+
+    @abstractmethod
+    def aggregate(self, rows: Tensor, losses: Tensor | None = None, task_ids: Tensor | None = None) -> Tensor:
+        """The direction `[P]`.
+
+        Args:
+            rows: Task gradients `[T, P]`; not to be changed.
+            losses: `[T]`; ones by default.
             task_ids: `[T]`, the rows' tasks; the first T by default.
         """
 
     def step(self, update: MultiTaskUpdate) -> dict[str, float]:
         """All task gradients, one direction."""
         gradients = update.gradients()
-        weights = self.weights(gradients.gramian, gradients.losses.to("cpu", torch.float64), update.task_ids.cpu())
-        rows = gradients.pulled_back
-        return update.descend(weights.to(rows) @ rows, weights)
+        return update.descend(self.aggregate(gradients.pulled_back, gradients.losses, update.task_ids))
+
+    def _defaults(self, rows: Tensor, losses: Tensor | None, task_ids: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Losses and task ids like the rows; the balancer is ready for as many tasks."""
+        if self.tasks is None:
+            self.init(len(rows), None, torch.Generator().manual_seed(0))
+            for name, value in self.initial_state(*rows.shape).items():
+                setattr(self, name, value)
+        losses = torch.ones(len(rows)) if losses is None else losses
+        task_ids = torch.arange(len(rows)) if task_ids is None else task_ids
+        return losses.to(rows), task_ids.to(rows.device)
+
+
+def combine(gradients: TaskGradients, weights: Tensor) -> Tensor:
+    """The direction `[P]`: the task gradients weighted with `[T]`."""
+    rows = gradients.pulled_back
+    return weights.to(rows) @ rows

@@ -1,0 +1,293 @@
+"""What every balancing optimizer must do."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from families import concrete
+from torch import Tensor
+
+from mtorl import InputError
+from mtorl.envs.evaluator import Protocol
+from mtorl.trainers import Run, balancers, train
+from mtorl.trainers.balancers import Balancer, FixedWeights, GradientAggregation, LossWeighting, MatrixAggregation
+from mtorl.trainers.logs import read_log
+from mtorl.trainers.offline import TIMING_ENTRIES
+
+SPECIAL: dict[type, Callable[[int], Balancer]] = {FixedWeights: lambda tasks: FixedWeights([1.0 / tasks] * tasks)}
+"""Constructors that need an argument."""
+OPTIONS: dict[str, dict] = {"FixedWeights": {"balancer.values": [0.2, 0.5, 0.3]}}
+ABSTRACT = {Balancer, GradientAggregation, LossWeighting, MatrixAggregation}
+ALL = sorted(
+    (k for k in concrete(Balancer) if k not in ABSTRACT and k.__module__.startswith("mtorl.")), key=lambda k: k.__name__
+)
+GRAMIAN = [kind for kind in ALL if issubclass(kind, GradientAggregation)]
+MATRIX = [kind for kind in ALL if issubclass(kind, MatrixAggregation)]
+LOSS = [kind for kind in ALL if issubclass(kind, LossWeighting)]
+RANDOM = {"PCGrad", "GradVac", "WeightedPCGrad", "GradDrop", "RandomWeighting"}
+STATEFUL = {"CDTT", "GradNorm", "GradVac", "WeightedPCGrad"}
+
+
+def make(kind: type, tasks: int = 4, size: int = 9, seed: int = 0) -> Balancer:
+    balancer = SPECIAL.get(kind, lambda _: kind())(tasks)
+    balancer.init(tasks, range(size), torch.Generator().manual_seed(seed))  # type: ignore[arg-type]  # it has a length
+    return balancer
+
+
+def names(kinds: list[type]) -> list:
+    return [pytest.param(kind, id=kind.__name__) for kind in kinds]
+
+
+def matrices() -> list:
+    """Task gradients of every rank, shape of spectrum and scale, and the degenerate ones."""
+    draw = torch.Generator().manual_seed(1)
+
+    def randn(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=draw, dtype=torch.float64)
+
+    found = {}
+    for tasks, rank in ((1, 1), (2, 1), (2, 2), (3, 2), (5, 5), (8, 3), (8, 8)):
+        for scale in (1e-8, 1.0, 1e6):
+            found[f"T{tasks}-rank{rank}-scale{scale:g}"] = scale * randn(tasks, rank) @ randn(rank, 12)
+    found["unequal"] = torch.diag(torch.tensor([1e-4, 1.0, 1e3, 1.0], dtype=torch.float64)) @ randn(4, 9)
+    found["duplicates"] = randn(3, 9)[[0, 0, 1, 2, 2]]
+    found["zero row"] = randn(4, 9) * torch.tensor([[1.0], [0.0], [1.0], [1.0]])
+    found["all zero"] = torch.zeros(3, 9, dtype=torch.float64)
+    found["opposed"] = torch.tensor([[1.0, 0.0], [-2.0, 0.0]], dtype=torch.float64)
+    found["all alike"] = randn(1, 9).repeat(4, 1)
+    found["stationary"] = torch.tensor([[1.0, 0.0], [-0.5, 3**0.5 / 2], [-0.5, -(3**0.5) / 2]], dtype=torch.float64)
+    return [pytest.param(matrix, id=name) for name, matrix in found.items()]
+
+
+def direct(balancer: Balancer, rows: Tensor, **more: Tensor) -> Tensor:
+    if isinstance(balancer, MatrixAggregation):
+        return balancer.aggregate(rows, **more)
+    assert isinstance(balancer, GradientAggregation)
+    return balancer.weights(rows @ rows.T, **more) @ rows
+
+
+def test_every_balancer_is_shown() -> None:
+    assert {kind.__name__ for kind in ALL} <= set(balancers.__all__)
+
+
+@pytest.mark.parametrize("rows", matrices())
+@pytest.mark.parametrize("kind", names([*GRAMIAN, *MATRIX]))
+def test_the_direction_is_finite_whatever_the_gradients(kind: type, rows: Tensor) -> None:
+    balancer = make(kind, *rows.shape)
+    for _ in range(13):  # past every warm-up of windows
+        found = direct(balancer, rows, losses=torch.rand(len(rows)) + 0.1)
+        assert found.shape == (rows.shape[1],) and torch.isfinite(found).all()
+    if not rows.any():
+        assert not found.any()
+
+
+@pytest.mark.parametrize("kind", names(GRAMIAN))
+def test_a_vanished_gradient_has_no_weight_and_no_influence(kind: type) -> None:
+    rows = torch.randn(4, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    rows[2] = 0
+    balancer, without = make(kind), make(kind)
+    kept = torch.tensor([0, 1, 3])
+    weights = balancer.weights(rows @ rows.T)
+    assert weights[2] == 0
+    expected = without.weights(rows[kept] @ rows[kept].T, task_ids=kept)
+    torch.testing.assert_close(weights[kept], expected)
+
+
+@pytest.mark.parametrize("kind", names(GRAMIAN))
+def test_gradients_that_are_not_finite_are_refused(kind: type) -> None:
+    gramian = torch.eye(3, dtype=torch.float64)
+    for value in (float("nan"), float("inf")):
+        gramian[1, 1] = value
+        with pytest.raises(InputError, match=r"tasks \[1\] are not finite"):
+            make(kind, 3).weights(gramian)
+    with pytest.raises(InputError, match=r"shape \[2, 3\]; expected \[T, T\]"):
+        make(kind, 3).weights(torch.zeros(2, 3))
+
+
+@pytest.mark.parametrize("kind", names([*GRAMIAN, *MATRIX]))
+def test_the_order_of_the_tasks_does_not_matter(kind: type) -> None:
+    draw = torch.Generator().manual_seed(3)
+    order = torch.tensor([2, 0, 3, 1])
+    if kind.__name__ in RANDOM:
+        rows = torch.tensor([[1.0, 0.0, 0.2], [-1.0, 1.0, 0.0], [0.0, -1.0, 1.0], [0.5, -0.5, -1.0]])
+        one = torch.stack([direct(make(kind, 4, 3, seed), rows.double()) for seed in range(600)])
+        other = torch.stack([direct(make(kind, 4, 3, seed), rows[order].double()) for seed in range(600)])
+        error = (one.var(0) / 600 + other.var(0) / 600).sqrt() + 1e-9
+        assert ((one.mean(0) - other.mean(0)).abs() / error).max() < 5, "in distribution"
+        return
+    for _ in range(10):
+        rows = torch.randn(4, 9, dtype=torch.float64, generator=draw)
+        losses = torch.rand(4, dtype=torch.float64, generator=draw) + 0.1
+        one, other = make(kind), make(kind)
+        for _ in range(12):
+            expected = direct(one, rows, losses=losses)
+            found = direct(other, rows[order], losses=losses[order], task_ids=order)
+        torch.testing.assert_close(found, expected, rtol=1e-7, atol=1e-9)
+
+
+SCALE_POWER = {  # f(c G) = c ** power f(G)
+    "AlignedMTL": 1,
+    "CAGrad": 1,
+    "ConFIG": 1,
+    "DualProj": 1,
+    "FairGrad": 0,
+    "GradDrop": 1,
+    "GradNorm": 1,
+    "GradVac": 1,
+    "IMTLG": 1,
+    "MGDA": 1,
+    "NashMTL": 0,
+    "PCGrad": 1,
+    "UPGrad": 1,
+    "WeightedPCGrad": 1,
+}
+
+
+@pytest.mark.parametrize("name", SCALE_POWER)
+def test_the_scale_of_all_gradients(name: str) -> None:
+    draw = torch.Generator().manual_seed(4)
+    for rank in (2, 5, 8):
+        rows = torch.randn(5, rank, dtype=torch.float64, generator=draw)
+        for scale in (1e-6, 1e3):
+            kind = getattr(balancers, name)
+            expected, found = direct(make(kind, 5), rows), direct(make(kind, 5), scale * rows)
+            torch.testing.assert_close(
+                found, scale ** SCALE_POWER[name] * expected, rtol=1e-5, atol=1e-7 * scale ** SCALE_POWER[name]
+            )
+
+
+@pytest.mark.parametrize("name", ["NashMTL", "IMTLG", "ConFIG", "CDTT"])
+def test_directions_that_do_not_depend_on_the_scale_of_single_tasks(name: str) -> None:
+    draw = torch.Generator().manual_seed(5)
+    kind = getattr(balancers, name)
+    for _ in range(10):
+        rows = torch.randn(4, 9, dtype=torch.float64, generator=draw)
+        scales = 10 ** (4 * torch.rand(4, 1, dtype=torch.float64, generator=draw) - 2)
+        one, other = direct(make(kind), rows), direct(make(kind), scales * rows)
+        assert torch.cosine_similarity(one, other, 0) == pytest.approx(1, abs=1e-7)
+
+
+@pytest.mark.parametrize("name", ["MGDA", "UPGrad", "DualProj", "NashMTL", "FairGrad", "ConFIG", "CDTT"])
+def test_no_task_is_hurt(name: str) -> None:
+    draw = torch.Generator().manual_seed(6)
+    kind = getattr(balancers, name)
+    for tasks, size in ((2, 9), (5, 9), (8, 12)):
+        for _ in range(10):
+            rows = torch.randn(tasks, size, dtype=torch.float64, generator=draw)
+            found = direct(make(kind, tasks), rows)
+            assert (rows @ found).min() >= -1e-9 * rows.norm() * found.norm()
+
+
+@pytest.mark.parametrize(
+    ("name", "total"),
+    [("PCGrad", 1.0), ("WeightedPCGrad", 1.0), ("GradVac", 1.0), ("UPGrad", 0.25), ("DualProj", 0.25)],
+)
+def test_without_conflict_nothing_is_projected(name: str, total: float) -> None:
+    rows = torch.rand(4, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(7))
+    found = direct(make(getattr(balancers, name)), rows)
+    if name != "GradVac":  # which also turns gradients that are at less than their target
+        torch.testing.assert_close(found, total * rows.sum(0), rtol=1e-9, atol=1e-12)
+    assert (rows @ found > 0).all()
+
+
+SINGLE = {"NashMTL": lambda g: g / g.norm(), "FairGrad": lambda g: g / g.norm(), "CAGrad": lambda g: 1.5 * g}
+
+
+@pytest.mark.parametrize("kind", names([kind for kind in GRAMIAN]))
+def test_a_single_task(kind: type) -> None:
+    rows = torch.randn(1, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(8))
+    expected = SINGLE.get(kind.__name__, lambda g: g)(rows[0])
+    torch.testing.assert_close(direct(make(kind, 1), rows), expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", names([*GRAMIAN, *MATRIX]))
+def test_usable_without_training(kind: type) -> None:
+    rows = torch.randn(3, 9, generator=torch.Generator().manual_seed(9))
+    assert torch.isfinite(direct(kind(), rows.double())).all()
+
+
+@pytest.mark.parametrize("kind", names(LOSS))
+def test_loss_weights_are_finite_and_not_negative(kind: type) -> None:
+    balancer = make(kind)
+    for losses in ([1.0, 2.0, 3.0, 4.0], [1e-9, 1.0, 1e3, 0.0]):
+        for _ in range(5):
+            weights = balancer.weights(torch.tensor(losses, dtype=torch.float64), torch.arange(4))
+            assert weights.shape == (4,) and torch.isfinite(weights).all() and (weights >= 0).all()
+
+
+@pytest.mark.parametrize("kind", names([*GRAMIAN, *MATRIX]))
+def test_batches_of_some_tasks_touch_only_their_state(kind: type) -> None:
+    balancer = make(kind, 6)
+    rows = torch.randn(3, 9, generator=torch.Generator().manual_seed(10)).double()
+    before = {name: value.clone() for name, value in balancer.named_buffers() if value.ndim and len(value) == 6}
+    for _ in range(12):
+        direct(balancer, rows, losses=torch.tensor([1.0, 0.5, 2.0]), task_ids=torch.tensor([5, 0, 3]))
+    for name, old in before.items():
+        new = dict(balancer.named_buffers())[name].to(old.dtype)
+        torch.testing.assert_close(new[[1, 2, 4]], old[[1, 2, 4]], equal_nan=True)
+
+
+def run_options(kind: type, options: dict) -> dict:
+    name = kind.__name__
+    return {
+        **options,
+        "balancer": name,
+        **{f"{key}": value for key, value in OPTIONS.get(name, {}).items()},
+        "schedule": {"steps": 20, "log_every": 5, "evaluate_every": 0, "save_every": 10},
+        "tasks_per_batch": 2,
+    }
+
+
+@pytest.mark.parametrize("kind", names(ALL))
+def test_stop_and_resume_equals_an_uninterrupted_run(kind: type, train_options: dict, tmp_path: Path) -> None:
+    whole = train(**run_options(kind, train_options))
+    stopped = tmp_path / "stopped"
+    shutil.copytree(whole.folder, stopped)
+    Run(stopped).checkpoints().file(20).unlink()
+    train(resume=stopped)
+
+    def entries(folder: Path) -> list[dict]:
+        return [{k: v for k, v in row.items() if k not in TIMING_ENTRIES} for row in read_log(folder)]
+
+    one, other = Run(whole.folder).checkpoints().load(), Run(stopped).checkpoints().load()
+    for part in ("agent", "balancers", "optimizers"):
+        assert_same(one[part], other[part])
+    assert entries(whole.folder) == entries(stopped)
+
+
+def assert_same(one: object, other: object) -> None:
+    if isinstance(one, dict) and isinstance(other, dict):
+        assert one.keys() == other.keys()
+        for key in one:
+            assert_same(one[key], other[key])
+    elif isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        for left, right in zip(one, other, strict=True):
+            assert_same(left, right)
+    elif isinstance(one, Tensor) and isinstance(other, Tensor):
+        assert torch.equal(one.nan_to_num(), other.nan_to_num())
+    else:
+        assert one == other
+
+
+@pytest.mark.parametrize("kind", names(ALL))
+def test_training_beats_the_initial_policy(kind: type, train_options: dict) -> None:
+    options = run_options(kind, train_options)
+    options |= {"schedule": {"steps": 300, "evaluate_every": 0, "save_every": 0, "log_every": 50}, "seed": 1}
+    options |= {"optimizer": {"lr": 0.01, "warmup": 10}, "tasks_per_batch": None}
+    run = train(**options)
+    losses = [row["loss"] for row in read_log(run.folder) if row["kind"] == "training"]
+    assert losses[-1] < 0.7 * losses[0]
+    trained = run.evaluate(Protocol(goals=6), workers=0, quiet=True).mean_success
+    untrained = train(
+        **{
+            **options,
+            "out": f"{run.folder}-0",
+            "optimizer": {"lr": 1e-12},
+            "schedule": {"steps": 1, "evaluate_every": 0},
+        }
+    )
+    assert trained > untrained.evaluate(Protocol(goals=6), workers=0, quiet=True).mean_success
+    assert not np.isnan(losses).any()

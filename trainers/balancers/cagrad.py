@@ -1,0 +1,61 @@
+"""Conflict-averse gradient descent."""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import brentq
+
+from mtorl import InputError
+from mtorl.trainers.balancers.base import GradientAggregation, Matrix, Vector
+from mtorl.trainers.balancers.dualproj import closest_without_conflict
+from mtorl.trainers.balancers.solvers import min_norm_weights, norm
+
+
+class CAGrad(GradientAggregation):
+    """The direction near the mean gradient that helps the worst-off task most.
+
+    It lies within `c` times the mean's norm of the mean. Its dual asks for weights on the simplex; for a given length r
+    of their combination these are the shortest convex combination of the gradients shifted by the mean, and r is found
+    by bisection.
+
+    Source: Liu et al., Conflict-Averse Gradient Descent, 2021, algorithm 1.
+
+    Args:
+        c: Radius of the search, in norms of the mean gradient.
+    """
+
+    def __init__(self, c: float = 0.5) -> None:
+        super().__init__()
+        if c < 0:
+            raise InputError(f"c is {c}; expected 0 (the mean) or more.")
+        self.c = c
+
+    def solve(self, gramian: Matrix, losses: Vector, task_ids: NDArray[np.int64]) -> Vector:
+        """See `GradientAggregation.solve`."""
+        size = len(gramian)
+        mean = np.full(size, 1 / size)
+        inner, length = gramian @ mean, norm(gramian, mean)
+        radius = self.c * length
+        if radius <= 1e-12 * math.sqrt(np.trace(gramian)):
+            return mean
+
+        support: NDArray[np.bool_] | None = None
+
+        def weights(shift: float) -> Vector:
+            """The minimiser for one length: the shortest combination of `g_t + shift * mean`."""
+            nonlocal support
+            shifted = gramian + shift * (inner[:, None] + inner) + (shift * length) ** 2
+            found = min_norm_weights(shifted, support)
+            support = found > 0  # hardly changes from one length to the next
+            return found
+
+        largest = math.sqrt(float(np.diag(gramian).max())) / radius
+        smallest = 1e-6 * largest
+        if norm(gramian, weights(smallest)) <= smallest * radius:  # the tasks cannot all gain
+            return closest_without_conflict(gramian, mean)
+        shift = brentq(
+            lambda s: norm(gramian, weights(s)) - s * radius, smallest, largest * (1 + 1e-9), xtol=1e-9 * largest
+        )
+        w = weights(shift)
+        return mean + radius / norm(gramian, w) * w

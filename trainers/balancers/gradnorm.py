@@ -1,0 +1,58 @@
+"""Gradient normalisation."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mtorl import InputError
+from mtorl.trainers.balancers.base import GradientAggregation, Matrix, Vector
+
+
+class GradNorm(GradientAggregation):
+    """Weights that learn to give all tasks gradients of a like norm, larger for tasks that train slowly.
+
+    Source: Chen et al., GradNorm, 2018, equation 2. Norms are over all shared parameters; the weights take plain
+    gradient steps and sum to the number of tasks.
+
+    Args:
+        alpha: How strongly slow tasks are favoured; 0 gives equal norms.
+        lr: Step size of the weights, relative to the mean norm.
+    """
+
+    task_weights: Tensor
+    first_losses: Tensor
+
+    def __init__(self, alpha: float = 1.5, lr: float = 0.025) -> None:
+        super().__init__()
+        if lr <= 0:
+            raise InputError(f"lr is {lr}; expected a positive number.")
+        self.alpha, self.lr = alpha, lr
+
+    def initial_state(self, tasks: int, size: int) -> dict[str, Tensor]:
+        """Weights, and each task's first loss."""
+        ones = torch.ones(tasks, dtype=torch.float64)
+        return {"task_weights": ones, "first_losses": ones * float("nan")}
+
+    def solve(self, gramian: Matrix, losses: Vector, task_ids: NDArray[np.int64]) -> Vector:
+        """The present weights; they are moved for the next batch."""
+        first, everything = self.first_losses.numpy(), self.task_weights.numpy()
+        first[task_ids] = np.where(np.isnan(first[task_ids]), losses, first[task_ids])
+        weights = everything[task_ids].copy()
+        slope = self.slope(weights, np.sqrt(np.diag(gramian)), losses / np.maximum(first[task_ids], 1e-12))
+        mean = float(np.mean(np.sqrt(np.diag(gramian))))
+        moved = np.maximum(weights - self.lr * slope / mean, 1e-3)
+        everything[task_ids] = moved * weights.sum() / moved.sum()
+        return weights
+
+    def slope(self, weights: Vector, norms: Vector, ratios: Vector) -> Vector:
+        """Derivative of the GradNorm loss by the weights.
+
+        Args:
+            weights: `[T]`.
+            norms: Of the unweighted task gradients, `[T]`.
+            ratios: Loss over first loss, `[T]`.
+        """
+        weighted = weights * norms
+        rates = ratios / max(ratios.mean(), 1e-12)
+        return np.sign(weighted - weighted.mean() * rates**self.alpha) * norms

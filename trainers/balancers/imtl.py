@@ -1,0 +1,46 @@
+"""Impartial multi-task learning: its gradient part and its loss part."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from mtorl.agents.parameters import ParameterSpace
+from mtorl.trainers.balancers.base import GradientAggregation, LossWeighting, Matrix, Vector
+from mtorl.trainers.balancers.solvers import pseudo_solve
+
+
+class IMTLG(GradientAggregation):
+    """Weights that sum to one and give the direction the same projection on every task's unit gradient.
+
+    They can be negative. Where no such weights exist (opposed gradients) the direction is zero.
+
+    Source: Liu et al., Towards Impartial Multi-task Learning, 2021, equation 6.
+    """
+
+    def solve(self, gramian: Matrix, losses: Vector, task_ids: NDArray[np.int64]) -> Vector:
+        """See `GradientAggregation.solve`."""
+        units = 1 / np.sqrt(np.diag(gramian))
+        weights = units * pseudo_solve(gramian * np.outer(units, units), np.ones(len(gramian)))
+        total = weights.sum()
+        return weights / total if abs(total) > 1e-12 * units.max() else np.zeros(len(gramian))
+
+
+class IMTLL(LossWeighting):
+    """Learned scales that bring all losses to the same size: `sum exp(s) loss - s`.
+
+    Source: Liu et al., Towards Impartial Multi-task Learning, 2021, equation 9.
+    """
+
+    def init(self, tasks: int, space: ParameterSpace | None, generator: torch.Generator) -> None:
+        """See `Balancer.init`."""
+        super().init(tasks, space, generator)
+        self.scales = nn.Parameter(torch.zeros(tasks, dtype=torch.float64))
+
+    def weights(self, losses: Tensor, task_ids: Tensor) -> Tensor:
+        """See `LossWeighting.weights`."""
+        return self.scales[task_ids].exp()
+
+    def objective(self, losses: Tensor, weights: Tensor, task_ids: Tensor) -> Tensor:
+        """With the penalty that keeps the scales from vanishing."""
+        return (weights * losses - self.scales[task_ids]).sum()

@@ -1,0 +1,56 @@
+"""Smooth Tchebycheff scalarisation."""
+
+import torch
+from torch import Tensor
+
+from mtorl import InputError
+from mtorl.trainers.balancers.base import LossWeighting
+
+
+class STCH(LossWeighting):
+    """Descends a smooth maximum of the losses, so that the worst task counts most.
+
+    With a warm-up the losses are compared as multiples of what they were at its end: `mu log sum exp(log(loss /
+    reference) / mu)`; the mean logarithm is descended until then. Without one the losses are compared as they are:
+    `mu log sum exp(loss / (T mu))`.
+
+    Source: Lin et al., Smooth Tchebycheff Scalarization for Multi-Objective Optimization, 2024, equation 8; the
+    warm-up as in LibMTL.
+
+    Args:
+        mu: Smoothing; towards zero it becomes the maximum.
+        warmup: Training steps after which the losses' references are taken, as a mean of their last tenth.
+    """
+
+    sums: Tensor
+    calls: Tensor
+
+    def __init__(self, mu: float = 1.0, warmup: int = 500) -> None:
+        super().__init__()
+        if mu <= 0 or warmup < 0:
+            raise InputError(f"mu is {mu}, warmup {warmup}; expected a positive mu and no negative number of steps.")
+        self.mu, self.warmup = mu, warmup
+
+    def initial_state(self, tasks: int, size: int) -> dict[str, Tensor]:
+        """Sum and number of the losses that the references are the mean of, and calls."""
+        return {
+            "sums": torch.zeros(2, tasks, dtype=torch.float64),
+            "calls": torch.zeros((), dtype=torch.int64),
+        }
+
+    def weights(self, losses: Tensor, task_ids: Tensor) -> Tensor:
+        """The derivative of the smooth maximum by each loss."""
+        self._ready(len(losses))
+        values, count = losses.detach().clamp(min=1e-12), len(losses)
+        if not self.warmup:
+            return (values / (count * self.mu)).softmax(0) / count
+        calls = int(self.calls)
+        self.calls += 1
+        if calls < self.warmup:
+            if calls >= self.warmup - max(self.warmup // 10, 1):
+                self.sums[0, task_ids] += values
+                self.sums[1, task_ids] += 1
+            return 1 / (count * values)
+        total, number = self.sums[:, task_ids]
+        references = torch.where(number > 0, total / number.clamp(min=1), values)
+        return ((values / references).log() / self.mu).softmax(0) / values
