@@ -197,10 +197,11 @@ class OfflineTrainer:
 
     def _add(self, phase: str, update: MultiTaskUpdate, numbers: dict[str, float]) -> None:
         named = {f"{phase}/{key}": value for key, value in numbers.items()}
-        if update.last_losses is not None:
-            names = self.agent.spec.task_names
-            for task, loss in zip(update.task_ids.tolist(), update.last_losses.tolist(), strict=True):
-                named[f"{phase}/loss/{names[task]}"] = loss
+        names = [self.agent.spec.task_names[task] for task in update.task_ids.tolist()]
+        for kind, values in (("loss", update.first_losses), ("weight", update.weights)):
+            if values is not None:
+                found = zip(names, values.tolist(), strict=True)
+                named |= {f"{phase}/{kind}/{name}": value for name, value in found if math.isfinite(value)}
         for key, value in named.items():
             self._sums[key] = self._sums.get(key, 0.0) + value
             self._counts[key] = self._counts.get(key, 0) + 1

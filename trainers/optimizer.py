@@ -73,7 +73,6 @@ class PhaseOptimizer:
         self.settings, self.steps = settings, steps
         self._parameters = list(module.parameters())
         self._rows = list(rows)
-        self._step = 0
         groups: list[dict[str, Any]] = [{"params": self._parameters}]
         if extra:
             groups.append({"params": list(extra), "weight_decay": 0.0})
@@ -85,13 +84,15 @@ class PhaseOptimizer:
         """Forgets all gradients."""
         self._adam.zero_grad()
 
-    def step(self, task_ids: Tensor, unused: Sequence[tuple[Tensor, Tensor]] = ()) -> dict[str, float]:
+    def step(self, index: int, task_ids: Tensor, unused: Sequence[tuple[Tensor, Tensor]] = ()) -> dict[str, float]:
         """Clips the gradients in place and takes one step.
 
         AdamW moves a parameter whose gradient is zero, by momentum and decay. What no task of the batch uses is
         therefore restored after the step, with its moments.
 
         Args:
+            index: Number of the training step, from 0, for the learning rate: a training step may take several of
+                these.
             task_ids: The tasks of the batch; the rows of all others are restored.
             unused: Parameters of which some entries are to be restored, each with a bool mask of its shape.
 
@@ -101,13 +102,13 @@ class PhaseOptimizer:
         Raises:
             InputError: The gradient is not finite; nothing has moved.
         """
-        rate = self.settings.rate(self._step, self.steps)
+        rate = self.settings.rate(index, self.steps)
         for group in self._adam.param_groups:
             group["lr"] = rate
         norm = torch.nn.utils.clip_grad_norm_(self._parameters, self.settings.clip or math.inf)
         if not torch.isfinite(norm):
             raise InputError(
-                f"the gradient's norm is {float(norm)} at step {self._step}, though all losses are finite. Lower "
+                f"the gradient's norm is {float(norm)} at step {index}, though all losses are finite. Lower "
                 "--optimizer.lr, or check the data with `mtorl info --verify`."
             )
         resting = [*((row, others) for row in self._rows if len(others := _others(row, task_ids))), *unused]
@@ -115,7 +116,6 @@ class PhaseOptimizer:
         self._adam.step()
         for parameter, where, values in kept:
             self._write(parameter, where, values)
-        self._step += 1
         return {"gradient_norm": float(norm), "learning_rate": rate}
 
     def _read(self, parameter: Tensor, where: Tensor) -> list[Tensor]:
@@ -131,13 +131,12 @@ class PhaseOptimizer:
             target[where] = value
 
     def state_dict(self) -> dict[str, Any]:
-        """Moments and the number of steps taken."""
-        return {"adam": self._adam.state_dict(), "step": self._step}
+        """Moments."""
+        return {"adam": self._adam.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continues from `state_dict`."""
         self._adam.load_state_dict(state["adam"])
-        self._step = state["step"]
 
 
 def _others(row: nn.Parameter, task_ids: Tensor) -> Tensor:

@@ -1,5 +1,7 @@
 """One batch, and a move waiting to be made."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -28,9 +30,8 @@ class MultiTaskUpdate:
     Attributes:
         sharing: The same.
         progress: Share of training that is done, in [0, 1).
-        last_losses: `[T]`, of the first pass over all tasks; None before it.
-        last_weights: `[T]`, the weight of every task in the move, as far as the balancer said.
-        last_gradients: Of the last call of `gradients` with all tasks.
+        first_losses: `[T]`, of each task's first forward pass; NaN before it.
+        weights: `[T]`, the weight of every task in the move, as far as the balancer said.
     """
 
     def __init__(
@@ -44,12 +45,12 @@ class MultiTaskUpdate:
         seed: int,
     ) -> None:
         self._functions, self._optimizer = functions, optimizer
-        self._batch, self._index, self._seed = batch, index, seed
+        self._batch, self._index, self._steps, self._seed = batch, index, steps, seed
         self.sharing = sharing
         self.progress = index / steps
-        self.last_losses: Tensor | None = None
-        self.last_weights: Tensor | None = None
-        self.last_gradients: TaskGradients | None = None
+        self.weights: Tensor | None = None
+        self.first_losses = torch.full((len(batch.task_ids),), float("nan"))
+        self._whole: tuple[MultiTaskUpdate, Tensor] | None = None
 
     @property
     def phase(self) -> Phase:
@@ -61,41 +62,49 @@ class MultiTaskUpdate:
         """Ids `[T]` of the tasks in this batch."""
         return self._batch.task_ids
 
-    def losses(self, tasks: Tensor | None = None) -> TaskLosses:
-        """A fresh forward pass at the present parameters, again after a move.
+    def select(self, positions: Sequence[int] | Tensor) -> "MultiTaskUpdate":
+        """The same update for some of its tasks only: other tasks' heads stay where they are in its moves.
 
         Args:
-            tasks: Positions in this batch (not ids); all by default.
+            positions: Of the tasks in this batch (not their ids).
+        """
+        places = torch.as_tensor(positions, device=self._batch.valid.device)
+        part = self._copy(self._batch.select(places), self.sharing)
+        part._whole = self, places.cpu()
+        return part
+
+    def at(self, sharing: Sharing) -> "MultiTaskUpdate":
+        """The same batch, waiting for a move at other parameters."""
+        return self._copy(self._batch, sharing)
+
+    def _copy(self, batch: TaskBatch, sharing: Sharing) -> "MultiTaskUpdate":
+        return MultiTaskUpdate(self._functions, self._optimizer, batch, sharing, self._index, self._steps, self._seed)
+
+    def losses(self) -> TaskLosses:
+        """A fresh forward pass at the present parameters, again after a move.
 
         Raises:
             InputError: A loss is not finite; names the task and the step.
         """
-        batch = self._select(tasks)
-        with isolated(self._seed, "dropout", self._index, device=batch.valid.device):
-            losses = self._functions.losses(batch, self.sharing)
-        self._accept(losses.values.detach(), batch, tasks)
+        with isolated(self._seed, "dropout", self._index, device=self._batch.valid.device):
+            losses = self._functions.losses(self._batch, self.sharing)
+        self._accept(losses.values.detach())
         return losses
 
-    def gradients(self, tasks: Tensor | None = None) -> TaskGradients:
+    def gradients(self) -> TaskGradients:
         """Forward and backward: the gradient of every task at the price of one backward pass.
 
         The private parameters (heads, task embeddings) have their own tasks' gradients in `.grad` afterwards.
 
-        Args:
-            tasks: Positions in this batch (not ids); all by default.
-
         Raises:
             InputError: A loss is not finite; names the task and the step.
         """
-        batch = self._select(tasks)
         self._optimizer.zero_grad()
-        with isolated(self._seed, "dropout", self._index, device=batch.valid.device):
-            gradients, private = self._functions.gradients(batch, self.sharing)
-        self._accept(gradients.losses, batch, tasks)
+        with isolated(self._seed, "dropout", self._index, device=self._batch.valid.device):
+            gradients, private = self._functions.gradients(self._batch, self.sharing)
+        self._accept(gradients.losses)
         for name, parameter in self._functions.private.items():
             parameter.grad = private[name]
-        if tasks is None:
-            self.last_gradients = gradients
         return gradients
 
     def descend(self, direction: Tensor, weights: Tensor | None = None) -> dict[str, float]:
@@ -149,39 +158,36 @@ class MultiTaskUpdate:
             parameter.grad = next(heads) if found is None else found
         return self._step()
 
-    def at(self, sharing: Sharing) -> "MultiTaskUpdate":
-        """The same batch, waiting for a move at other parameters."""
-        other = MultiTaskUpdate(self._functions, self._optimizer, self._batch, sharing, self._index, 1, self._seed)
-        other.progress = self.progress
-        return other
-
     def _step(self) -> dict[str, float]:
         used = self.sharing.used(self._batch.task_ids)
         if used is None:
-            return self._optimizer.step(self._batch.task_ids)
+            return self._optimizer.step(self._index, self._batch.task_ids)
         space = self._functions.space
         parameters = space.select(self._functions.agent)
         unused = [(parameters[name], ~mask) for name, mask in space.unflatten(used).items() if not bool(mask.all())]
-        return self._optimizer.step(self._batch.task_ids, unused)
+        return self._optimizer.step(self._index, self._batch.task_ids, unused)
 
     def _note(self, weights: Tensor | None) -> None:
         if weights is not None:
-            self.last_weights = weights.detach()
+            self.weights = weights.detach().cpu()
 
-    def _select(self, tasks: Tensor | None) -> TaskBatch:
-        return self._batch if tasks is None else self._batch.select(tasks)
-
-    def _accept(self, values: Tensor, batch: TaskBatch, tasks: Tensor | None) -> None:
+    def _accept(self, values: Tensor) -> None:
         if not torch.isfinite(values).all():
-            self._refuse(values, batch)
-        if tasks is None and self.last_losses is None:
-            self.last_losses = values
+            self._refuse(values)
+        self._record(values.cpu().to(torch.float32), torch.arange(len(values)))
 
-    def _refuse(self, values: Tensor, batch: TaskBatch) -> None:
+    def _record(self, values: Tensor, positions: Tensor) -> None:
+        known = self.first_losses[positions]
+        self.first_losses[positions] = torch.where(known.isnan(), values, known)
+        if self._whole is not None:
+            whole, places = self._whole
+            whole._record(values, places[positions])
+
+    def _refuse(self, values: Tensor) -> None:
         names = self._functions.agent.spec.task_names
         bad = [
             f"{names[task]} ({value})"
-            for task, value in zip(batch.task_ids.tolist(), values.tolist(), strict=True)
+            for task, value in zip(self.task_ids.tolist(), values.tolist(), strict=True)
             if not abs(value) < float("inf")
         ]
         raise InputError(

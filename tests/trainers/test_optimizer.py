@@ -17,7 +17,7 @@ def test_clipping_bounds_the_norm_and_zero_leaves_it() -> None:
         module = nn.Linear(2, 1, bias=False)
         optimizer = PhaseOptimizer(OptimizerSettings(clip=clip), module, [], [], 10)
         module.weight.grad = torch.tensor([[3.0, 4.0]])
-        assert optimizer.step(torch.tensor([0]))["gradient_norm"] == 5.0
+        assert optimizer.step(0, torch.tensor([0]))["gradient_norm"] == 5.0
         assert module.weight.grad.norm() == pytest.approx(expected, rel=1e-4)
 
 
@@ -38,7 +38,7 @@ def test_rows_of_absent_tasks_do_not_move_despite_momentum_and_decay() -> None:
     def step(tasks: list[int]) -> None:
         optimizer.zero_grad()
         (module.rows[tasks].square().sum() + module.shared.sum()).backward()
-        optimizer.step(torch.tensor(tasks))
+        optimizer.step(0, torch.tensor(tasks))
 
     step([0, 1])  # the very first step: there are no moments yet
     assert torch.equal(module.rows[2:], torch.arange(4.0, 8.0).view(2, 2) + 1)
@@ -58,20 +58,20 @@ def test_continuing_from_a_state_changes_nothing() -> None:
         module = Table()
         return module, PhaseOptimizer(OptimizerSettings(warmup=3), module, [], [module.rows], 10)
 
-    def advance(module: Table, optimizer: PhaseOptimizer, steps: int) -> None:
-        for _ in range(steps):
+    def advance(module: Table, optimizer: PhaseOptimizer, steps: range) -> None:
+        for index in steps:
             optimizer.zero_grad()
             (module.rows.square().sum() + module.shared.exp().sum()).backward()
-            optimizer.step(torch.tensor([0, 2]))
+            optimizer.step(index, torch.tensor([0, 2]))
 
     whole = make()
-    advance(*whole, 8)
+    advance(*whole, range(8))
     first = make()
-    advance(*first, 4)
+    advance(*first, range(4))
     second = make()
     second[0].load_state_dict(first[0].state_dict())
     second[1].load_state_dict(first[1].state_dict())
-    advance(*second, 4)
+    advance(*second, range(4, 8))
     for expected, found in zip(whole[0].parameters(), second[0].parameters(), strict=True):
         assert torch.equal(expected, found)
 
@@ -82,7 +82,7 @@ def test_a_gradient_that_is_not_finite_moves_nothing() -> None:
     optimizer = PhaseOptimizer(OptimizerSettings(), module, [], [], 10)
     module.weight.grad = torch.tensor([[float("nan"), 1.0]])
     with pytest.raises(InputError, match="norm is nan at step 0"):
-        optimizer.step(torch.tensor([0]))
+        optimizer.step(0, torch.tensor([0]))
     assert all(torch.equal(old, new) for old, new in zip(before, module.parameters(), strict=True))
 
 
