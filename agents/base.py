@@ -10,27 +10,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mtorl import InputError
-from mtorl.agents.heads import Head
+from mtorl.agents.heads import Head, TaskLosses
 from mtorl.agents.parameters import ParameterSpace
 from mtorl.agents.task_encoders import TaskEncoder
 from mtorl.datasets.sampler import TaskBatch
 from mtorl.datasets.spec import DataSpec
 from mtorl.envs.base import RolloutContext
-
-
-@dataclass(frozen=True)
-class TaskLosses:
-    """The losses of one forward pass.
-
-    Attributes:
-        values: `[T]`, differentiable, one per task of the batch; each a mean over valid positions.
-        features: `[T, B, L, F]`, what the heads saw, for methods that balance at the representation.
-        targets: `[T, B, L, A]`, what the heads should have said.
-    """
-
-    values: Tensor
-    features: Tensor | None = None
-    targets: Tensor | None = None
 
 
 @dataclass(frozen=True)

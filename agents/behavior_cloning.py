@@ -25,7 +25,8 @@ class BehaviorCloning(Agent):
         spec: What is known of the data.
         hidden: Sizes of the hidden layers.
         task_identity: How the network is told its task: none, onehot or embed (a learned vector).
-        output_heads: One last layer for all tasks (shared) or one each (per_task).
+        output_heads: One last layer for all tasks (shared), one each (per_task), or one each without tanh (linear, for
+            balancers that need it).
         per_task_normalisation: Normalise observations with each task's own statistics.
         std_floor: Smallest standard deviation used for normalising.
         clip: Normalised observations are clipped to plus or minus this.
@@ -48,7 +49,7 @@ class BehaviorCloning(Agent):
         self.window = 1
         self.encoder = TaskEncoder(task_identity, tasks)
         self.backbone = MLP(spec.observation_dim + self.encoder.size, tuple(hidden))
-        self.head = RegressionHead(hidden[-1], spec.action_dim, tasks if output_heads == "per_task" else None)
+        self.head = RegressionHead(hidden[-1], spec.action_dim, tasks, output_heads)
         private = [self.encoder, *([self.head] if self.head.per_task else [])]
         space = ParameterSpace(self, private=private, maskable=[self.backbone])
         self.phases = (Phase("policy", self._losses, space, self),)
@@ -60,8 +61,7 @@ class BehaviorCloning(Agent):
 
     def _losses(self, batch: TaskBatch) -> TaskLosses:
         features = self._features(batch.observations, batch.task_ids)
-        values = self.head.losses(features, batch.actions, batch.valid, batch.task_ids)
-        return TaskLosses(values, features, batch.actions)
+        return self.head.task_losses(features, batch)
 
     @torch.no_grad()
     def reset(self, context: RolloutContext) -> None:

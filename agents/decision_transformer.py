@@ -52,7 +52,8 @@ class DecisionTransformer(Agent):
         action_dropout: Probability for `action_context=dropout`.
         time: Number the steps within the window, within the episode, or not at all.
         task_identity: How the network is told its task: none, onehot or embed (a learned vector).
-        output_heads: One last layer for all tasks (shared) or one each (per_task).
+        output_heads: One last layer for all tasks (shared), one each (per_task), or one each without tanh (linear, for
+            balancers that need it).
         per_task_normalisation: Normalise observations with each task's own statistics.
         std_floor: Smallest standard deviation used for normalising.
         clip: Normalised observations are clipped to plus or minus this.
@@ -96,7 +97,7 @@ class DecisionTransformer(Agent):
         self.norm_tokens = nn.LayerNorm(width)
         self.backbone = CausalTransformer(width, layers, attention_heads, dropout)
         initialise_transformer(self)
-        self.head = RegressionHead(width, spec.action_dim, tasks if output_heads == "per_task" else None)
+        self.head = RegressionHead(width, spec.action_dim, tasks, output_heads)
         self.register_buffer("return_scale", torch.from_numpy(spec.return_quantile(SCALE_QUANTILE)).clamp(min=1.0))
         self.register_buffer("return_target", torch.from_numpy(spec.return_quantile(target_quantile)))
         self.register_buffer("return_least", torch.from_numpy(spec.return_quantile(0.0)).clamp(max=0.0))
@@ -116,8 +117,7 @@ class DecisionTransformer(Agent):
         outputs = rearrange(self.backbone(tokens), "m (l k) f -> m l k f", k=self.tokens_per_step)
         features = outputs[:, :, int(self.return_conditioning)]  # the action is read from the observation's token
         features = features.view(tasks, windows, steps, -1)
-        values = self.head.losses(features, batch.actions, batch.valid, batch.task_ids)
-        return TaskLosses(values, features, batch.actions)
+        return self.head.task_losses(features, batch)
 
     def _observation_inputs(self, observations: Tensor, task_ids: Tensor) -> Tensor:
         """Normalised observations `[T, ..., O]` with the task's vector behind them."""

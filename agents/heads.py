@@ -1,12 +1,36 @@
 """From features to actions, and the loss of recorded actions."""
 
 from abc import ABC, abstractmethod
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-OutputHeads = Literal["shared", "per_task"]
+from mtorl import InputError
+from mtorl.datasets.sampler import TaskBatch
+
+OutputHeads = Literal["shared", "per_task", "linear"]
+
+
+@dataclass(frozen=True)
+class TaskLosses:
+    """The losses of one forward pass.
+
+    Attributes:
+        values: `[T]`, differentiable, one per task of the batch; each a mean over valid positions.
+        features: `[T, B, L, F]`, what the heads saw, for methods that balance at the representation.
+        targets: `[T, B, L, A]`, what the heads should have said.
+        valid: bool `[T, B, L]`.
+        linear: The predictions are linear in the features, the loss is their squared error, and every task has its own
+            head.
+    """
+
+    values: Tensor
+    features: Tensor | None = None
+    targets: Tensor | None = None
+    valid: Tensor | None = None
+    linear: bool = False
 
 
 class Head(nn.Module, ABC):
@@ -30,6 +54,21 @@ class Head(nn.Module, ABC):
     def act(self, features: Tensor, task_ids: Tensor) -> Tensor:
         """Actions `[N, A]` in [-1, 1] from features `[N, F]` of tasks `[N]`."""
 
+    @property
+    def linear(self) -> bool:
+        """See `TaskLosses.linear`."""
+        return False
+
+    def task_losses(self, features: Tensor, batch: TaskBatch) -> TaskLosses:
+        """The losses of a batch with what balancers at the representation need.
+
+        Args:
+            features: `[T, B, L, F]`.
+            batch: The windows that they are of.
+        """
+        values = self.losses(features, batch.actions, batch.valid, batch.task_ids)
+        return TaskLosses(values, features, batch.actions, batch.valid, self.linear)
+
     def task_rows(self) -> list[nn.Parameter]:
         """Parameters whose first axis is the task; none by default."""
         return []
@@ -41,16 +80,25 @@ class RegressionHead(Head):
     Args:
         features: F.
         actions: A.
-        tasks: Number of tasks if each has its own map, None for one map.
+        tasks: T.
+        kind: One map for all tasks (shared), one each (per_task), or one each without `tanh` (linear): its actions
+            are clipped when acting.
     """
 
-    def __init__(self, features: int, actions: int, tasks: int | None = None) -> None:
+    def __init__(self, features: int, actions: int, tasks: int, kind: OutputHeads = "shared") -> None:
         super().__init__()
-        maps = tasks or 1
+        if kind not in get_args(OutputHeads):
+            raise InputError(f"output_heads is {kind!r}; expected one of {', '.join(get_args(OutputHeads))}.")
+        maps = 1 if kind == "shared" else tasks
         bound = features**-0.5
         self.weight = nn.Parameter(torch.empty(maps, features, actions).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.zeros(maps, actions))
-        self.per_task = tasks is not None
+        self.per_task, self._linear = kind != "shared", kind == "linear"
+
+    @property
+    def linear(self) -> bool:
+        """See `TaskLosses.linear`."""
+        return self._linear
 
     def task_rows(self) -> list[nn.Parameter]:
         """Both parameters, if each task has its own."""
@@ -60,7 +108,8 @@ class RegressionHead(Head):
         """See `Head.losses`."""
         chosen = task_ids if self.per_task else torch.zeros_like(task_ids)
         flat = features.flatten(1, 2)  # t b l f -> t (b l) f
-        predicted = torch.tanh(torch.baddbmm(self.bias[chosen][:, None], flat, self.weight[chosen]))
+        predicted = torch.baddbmm(self.bias[chosen][:, None], flat, self.weight[chosen])
+        predicted = predicted if self.linear else torch.tanh(predicted)
         error = (predicted.view(targets.shape) - targets).square().mean(-1)
         return masked_mean(error, valid)
 
@@ -68,7 +117,8 @@ class RegressionHead(Head):
         """See `Head.act`."""
         if not self.per_task:
             return torch.tanh(torch.addmm(self.bias[0], features, self.weight[0]))
-        return torch.tanh(torch.einsum("nf,nfa->na", features, self.weight[task_ids]) + self.bias[task_ids])
+        predicted = torch.einsum("nf,nfa->na", features, self.weight[task_ids]) + self.bias[task_ids]
+        return predicted.clamp(-1, 1) if self.linear else torch.tanh(predicted)
 
 
 def masked_mean(values: Tensor, valid: Tensor) -> Tensor:

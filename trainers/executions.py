@@ -83,6 +83,8 @@ class PhaseFunctions:
             torch.cat([one.values for one in each]),
             _joined([one.features for one in each]),
             _joined([one.targets for one in each]),
+            _joined([one.valid for one in each]),
+            each[0].linear,
         )
 
     def gradients(self, batch: TaskBatch, sharing: Sharing) -> tuple[TaskGradients, dict[str, Tensor]]:

@@ -66,7 +66,7 @@ def test_action_dropout_hides_past_actions_in_training_only(spec: DataSpec) -> N
 
 
 def test_loss_of_one_valid_step_by_hand() -> None:
-    head = RegressionHead(3, 4)
+    head = RegressionHead(3, 4, 1)
     torch.nn.init.zeros_(head.weight)
     targets = torch.tensor([1.0, 1.0, 0.0, 0.0]).expand(1, 1, 2, 4)
     valid = torch.tensor([[[True, False]]])

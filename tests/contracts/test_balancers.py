@@ -19,7 +19,10 @@ from mtorl.trainers.offline import TIMING_ENTRIES
 
 SPECIAL: dict[type, Callable[[int], Balancer]] = {FixedWeights: lambda tasks: FixedWeights([1.0 / tasks] * tasks)}
 """Constructors that need an argument."""
-OPTIONS: dict[str, dict] = {"FixedWeights": {"balancer.values": [0.2, 0.5, 0.3]}}
+OPTIONS: dict[str, dict] = {
+    "FixedWeights": {"balancer.values": [0.2, 0.5, 0.3]},
+    "BayesAgg": {"agent.output_heads": "linear", "balancer.warmup": 3, "balancer.refresh": 4},
+}
 ABSTRACT = {Balancer, GradientAggregation, LossWeighting, MatrixAggregation}
 ALL = sorted(
     (k for k in concrete(Balancer) if k not in ABSTRACT and k.__module__.startswith("mtorl.")), key=lambda k: k.__name__

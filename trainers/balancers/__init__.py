@@ -2,6 +2,7 @@
 
 from mtorl.trainers.balancers.aligned_mtl import AlignedMTL
 from mtorl.trainers.balancers.base import Balancer, GradientAggregation, LossWeighting, MatrixAggregation
+from mtorl.trainers.balancers.bayesagg import BayesAgg
 from mtorl.trainers.balancers.cagrad import CAGrad
 from mtorl.trainers.balancers.cdtt import CDTT
 from mtorl.trainers.balancers.conflict_free import ConFIG
@@ -37,6 +38,7 @@ __all__ = [
     "STCH",
     "AlignedMTL",
     "Balancer",
+    "BayesAgg",
     "CAGrad",
     "ConFIG",
     "DualProj",
