@@ -25,6 +25,7 @@ commands:
   train     train one policy for all tasks of a data set; --resume continues a run
   evaluate  play a trained run, the expert or random actions: success per task
   report    compare runs in one self-contained HTML file
+  list      what can be chosen: balancers, sharing, agents, suites
 
 `mtorl COMMAND --help` lists a command's options. Every command that takes many also takes --config FILE.yaml and
 --print_config.
@@ -53,6 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "train": _train,
         "evaluate": _evaluate,
         "report": _report,
+        "list": _list,
     }
     if arguments[0] not in commands:
         print(USAGE, end="", file=sys.stderr)
@@ -236,6 +238,20 @@ def _report(arguments: list[str]) -> None:
     parser.add_argument("runs", nargs="+", help="Folders of evaluated runs.")
     path = make_report(**_objects(parser, arguments))
     print(f"report: {path} and {path.with_suffix('.json')}")
+
+
+def _list(arguments: list[str]) -> None:
+    from mtorl.families import FAMILIES, members
+
+    def listing() -> None:
+        """Lists what can be named on the command line. `--balancer.help NAME` and the like show a member's options."""
+
+    parser = _parser("list", listing)
+    parser.add_argument("family", choices=list(FAMILIES), help="Which family.")
+    from mtorl.tables import show_members
+
+    family = _objects(parser, arguments)["family"]
+    show_members(family, members(family))
 
 
 def _show_store(store: Any) -> None:

@@ -6,8 +6,11 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from mtorl.datasets.store import EpisodeStore
     from mtorl.envs.evaluator import EvalReport
+    from mtorl.families import Member
 
 
 def _table(title: str, first: str, *columns: str) -> Table:
@@ -24,6 +27,20 @@ def _print(table: Table) -> None:
     # Not narrower than the table needs: a wrapped number in a log file is worse than a long line.
     width = max(shutil.get_terminal_size().columns, 110)
     _Console(width=width).print(table)
+
+
+def show_members(family: str, members: "Sequence[Member]") -> None:
+    """Prints the members of a family, one paragraph each."""
+    table = Table(box=None, pad_edge=False, show_header=True, header_style="bold")
+    table.add_column(family, no_wrap=True)
+    table.add_column("what it does")
+    for number, member in enumerate(members):
+        if not number or member.kind != members[number - 1].kind:
+            needs = f" (needs {member.needs})" if member.needs else ""
+            table.add_row("", f"[bold]{member.kind}[/bold]{needs}" if len({it.kind for it in members}) > 1 else "")
+        paper = f" [dim]{member.paper}[/dim]" if member.paper else ""
+        table.add_row(member.name, f"{member.line}.{paper}")
+    _print(table)
 
 
 class _Console(Console):

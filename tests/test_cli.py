@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,8 +11,9 @@ import pytest
 
 from mtorl.cli import main
 from mtorl.datasets.store import EpisodeStore
+from mtorl.families import members
 
-COMMANDS = ["collect", "info", "train", "evaluate", "report"]
+COMMANDS = ["collect", "info", "train", "evaluate", "report", "list"]
 SUITE = ["--suite", "PointReach", "--suite.tasks", "[towards-0, away-0]"]
 
 
@@ -135,6 +137,24 @@ def test_wrong_input_ends_with_a_message_and_code_2(
     text = run(*arguments, code=2, capsys=capsys)
     assert message in text and "Traceback" not in text
     assert not list(tmp_path.iterdir()), "something was written"
+
+
+@pytest.mark.parametrize("family", ["agents", "balancers", "sharing", "suites"])
+def test_list_shows_every_member(family: str, capsys: pytest.CaptureFixture) -> None:
+    found = members(family)
+    text = run("list", family, capsys=capsys)
+    for member in found:
+        assert member.name in text and len(member.line) > 15, member
+    if family == "balancers":
+        assert {member.kind for member in found} == {
+            "loss weighting",
+            "gradient aggregation",
+            "matrix aggregation",
+            "own step",
+        }
+        assert all(member.needs for member in found)
+        own = {"Equal", "FixedWeights"}
+        assert all(re.search(r"\d{4}$", member.paper) for member in found if member.name not in own), found
 
 
 @pytest.mark.slow

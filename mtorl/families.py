@@ -1,0 +1,62 @@
+"""What can be chosen on the command line: the members of every family, read from their classes."""
+
+import importlib
+import inspect
+import re
+from typing import NamedTuple
+
+from mtorl import InputError
+
+FAMILIES = {
+    "agents": ("mtorl.agents", "Agent"),
+    "balancers": ("mtorl.trainers.balancers", "Balancer"),
+    "sharing": ("mtorl.trainers.sharing", "Sharing"),
+    "suites": ("mtorl.envs", "Suite"),
+}
+
+
+class Member(NamedTuple):
+    """One class that can be named on the command line."""
+
+    name: str
+    kind: str
+    """The abstract class it is derived from, in words."""
+    line: str
+    """First sentence of its docstring."""
+    needs: str
+    """What it asks for beyond what all members get."""
+    paper: str
+    """First author, title and year, as far as the docstring names a source."""
+
+
+def members(family: str) -> list[Member]:
+    """The concrete classes of a family, sorted by kind and name.
+
+    Raises:
+        InputError: There is no such family.
+    """
+    if family not in FAMILIES:
+        raise InputError(f"unknown family {family!r}; expected one of {', '.join(FAMILIES)}.")
+    module, base = importlib.import_module(FAMILIES[family][0]), FAMILIES[family][1]
+    root = getattr(module, base)
+    found = [
+        _describe(kind, root)
+        for kind in vars(module).values()
+        if inspect.isclass(kind) and issubclass(kind, root) and not inspect.isabstract(kind)
+    ]
+    return sorted(found, key=lambda it: (it.kind, it.name))
+
+
+def _describe(kind: type, root: type) -> Member:
+    text = inspect.getdoc(kind) or ""
+    first = re.split(r"(?<=[.:])\s", text, maxsplit=1)[0].rstrip(":.")
+    source = re.search(r"Source: (.*?)(?:\n\n|\n?$|(?<=\d{4})[,.;])", text, re.DOTALL)
+    parents = [parent for parent in kind.__mro__[1:] if inspect.isabstract(parent) and parent is not root]
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", parents[0].__name__).lower() if parents else "own step"
+    return Member(
+        kind.__name__,
+        words,
+        " ".join(first.split()),
+        getattr(kind, "needs", ""),
+        " ".join(source[1].split()) if source else "",
+    )
