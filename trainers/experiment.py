@@ -51,6 +51,8 @@ from mtorl.trainers.sharing import Sharing
 
 FREE_KEYS = ("workers", "quiet", "data", "verify")
 """Settings that do not change results (data is known by its hash); a run may be resumed with others."""
+FREE_OPTIONS = ("allow_inexact_resume",)
+"""Options of single classes with which a run may be resumed though it began with others."""
 DEFAULT_CLASSES = {
     "agent": "mtorl.agents.BehaviorCloning",
     "balancer": "mtorl.trainers.balancers.Equal",
@@ -487,7 +489,9 @@ def _refuse_differences(stored: dict[str, Any], asked: dict[str, Any], what: str
     differing = [
         f"{key}: {theirs.get(key)!r} in the {what}, {ours.get(key)!r} asked for"
         for key in sorted({*ours, *theirs})
-        if ours.get(key) != theirs.get(key) and key.split(".")[0] not in FREE_KEYS
+        if ours.get(key) != theirs.get(key)
+        and key.split(".")[0] not in FREE_KEYS
+        and key.split(".")[-1] not in FREE_OPTIONS
     ]
     if differing:
         raise InputError(

@@ -1,5 +1,6 @@
 """What every balancing optimizer must do."""
 
+import importlib.util
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,20 +14,33 @@ from torch import Tensor
 from mtorl import InputError
 from mtorl.envs.evaluator import Protocol
 from mtorl.trainers import Run, balancers, train
-from mtorl.trainers.balancers import Balancer, FixedWeights, GradientAggregation, LossWeighting, MatrixAggregation
+from mtorl.trainers.balancers import (
+    Balancer,
+    FixedWeights,
+    GradientAggregation,
+    LossWeighting,
+    MatrixAggregation,
+    TorchJD,
+)
 from mtorl.trainers.logs import read_log
 from mtorl.trainers.offline import TIMING_ENTRIES
 
-SPECIAL: dict[type, Callable[[int], Balancer]] = {FixedWeights: lambda tasks: FixedWeights([1.0 / tasks] * tasks)}
+SPECIAL: dict[type, Callable[[int], Balancer]] = {
+    FixedWeights: lambda tasks: FixedWeights([1.0 / tasks] * tasks),
+    TorchJD: lambda tasks: TorchJD("MGDA", {"epsilon": 1e-9, "max_iters": 1000}),
+}
 """Constructors that need an argument."""
 OPTIONS: dict[str, dict] = {
     "FixedWeights": {"balancer.values": [0.2, 0.5, 0.3]},
+    "TorchJD": {"balancer.name": "MGDA"},
     "BayesAgg": {"agent.output_heads": "linear", "balancer.warmup": 3, "balancer.refresh": 4},
 }
 ABSTRACT = {Balancer, GradientAggregation, LossWeighting, MatrixAggregation}
 ALL = sorted(
     (k for k in concrete(Balancer) if k not in ABSTRACT and k.__module__.startswith("mtorl.")), key=lambda k: k.__name__
 )
+if importlib.util.find_spec("torchjd") is None:
+    ALL.remove(TorchJD)
 GRAMIAN = [kind for kind in ALL if issubclass(kind, GradientAggregation)]
 MATRIX = [kind for kind in ALL if issubclass(kind, MatrixAggregation)]
 LOSS = [kind for kind in ALL if issubclass(kind, LossWeighting)]
@@ -209,7 +223,7 @@ def test_a_single_task(kind: type) -> None:
 @pytest.mark.parametrize("kind", names([*GRAMIAN, *MATRIX]))
 def test_usable_without_training(kind: type) -> None:
     rows = torch.randn(3, 9, generator=torch.Generator().manual_seed(9))
-    assert torch.isfinite(direct(kind(), rows.double())).all()
+    assert torch.isfinite(direct(SPECIAL.get(kind, lambda _: kind())(3), rows.double())).all()
 
 
 @pytest.mark.parametrize("kind", names(LOSS))

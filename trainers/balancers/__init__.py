@@ -23,6 +23,7 @@ from mtorl.trainers.balancers.nash import FairGrad, NashMTL
 from mtorl.trainers.balancers.pcgrad import PCGrad
 from mtorl.trainers.balancers.random_weighting import RandomWeighting
 from mtorl.trainers.balancers.stch import STCH
+from mtorl.trainers.balancers.torchjd import TorchJD
 from mtorl.trainers.balancers.uncertainty import Uncertainty
 from mtorl.trainers.balancers.upgrad import UPGrad
 from mtorl.trainers.balancers.weighted_pcgrad import WeightedPCGrad
@@ -56,6 +57,7 @@ __all__ = [
     "NashMTL",
     "PCGrad",
     "RandomWeighting",
+    "TorchJD",
     "UPGrad",
     "Uncertainty",
     "WeightedPCGrad",

@@ -5,6 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from mtorl import InputError
+from mtorl.trainers import train
 from mtorl.trainers.balancers import (
     IMTLG,
     MGDA,
@@ -15,6 +17,7 @@ from mtorl.trainers.balancers import (
     GradDrop,
     GradientAggregation,
     PCGrad,
+    TorchJD,
     UPGrad,
 )
 
@@ -85,3 +88,34 @@ def test_graddrop_in_the_mean() -> None:
     one = np.stack([balancer.aggregate(rows).numpy() for _ in range(2000)]).mean(0)
     other = np.stack([torchjd.GradDrop()(rows).numpy() for _ in range(2000)]).mean(0)
     np.testing.assert_allclose(one, other, atol=0.2)
+
+
+def test_the_adapter_gives_the_aggregators_direction() -> None:
+    for rows in matrices():
+        assert torch.equal(TorchJD("ConFIG").aggregate(rows), torchjd.ConFIG()(rows))
+
+
+def test_random_aggregators_draw_from_the_balancers_stream() -> None:
+    rows, before = matrices()[4], torch.get_rng_state()
+    one, other = TorchJD("Random"), TorchJD("Random")
+    first = one.aggregate(rows)
+    assert torch.equal(first, other.aggregate(rows)) and not torch.equal(first, one.aggregate(rows))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_unknown_aggregators_and_options_are_refused() -> None:
+    with pytest.raises(InputError, match=r"no aggregator 'Fairest'; it has .*UPGrad"):
+        TorchJD("Fairest")
+    with pytest.raises(InputError, match="no aggregator 'Aggregator'"):
+        TorchJD("Aggregator")
+    with pytest.raises(InputError, match=r"CAGrad cannot be made with options \{\}"):
+        TorchJD("CAGrad")
+
+
+def test_a_state_that_cannot_be_restored_is_not_resumed_unless_forced(train_options: dict) -> None:
+    run = train(**{**train_options, "balancer": "TorchJD", "balancer.name": "GradVac"})
+    run.checkpoints().file(30).unlink()
+    with pytest.raises(InputError, match=r"has a state that cannot be restored.*--balancer\.allow_inexact_resume true"):
+        train(resume=run.folder)
+    train(resume=run.folder, balancer__allow_inexact_resume=True)
+    assert run.checkpoints().steps()[-1] == 30

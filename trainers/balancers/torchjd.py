@@ -1,0 +1,68 @@
+"""Any aggregator of the optional package TorchJD."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mtorl import InputError
+from mtorl.trainers.balancers.base import MatrixAggregation
+from mtorl.trainers.seeding import isolated
+
+
+class TorchJD(MatrixAggregation):
+    """An aggregator of the package TorchJD, given its name.
+
+    Its state, if it has any, is not part of checkpoints: a run with such an aggregator is not resumed, unless
+    `allow_inexact_resume` says that it may start afresh.
+
+    Source: Quinton and Rey, Jacobian Descent for Multi-Objective Optimization, 2024.
+
+    Args:
+        name: Name of the aggregator's class, as in `UPGrad`.
+        options: Arguments of its constructor.
+        allow_inexact_resume: Resume with a fresh aggregator; the result then differs from an uninterrupted run.
+    """
+
+    def __init__(self, name: str, options: dict[str, Any] | None = None, allow_inexact_resume: bool = False) -> None:
+        super().__init__()
+        try:
+            import torchjd.aggregation as family
+        except ImportError:
+            raise InputError("the package torchjd is not installed: `pip install 'mtorl[torchjd]'`.") from None
+        kind = getattr(family, name, None)
+        if not (isinstance(kind, type) and issubclass(kind, family.Aggregator)) or kind is family.Aggregator:
+            known = [it for it, value in vars(family).items() if isinstance(value, type) and it[0].isupper()]
+            raise InputError(f"TorchJD has no aggregator {name!r}; it has {', '.join(sorted(known))}.")
+        self.name, self.options, self.allow_inexact_resume = name, dict(options or {}), allow_inexact_resume
+        try:
+            self._hidden = (kind(**self.options),)  # in a tuple, or its buffers would be taken for the balancer's
+        except (TypeError, ValueError, ImportError) as error:
+            raise InputError(f"TorchJD's {name} cannot be made with options {self.options}: {error}.") from None
+
+    @property
+    def stateful(self) -> bool:
+        """Whether the aggregator remembers earlier batches."""
+        (aggregator,) = self._hidden
+        return hasattr(aggregator, "reset")
+
+    def aggregate(self, rows: Tensor, losses: Tensor | None = None, task_ids: Tensor | None = None) -> Tensor:
+        """See `MatrixAggregation.aggregate`; random aggregators draw from this balancer's own stream."""
+        self._defaults(rows, losses, task_ids)
+        seed = int(torch.randint(1 << 31, (), generator=self._generator))
+        with isolated(seed, "torchjd", device=rows.device):
+            (aggregator,) = self._hidden
+            return aggregator(rows)
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """See `Balancer.set_extra_state`.
+
+        Raises:
+            InputError: The aggregator has a state that was not saved.
+        """
+        if self.stateful and not self.allow_inexact_resume:
+            raise InputError(
+                f"TorchJD's {self.name} has a state that cannot be restored. Start a new run, or resume with "
+                "--balancer.allow_inexact_resume true to go on with a fresh one."
+            )
+        super().set_extra_state(state)
