@@ -33,6 +33,7 @@ SPECIAL: dict[type, Callable[[int], Balancer]] = {
 OPTIONS: dict[str, dict] = {
     "FixedWeights": {"balancer.values": [0.2, 0.5, 0.3]},
     "TorchJD": {"balancer.name": "MGDA"},
+    "SelectiveTaskGroups": {"balancer.warmup": 5, "balancer.probe_every": 2, "balancer.regroup_every": 4},
     "BayesAgg": {"agent.output_heads": "linear", "balancer.warmup": 3, "balancer.refresh": 4},
 }
 ABSTRACT = {Balancer, GradientAggregation, LossWeighting, MatrixAggregation}

@@ -22,6 +22,7 @@ from mtorl.trainers.balancers.moco import MoCo
 from mtorl.trainers.balancers.nash import FairGrad, NashMTL
 from mtorl.trainers.balancers.pcgrad import PCGrad
 from mtorl.trainers.balancers.random_weighting import RandomWeighting
+from mtorl.trainers.balancers.selective_task_groups import SelectiveTaskGroups
 from mtorl.trainers.balancers.stch import STCH
 from mtorl.trainers.balancers.torchjd import TorchJD
 from mtorl.trainers.balancers.uncertainty import Uncertainty
@@ -57,6 +58,7 @@ __all__ = [
     "NashMTL",
     "PCGrad",
     "RandomWeighting",
+    "SelectiveTaskGroups",
     "TorchJD",
     "UPGrad",
     "Uncertainty",
