@@ -1,5 +1,6 @@
 """Networks that agents are built from."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -7,7 +8,28 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
-class MLP(nn.Sequential):
+class TaskGains(nn.Module):
+    """A factor of each task for every output of some shared layers; all one at first.
+
+    Args:
+        tasks: T.
+        sizes: Outputs of each layer.
+    """
+
+    def __init__(self, tasks: int, sizes: Sequence[int]) -> None:
+        super().__init__()
+        self.values = nn.ParameterList([torch.ones(tasks, size) for size in sizes])
+
+    def task_rows(self) -> list[nn.Parameter]:
+        """Parameters whose first axis is the task."""
+        return list(self.values)
+
+    def forward(self, task_ids: Tensor) -> list[Tensor]:
+        """The factors `[T, size]` of these tasks `[T]` for each layer."""
+        return [value[task_ids] for value in self.values]
+
+
+class MLP(nn.Module):
     """Linear layers, each followed by ReLU.
 
     Args:
@@ -15,12 +37,27 @@ class MLP(nn.Sequential):
         hidden: Sizes of the layers.
     """
 
-    def __init__(self, inputs: int, hidden: tuple[int, ...]) -> None:
-        sizes = (inputs, *hidden)
-        layers: list[nn.Module] = []
-        for before, after in pairwise(sizes):
-            layers += [nn.Linear(before, after), nn.ReLU()]
-        super().__init__(*layers)
+    def __init__(self, inputs: int, hidden: Sequence[int]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(before, after) for before, after in pairwise((inputs, *hidden))])
+
+    def forward(self, values: Tensor, gains: Sequence[Tensor] = ()) -> Tensor:
+        """From `[T, ..., inputs]` to the last hidden layer.
+
+        Args:
+            values: First axis as that of the gains.
+            gains: `[T, size]` for each layer, or none.
+        """
+        for number, layer in enumerate(self.layers):
+            values = layer(values)
+            if gains:
+                values = values * _over_inner_axes(gains[number], values)
+            values = functional.relu(values)
+        return values
+
+
+def _over_inner_axes(gain: Tensor, values: Tensor) -> Tensor:
+    return gain.view(len(gain), *[1] * (values.ndim - 2), gain.shape[-1])
 
 
 class CausalTransformer(nn.Module):
@@ -40,18 +77,20 @@ class CausalTransformer(nn.Module):
         self.blocks = nn.ModuleList([Block(width, heads, dropout) for _ in range(layers)])
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, tokens: Tensor, last_only: bool = False) -> Tensor:
+    def forward(self, tokens: Tensor, last_only: bool = False, gains: Sequence[Tensor] = ()) -> Tensor:
         """Transforms tokens `[M, S, width]`.
 
         Args:
             tokens: M sequences of S tokens.
             last_only: Compute the last block only for the newest token.
+            gains: `[M, 4 * width]` for each block, or none.
 
         Returns:
             `[M, S, width]`, or `[M, 1, width]` with `last_only`.
         """
         for number, block in enumerate(self.blocks, start=1):
-            tokens = block(tokens, last_only and number == len(self.blocks))
+            gain = gains[number - 1] if gains else None
+            tokens = block(tokens, last_only and number == len(self.blocks), gain)
         return self.norm(tokens)
 
 
@@ -74,11 +113,12 @@ class Block(nn.Module):
         self.expand = nn.Linear(width, 4 * width)
         self.contract = nn.Linear(4 * width, width)
 
-    def forward(self, tokens: Tensor, last_only: bool = False) -> Tensor:
+    def forward(self, tokens: Tensor, last_only: bool = False, gain: Tensor | None = None) -> Tensor:
         """Tokens `[M, S, width]` to the same shape, or to `[M, 1, width]` of the newest token."""
         attended = self._attend(self.norm_attention(tokens), last_only)
         tokens = (tokens[:, -1:] if last_only else tokens) + self._drop(attended)
-        hidden = functional.relu(self.expand(self.norm_feed_forward(tokens)))
+        hidden = self.expand(self.norm_feed_forward(tokens))
+        hidden = functional.relu(hidden if gain is None else hidden * gain[:, None])
         return tokens + self._drop(self.contract(hidden))
 
     def _attend(self, tokens: Tensor, last_only: bool) -> Tensor:

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mtorl import InputError
+from mtorl.agents.backbones import TaskGains
 from mtorl.agents.heads import Head, TaskLosses
 from mtorl.agents.parameters import ParameterSpace
 from mtorl.agents.task_encoders import TaskEncoder
@@ -37,6 +39,21 @@ class Phase:
     module: nn.Module
     every: int = 1
     after_step: Callable[[], None] = lambda: None
+
+
+@dataclass(frozen=True)
+class TaskLink:
+    """The connections that single tasks have to the outputs of a shared layer.
+
+    Attributes:
+        kind: `gain`, a factor on each output; or `head`, the weights of the tasks' heads, whose inputs the outputs are.
+        name: Name of the shared layer's weight matrix, whose rows are the outputs.
+        strengths: `[T, outputs]`, squared factor, or squared norm of the head's weights.
+    """
+
+    kind: Literal["gain", "head"]
+    name: str
+    strengths: Tensor
 
 
 class Agent(nn.Module, ABC):
@@ -102,11 +119,16 @@ class Agent(nn.Module, ABC):
         """Whether acting depends on the task's identity."""
         parts = list(self.modules())
         told = any(isinstance(part, TaskEncoder) and part.kind != "none" for part in parts)
-        return told or self._normalised_per_task or any(isinstance(p, Head) and p.task_rows() for p in parts)
+        own = any(isinstance(part, Head | TaskGains) and part.task_rows() for part in parts)
+        return told or self._normalised_per_task or own
+
+    def task_links(self) -> list[TaskLink]:
+        """How strongly tasks are tied to the outputs of shared layers; none by default."""
+        return []
 
     def task_rows(self) -> list[nn.Parameter]:
         """Parameters whose first axis is the task: rows of tasks outside a batch must not move with it."""
-        parts = [part for part in self.modules() if isinstance(part, Head | TaskEncoder)]
+        parts = [part for part in self.modules() if isinstance(part, Head | TaskEncoder | TaskGains)]
         return [parameter for part in parts for parameter in part.task_rows()]
 
     def normalise(self, observations: Tensor, task_ids: Tensor) -> Tensor:

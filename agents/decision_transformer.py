@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mtorl import InputError
-from mtorl.agents.backbones import CausalTransformer, initialise_transformer
-from mtorl.agents.base import Agent, Phase, TaskLosses
+from mtorl.agents.backbones import CausalTransformer, TaskGains, initialise_transformer
+from mtorl.agents.base import Agent, Phase, TaskLink, TaskLosses
 from mtorl.agents.heads import OutputHeads, RegressionHead
 from mtorl.agents.parameters import ParameterSpace
 from mtorl.agents.task_encoders import TaskEncoder, TaskIdentity
@@ -54,6 +54,7 @@ class DecisionTransformer(Agent):
         task_identity: How the network is told its task: none, onehot or embed (a learned vector).
         output_heads: One last layer for all tasks (shared), one each (per_task), or one each without tanh (linear, for
             balancers that need it).
+        task_gain: A learned factor of each task on every hidden unit of the feed-forward networks.
         per_task_normalisation: Normalise observations with each task's own statistics.
         std_floor: Smallest standard deviation used for normalising.
         clip: Normalised observations are clipped to plus or minus this.
@@ -74,6 +75,7 @@ class DecisionTransformer(Agent):
         time: Literal["window", "episode", "none"] = "window",
         task_identity: TaskIdentity = "onehot",
         output_heads: OutputHeads = "shared",
+        task_gain: bool = False,
         per_task_normalisation: bool = False,
         std_floor: float = 0.01,
         clip: float = 5.0,
@@ -97,11 +99,12 @@ class DecisionTransformer(Agent):
         self.norm_tokens = nn.LayerNorm(width)
         self.backbone = CausalTransformer(width, layers, attention_heads, dropout)
         initialise_transformer(self)
+        self.gains = TaskGains(tasks, [4 * width] * layers if task_gain else ())
         self.head = RegressionHead(width, spec.action_dim, tasks, output_heads)
         self.register_buffer("return_scale", torch.from_numpy(spec.return_quantile(SCALE_QUANTILE)).clamp(min=1.0))
         self.register_buffer("return_target", torch.from_numpy(spec.return_quantile(target_quantile)))
         self.register_buffer("return_least", torch.from_numpy(spec.return_quantile(0.0)).clamp(max=0.0))
-        private = [self.encoder, *([self.head] if self.head.per_task else [])]
+        private = [self.encoder, self.gains, *([self.head] if self.head.per_task else [])]
         space = ParameterSpace(self, private=private, maskable=[self.backbone])
         self.phases = (Phase("policy", self._losses, space, self),)
         self._history: _History | None = None
@@ -114,7 +117,8 @@ class DecisionTransformer(Agent):
             batch.actions.flatten(0, 1),
             batch.timesteps.flatten(0, 1),
         )
-        outputs = rearrange(self.backbone(tokens), "m (l k) f -> m l k f", k=self.tokens_per_step)
+        gains = [gain.repeat_interleave(windows, 0) for gain in self.gains(batch.task_ids)]
+        outputs = rearrange(self.backbone(tokens, gains=gains), "m (l k) f -> m l k f", k=self.tokens_per_step)
         features = outputs[:, :, int(self.return_conditioning)]  # the action is read from the observation's token
         features = features.view(tasks, windows, steps, -1)
         return self.head.task_losses(features, batch)
@@ -154,6 +158,18 @@ class DecisionTransformer(Agent):
         length = timesteps.shape[1] if self.time == "window" else 1
         return self.embed_time.weight[:length][None]
 
+    def task_links(self) -> list[TaskLink]:
+        """See `Agent.task_links`."""
+        links = [
+            TaskLink("gain", f"backbone.blocks.{number}.expand.weight", value.detach().square())
+            for number, value in enumerate(self.gains.values)
+        ]
+        heads = self.head.strengths()
+        if heads is not None:
+            last = len(self.backbone.blocks) - 1
+            links.append(TaskLink("head", f"backbone.blocks.{last}.contract.weight", heads))
+        return links
+
     def reset(self, context: RolloutContext) -> None:
         """See `Agent.reset`."""
         super().reset(context)
@@ -168,7 +184,7 @@ class DecisionTransformer(Agent):
         tokens = self._tokens(*history.window())
         if self.embed_action is not None:
             tokens = tokens[:, :-1]  # the newest action is what is asked for
-        features = self.backbone(tokens, last_only=True)[:, 0]
+        features = self.backbone(tokens, True, self.gains(self._tasks))[:, 0]
         actions = self.head.act(features, self._tasks)
         history.acted(actions)
         return actions.to(torch.float32).cpu().numpy()

@@ -73,6 +73,10 @@ class Head(nn.Module, ABC):
         """Parameters whose first axis is the task; none by default."""
         return []
 
+    def strengths(self) -> Tensor | None:
+        """Squared norm `[T, F]` of what each task's head has at each feature; None for a shared head."""
+        return None
+
 
 class RegressionHead(Head):
     """`tanh` of a linear map, trained with the squared error (mean over valid steps and action dimensions).
@@ -103,6 +107,10 @@ class RegressionHead(Head):
     def task_rows(self) -> list[nn.Parameter]:
         """Both parameters, if each task has its own."""
         return [self.weight, self.bias] if self.per_task else []
+
+    def strengths(self) -> Tensor | None:
+        """See `Head.strengths`."""
+        return self.weight.detach().square().sum(-1) if self.per_task else None
 
     def losses(self, features: Tensor, targets: Tensor, valid: Tensor, task_ids: Tensor) -> Tensor:
         """See `Head.losses`."""

@@ -37,6 +37,11 @@ class ParameterSpace:
         """P, the number of shared scalars."""
         return self.offsets[-1]
 
+    def slice_of(self, name: str) -> slice:
+        """Where a parameter stands in the flat vector."""
+        place = self.names.index(name)
+        return slice(self.offsets[place], self.offsets[place + 1])
+
     def select(self, module: nn.Module) -> dict[str, Tensor]:
         """The shared parameters of a module, by name, in order."""
         everything = dict(module.named_parameters())

@@ -18,6 +18,7 @@ AGENT_VARIANTS = [
         {"task_identity": "onehot"},
         {"task_identity": "embed", "output_heads": "per_task"},
         {"task_identity": "none", "output_heads": "linear"},
+        {"task_identity": "onehot", "task_gain": True},
         {"task_identity": "onehot", "per_task_normalisation": True},
         *(
             [

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 from families import concrete
-from torch import Tensor
+from torch import Tensor, nn
 
 from mtorl import InputError
+from mtorl.agents.parameters import ParameterSpace
 from mtorl.envs.evaluator import Protocol
 from mtorl.trainers import Run, balancers, train
 from mtorl.trainers.balancers import (
@@ -20,23 +21,37 @@ from mtorl.trainers.balancers import (
     GradientAggregation,
     LossWeighting,
     MatrixAggregation,
+    PCGrad,
     TorchJD,
+)
+from mtorl.trainers.balancers.wrappers import (
+    Averaged,
+    GradientWrapper,
+    Layerwise,
+    Prescaled,
+    Rescaled,
+    Reused,
+    Subsampled,
 )
 from mtorl.trainers.logs import read_log
 from mtorl.trainers.offline import TIMING_ENTRIES
 
+WRAPPERS = [Averaged, Layerwise, Prescaled, Rescaled, Reused, Subsampled]
 SPECIAL: dict[type, Callable[[int], Balancer]] = {
     FixedWeights: lambda tasks: FixedWeights([1.0 / tasks] * tasks),
     TorchJD: lambda tasks: TorchJD("MGDA", {"epsilon": 1e-9, "max_iters": 1000}),
+    **{kind: (lambda tasks, kind=kind: kind(PCGrad())) for kind in WRAPPERS},
 }
 """Constructors that need an argument."""
 OPTIONS: dict[str, dict] = {
     "FixedWeights": {"balancer.values": [0.2, 0.5, 0.3]},
     "TorchJD": {"balancer.name": "MGDA"},
+    **{kind.__name__: {"balancer.inner": "PCGrad"} for kind in WRAPPERS},
+    "ConnectionStrength": {"agent.task_gain": True},
     "SelectiveTaskGroups": {"balancer.warmup": 5, "balancer.probe_every": 2, "balancer.regroup_every": 4},
     "BayesAgg": {"agent.output_heads": "linear", "balancer.warmup": 3, "balancer.refresh": 4},
 }
-ABSTRACT = {Balancer, GradientAggregation, LossWeighting, MatrixAggregation}
+ABSTRACT = {Balancer, GradientAggregation, GradientWrapper, LossWeighting, MatrixAggregation}
 ALL = sorted(
     (k for k in concrete(Balancer) if k not in ABSTRACT and k.__module__.startswith("mtorl.")), key=lambda k: k.__name__
 )
@@ -45,13 +60,15 @@ if importlib.util.find_spec("torchjd") is None:
 GRAMIAN = [kind for kind in ALL if issubclass(kind, GradientAggregation)]
 MATRIX = [kind for kind in ALL if issubclass(kind, MatrixAggregation)]
 LOSS = [kind for kind in ALL if issubclass(kind, LossWeighting)]
-RANDOM = {"PCGrad", "GradVac", "WeightedPCGrad", "GradDrop", "RandomWeighting"}
+RANDOM = {*(kind.__name__ for kind in WRAPPERS), "PCGrad", "GradVac", "WeightedPCGrad", "GradDrop", "RandomWeighting"}
 STATEFUL = {"CDTT", "GradNorm", "GradVac", "WeightedPCGrad"}
 
 
 def make(kind: type, tasks: int = 4, size: int = 9, seed: int = 0) -> Balancer:
     balancer = SPECIAL.get(kind, lambda _: kind())(tasks)
-    balancer.init(tasks, range(size), torch.Generator().manual_seed(seed))  # type: ignore[arg-type]  # it has a length
+    module = nn.Module()
+    module.register_parameter("flat", nn.Parameter(torch.zeros(size)))
+    balancer.init(tasks, ParameterSpace(module), torch.Generator().manual_seed(seed))
     return balancer
 
 

@@ -130,7 +130,7 @@ def test_the_loop_frees_each_graph_before_the_next(
             living.discard(id(self))
 
     original = agent.backbone.forward
-    monkeypatch.setattr(agent.backbone, "forward", lambda inputs: Watch.apply(original(inputs)))
+    monkeypatch.setattr(agent.backbone, "forward", lambda *inputs: Watch.apply(original(*inputs)))
     PhaseFunctions(agent, execution="loop").gradients(draw(agent, store, spec, torch.float32), Shared())
     assert alive == [1, 1, 1]
 

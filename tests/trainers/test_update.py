@@ -62,7 +62,7 @@ def test_each_task_computes_with_its_own_parameters(agent: BehaviorCloning, batc
         scaled = {name: value * (1 + task) for name, value in shared.items()}
         expected = torch.func.functional_call(agent, scaled, (0, batch.select([task]))).values
         torch.testing.assert_close(found[position], expected[0])
-    (gradient,) = torch.autograd.grad(found[1], [agent.backbone[0].weight])
+    (gradient,) = torch.autograd.grad(found[1], [agent.backbone.layers[0].weight])
     assert gradient.any(), "the gradient reaches the shared parameters"
 
 
@@ -86,8 +86,8 @@ def test_a_policy_plays_each_task_with_its_own_parameters(agent: BehaviorCloning
 def test_a_policy_is_a_copy(agent: BehaviorCloning) -> None:
     policy = TaskPolicy(agent, {"policy": Shared()})
     with torch.no_grad():
-        agent.backbone[0].weight.zero_()
-    assert policy.agent.backbone[0].weight.any()
+        agent.backbone.layers[0].weight.zero_()
+    assert policy.agent.backbone.layers[0].weight.any()
 
 
 def test_all_passes_of_one_update_share_their_dropout(spec: DataSpec, store: EpisodeStore) -> None:

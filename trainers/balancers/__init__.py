@@ -6,6 +6,7 @@ from mtorl.trainers.balancers.bayesagg import BayesAgg
 from mtorl.trainers.balancers.cagrad import CAGrad
 from mtorl.trainers.balancers.cdtt import CDTT
 from mtorl.trainers.balancers.conflict_free import ConFIG
+from mtorl.trainers.balancers.connection_strength import ConnectionStrength
 from mtorl.trainers.balancers.dbmtl import DBMTL
 from mtorl.trainers.balancers.dualproj import DualProj
 from mtorl.trainers.balancers.dwa import DWA
@@ -28,6 +29,7 @@ from mtorl.trainers.balancers.torchjd import TorchJD
 from mtorl.trainers.balancers.uncertainty import Uncertainty
 from mtorl.trainers.balancers.upgrad import UPGrad
 from mtorl.trainers.balancers.weighted_pcgrad import WeightedPCGrad
+from mtorl.trainers.balancers.wrappers import Averaged, Layerwise, Prescaled, Rescaled, Reused, Subsampled
 
 __all__ = [
     "CDTT",
@@ -39,10 +41,12 @@ __all__ = [
     "MGDA",
     "STCH",
     "AlignedMTL",
+    "Averaged",
     "Balancer",
     "BayesAgg",
     "CAGrad",
     "ConFIG",
+    "ConnectionStrength",
     "DualProj",
     "Equal",
     "FairGrad",
@@ -52,13 +56,18 @@ __all__ = [
     "GradNorm",
     "GradVac",
     "GradientAggregation",
+    "Layerwise",
     "LossWeighting",
     "MatrixAggregation",
     "MoCo",
     "NashMTL",
     "PCGrad",
+    "Prescaled",
     "RandomWeighting",
+    "Rescaled",
+    "Reused",
     "SelectiveTaskGroups",
+    "Subsampled",
     "TorchJD",
     "UPGrad",
     "Uncertainty",
