@@ -23,6 +23,7 @@ LEVELS = {  # the longest matching prefix decides
     "mtorl.envs.evaluator": 3,
     "mtorl.envs.references": 3,
     "mtorl.trainers.gradients": 3,
+    "mtorl.trainers.monitor": 4,
     "mtorl.trainers.sharing": 3,
     "mtorl.trainers.seeding": 3,
     "mtorl.trainers.optimizer": 3,

@@ -124,6 +124,10 @@ class Experiment:
         with isolated(self.seed, "init"):
             return self.agent(spec)
 
+    def build_probe(self, stores: Sequence[EpisodeStore], spec: DataSpec, length: int) -> TaskSampler:
+        """Draws windows of all tasks from a stream of its own."""
+        return TaskSampler(stores, spec.task_names, self.windows, length, numpy_stream(self.seed, "probe"))
+
     def build_sampler(self, stores: Sequence[EpisodeStore], spec: DataSpec, length: int) -> TaskSampler:
         """Draws windows of that many steps."""
         stream = numpy_stream(self.seed, "data")
@@ -329,6 +333,7 @@ class Run:
             trainer = OfflineTrainer(
                 agent,
                 experiment.build_sampler(stores, self.spec, agent.window),
+                experiment.build_probe(stores, self.spec, agent.window),
                 experiment.balancer,
                 experiment.sharing,
                 experiment.optimizer,

@@ -29,7 +29,10 @@ class RunLog:
             self._board = SummaryWriter(folder / "tensorboard", purge_step=step + 1 if step else 0)
 
     def write(self, entry: dict[str, Any]) -> None:
-        """Adds an entry; `step` is its step, numbers (also nested by one level) become TensorBoard curves."""
+        """Adds an entry; `step` is its step.
+
+        In TensorBoard numbers (also nested by one level) become curves, matrices with entries in [-1, 1] pictures.
+        """
         line = json.dumps(entry | {"time": round(time.time(), 3)}, allow_nan=False)
         group = entry["kind"].replace(" ", "_")
         with self._refused_writes():
@@ -39,6 +42,8 @@ class RunLog:
                 if isinstance(value, dict):
                     for name, number in value.items():
                         self._board.add_scalar(f"{group}/{key}/{name}", number, entry["step"])
+                elif isinstance(value, list) and isinstance(value[0], list):
+                    self._board.add_image(f"{group}/{key}", _picture(value), entry["step"])
                 elif isinstance(value, float):
                     self._board.add_scalar(f"{group}/{key}", value, entry["step"])
 
@@ -77,6 +82,14 @@ class RunLog:
         with self._refused_writes():
             self._file.close()
             self._board.close()
+
+
+def _picture(matrix: list[list[float]]) -> Any:
+    """A matrix as a picture `[3, H, W]`: -1 blue, 0 white, 1 red, eight pixels an entry."""
+    import numpy as np
+
+    values = np.kron(np.array(matrix), np.ones((8, 8)))
+    return np.stack([1 - values.clip(max=0) * -1, 1 - np.abs(values), 1 - values.clip(min=0)])
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
+from torch import Tensor
+
 from mtorl import InputError
 from mtorl.agents.base import Agent
 from mtorl.datasets.sampler import TaskSampler
@@ -19,10 +21,12 @@ from mtorl.progress import Progress
 from mtorl.trainers.balancers.base import Balancer
 from mtorl.trainers.checkpoint import CheckpointFolder
 from mtorl.trainers.executions import Execution, PhaseFunctions
+from mtorl.trainers.gradients import TaskGradients
 from mtorl.trainers.logs import RunLog
+from mtorl.trainers.monitor import conflicts
 from mtorl.trainers.optimizer import OptimizerSettings, PhaseOptimizer
 from mtorl.trainers.policy import TaskPolicy
-from mtorl.trainers.seeding import torch_stream
+from mtorl.trainers.seeding import isolated, torch_stream
 from mtorl.trainers.sharing.base import Sharing
 from mtorl.trainers.update import MultiTaskUpdate
 
@@ -39,15 +43,18 @@ class Schedule:
         log_every: Steps between two entries of the log; 0: only one at the end.
         evaluate_every: Steps between two evaluations on training goals; 0: none.
         save_every: Steps between two checkpoints; 0: only one at the end.
+        monitor_every: Steps between two records of how the gradients of the tasks conflict; 0: none. A record costs
+            about one more training step.
     """
 
     steps: int = 5000
     log_every: int = 100
     evaluate_every: int = 1000
     save_every: int = 1000
+    monitor_every: int = 100
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or min(self.log_every, self.evaluate_every, self.save_every) < 0:
+        if self.steps < 1 or min(self.log_every, self.evaluate_every, self.save_every, self.monitor_every) < 0:
             raise InputError(f"schedule {self}: expected at least 1 step and no negative interval.")
 
     def due(self, step: int, every: int) -> bool:
@@ -61,6 +68,7 @@ class OfflineTrainer:
     Args:
         agent: The agent, on its device.
         sampler: Draws the batches.
+        probe: Draws windows of all tasks for the sharing's updates; training does not see them.
         balancer: Copied for every phase of the agent.
         sharing: Copied for every phase of the agent.
         optimizer: Settings for every phase.
@@ -78,6 +86,7 @@ class OfflineTrainer:
         self,
         agent: Agent,
         sampler: TaskSampler,
+        probe: TaskSampler,
         balancer: Balancer,
         sharing: Sharing,
         optimizer: OptimizerSettings,
@@ -90,7 +99,8 @@ class OfflineTrainer:
         execution: Execution = "auto",
         quiet: bool = False,
     ) -> None:
-        self.agent, self.sampler, self.schedule, self.seed = agent, sampler, schedule, seed
+        self.agent, self.schedule, self.seed = agent, schedule, seed
+        self.sampler, self.probe = sampler, probe
         self.log, self.checkpoints, self.config, self.quiet = log, checkpoints, config, quiet
         self._evaluate = evaluate
         self._device = agent.observation_mean.device
@@ -150,12 +160,28 @@ class OfflineTrainer:
             functions, optimizer = self.functions[phase.name], self.optimizers[phase.name]
             sharing = self.sharing[phase.name]
             update = MultiTaskUpdate(functions, optimizer, batch, sharing, self._step, steps, self.seed)
+            if self.schedule.monitor_every and self._step % self.schedule.monitor_every == 0:
+                self._monitor(phase.name, update)
             numbers = _numbers(self.balancers[phase.name], self.balancers[phase.name].step(update))
             phase.after_step()
+            if sharing.due(self._step):
+                sharing.update(*self._probe(functions, sharing), self._step / steps)
             self._add(phase.name, update, numbers)
         self._step += 1
         if self.schedule.due(self._step, self.schedule.log_every):
             self._write_log()
+
+    def _monitor(self, phase: str, update: MultiTaskUpdate) -> None:
+        names = [self.agent.spec.task_names[task] for task in update.task_ids.tolist()]
+        entry = {"kind": "conflicts", "step": self._step, "phase": phase, "tasks": names}
+        self.log.write(entry | conflicts(update.gradients(), names))
+
+    def _probe(self, functions: PhaseFunctions, sharing: Sharing) -> tuple[dict[str, Tensor], TaskGradients]:
+        """Shared parameters and the gradients of all tasks on windows of a stream of their own."""
+        batch = self.probe.draw().to(self._device, self._dtype)
+        with isolated(self.seed, "probe", self._step, device=self._device):
+            gradients, _ = functions.gradients(batch, sharing)
+        return functions.space.select(self.agent), gradients
 
     def _settle(self) -> None:
         """Saves and evaluates where it is due; repeated calls at the same step do nothing.
@@ -234,6 +260,7 @@ class OfflineTrainer:
             "sharing": {name: sharing.state_dict() for name, sharing in self.sharing.items()},
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
             "sampler": self.sampler.state_dict(),
+            "probe": self.probe.state_dict(),
             "evaluated": self._evaluated,
             "best": self._best,
             "sums": self._sums,
@@ -248,6 +275,7 @@ class OfflineTrainer:
             for name, member in getattr(self, family).items():
                 member.load_state_dict(state[family][name])
         self.sampler.load_state_dict(state["sampler"])
+        self.probe.load_state_dict(state["probe"])
         self._step = self._saved = state["step"]
         self._evaluated, self._best = state["evaluated"], state["best"]
         self._sums, self._counts = dict(state["sums"]), dict(state["counts"])

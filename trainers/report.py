@@ -10,6 +10,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from mtorl import InputError
 from mtorl.datasets.files import read_json, write_atomically, write_json
 from mtorl.datasets.spec import DataSpec
@@ -204,6 +207,7 @@ def _content(entries: Sequence[_Entry], references: dict[str, EvalReport]) -> di
         ],
         "bars": _picture(_draw_bars(entries, references)),
         "curves": _picture(_draw_curves(entries)),
+        "conflicts": [(entry.name, _picture(_draw_conflicts(entry))) for entry in entries if _records(entry)],
         "collections": _collections(entries),
         "configs": [(entry.run.folder / "config.yaml").read_text() for entry in entries],
         "machines": [read_json(entry.run.folder / "run.json", "run description") for entry in entries],
@@ -349,5 +353,59 @@ def _draw_curves(entries: Sequence[_Entry]) -> Any:
     for axis in (left, right):
         axis.set_xlabel("training step")
         axis.grid(color="#dddddd", linewidth=0.7)
+    right.set_visible(bool(right.lines))  # nothing to see if no evaluation was asked for
     left.legend(frameon=False)
     return figure
+
+
+def _records(entry: _Entry) -> list[dict[str, Any]]:
+    """What the conflict monitor saw in the run's first phase."""
+    found = [row for row in entry.log if row["kind"] == "conflicts"]
+    return [row for row in found if row["phase"] == found[0]["phase"]]
+
+
+def _mean_cosines(entry: _Entry, records: Sequence[dict[str, Any]]) -> NDArray[np.float64]:
+    """Mean over records of the cosine of every pair of tasks; NaN for pairs that no batch held."""
+    names = list(entry.run.spec.task_names)
+    total, count = np.zeros((len(names), len(names))), np.zeros((len(names), len(names)))
+    for row in records:
+        places = np.ix_(*[[names.index(name) for name in row["tasks"]]] * 2)
+        total[places] += row["cosines"]
+        count[places] += 1
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def _draw_conflicts(entry: _Entry) -> Any:
+    """Cosines between task gradients, the share of pairs that conflict, and weights and norms per task over steps."""
+    records = _records(entry)
+    phase, names = records[0]["phase"], [name.removesuffix("-v3") for name in entry.run.spec.task_names]
+    figure, axes = _new_figure(1, 4, (15, 3.4))
+    heat, share, weights, norms = axes[0]
+    picture = heat.imshow(_mean_cosines(entry, records), cmap="RdBu_r", vmin=-1, vmax=1)
+    figure.colorbar(picture, ax=heat, shrink=0.8)
+    heat.set_title("mean cosine of task gradients", fontsize=10)
+    if len(names) <= 12:
+        heat.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
+        heat.set_yticks(range(len(names)), names, fontsize=7)
+    share.plot([row["step"] for row in records], [100 * row["negative_pairs"] for row in records], color=entry.colour)
+    share.set_ylim(-2, 102)
+    share.set_title("pairs of tasks in conflict, %", fontsize=10)
+    for name, label in zip(entry.run.spec.task_names, names, strict=True):
+        _draw_line(norms, [(row["step"], row["norm"].get(name)) for row in records], label)
+        _draw_line(weights, [(row["step"], row.get(f"{phase}/weight/{name}")) for row in entry.log], label)
+    norms.set_yscale("log")
+    norms.set_title("norm of each task's gradient", fontsize=10)
+    weights.set_title("weight of each task in the step", fontsize=10)
+    for axis in (share, weights, norms):
+        axis.set_xlabel("training step")
+        axis.grid(color="#dddddd", linewidth=0.7)
+    if len(names) <= 12:
+        norms.legend(frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(1.01, 1))
+    figure.tight_layout()
+    return figure
+
+
+def _draw_line(axis: Any, points: Sequence[tuple[int, float | None]], label: str) -> None:
+    known = [(step, value) for step, value in points if value is not None]
+    if known:
+        axis.plot(*zip(*known, strict=True), linewidth=1, label=label)

@@ -22,6 +22,7 @@ from mtorl.trainers import Run, experiment, train
 from mtorl.trainers.balancers import Equal
 from mtorl.trainers.logs import read_log
 from mtorl.trainers.offline import TIMING_ENTRIES
+from mtorl.trainers.sharing import RandomMasks
 
 VARIANTS = {
     "bc": {"agent": "BehaviorCloning", "agent.hidden": [16, 16]},
@@ -509,3 +510,34 @@ def _alive(process: int) -> bool:
         return Path(f"/proc/{process}/stat").read_text().split(")")[1].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+class Walking(RandomMasks):
+    """Masks that are rolled by one task now and then, and remember what they were shown."""
+
+    def init(self, space, tasks, generator):  # type: ignore[no-untyped-def]
+        super().init(space, tasks, generator)
+        self.register_buffer("shown", torch.zeros(()))
+
+    def due(self, index: int) -> bool:
+        return index % 5 == 4
+
+    def update(self, parameters, gradients, progress):  # type: ignore[no-untyped-def]
+        assert gradients.task_ids.tolist() == [0, 1, 2] and parameters.keys() == set(self._space.names)
+        self.shown += gradients.losses.mean() + progress
+        self.masks = self.masks.roll(1, 0)
+
+
+def test_a_sharing_that_changes_is_saved_and_resumed(train_options: dict, tmp_path: Path) -> None:
+    options = {**train_options, "sharing": f"{__name__}.Walking", "balancer": "PCGrad", "tasks_per_batch": 2}
+    run = train(**options)
+    whole = run.checkpoints().load()
+    run.checkpoints().file(30).unlink()
+    train(resume=run.folder)
+    again = run.checkpoints().load()
+    assert whole["sharing"]["policy"]["shown"] > 0
+    for part in ("agent", "sharing"):
+        one, other = whole[part], again[part]
+        for name, value in (one if part == "agent" else one["policy"]).items():
+            assert torch.equal(value, (other if part == "agent" else other["policy"])[name])
+    run.evaluate(Protocol(goals=1), workers=0, quiet=True)

@@ -12,7 +12,8 @@ from mtorl.envs.collect import collect
 from mtorl.envs.evaluator import Protocol
 from mtorl.envs.references import evaluate_reference
 from mtorl.trainers import Run, train
-from mtorl.trainers.report import make_report
+from mtorl.trainers.logs import read_log
+from mtorl.trainers.report import _Entry, _mean_cosines, _records, make_report
 
 
 @pytest.fixture
@@ -52,15 +53,44 @@ def test_one_page_that_needs_no_network(runs: list[Run], tmp_path: Path) -> None
     assert path == tmp_path / "report.html"
     page = Page(path.read_text())
     assert not page.open
-    assert len(page.links) == 2 and all(link.startswith("data:image/svg+xml;base64,") for link in page.links)
+    assert len(page.links) == 2 + len(runs) and all(
+        link.startswith("data:image/svg+xml;base64,") for link in page.links
+    )
     for link in page.links:
         assert b"<svg" in base64.b64decode(link.split(",")[1])
-    for words in ("wide", "small<b>", "expert", "random", "towards-2", "held-out goals", "mtorl evaluate", "torch 2"):
+    for words in (
+        "wide",
+        "small<b>",
+        "expert",
+        "random",
+        "towards-2",
+        "held-out goals",
+        "Conflicts between",
+        "mtorl evaluate",
+        "torch",
+    ):
         assert words in page.words, words
     assert f"mtorl collect --suite PointReach --suite.tasks '{json.dumps(TASKS)}'" in page.words
     assert "--recipe mixed --episodes 12 --after_success 10" in page.words
     rate = runs[0].evaluate(Protocol(goals=4), workers=0, quiet=True).mean_success
     assert f"{100 * rate:.1f} %" in page.words
+
+
+def test_conflicts_of_batches_of_some_tasks(train_options: dict, tmp_path: Path) -> None:
+    options = {**train_options, "out": str(tmp_path / "part"), "tasks_per_batch": 2, "balancer": "PCGrad"}
+    options["schedule"] = {"steps": 30, "monitor_every": 3, "evaluate_every": 0}
+    run = train(**options)
+    run.evaluate(Protocol(goals=1), workers=0, quiet=True)
+    assert len(Page(make_report([run.folder]).read_text()).links) == 3
+    entry = _Entry("part", run, run.reports()[0], read_log(run.folder), "#000000")
+    matrix = _mean_cosines(entry, _records(entry))
+    assert matrix.shape == (3, 3) and (abs(matrix.diagonal() - 1) < 1e-3).all() and (abs(matrix) <= 1).all()
+
+
+def test_a_run_without_monitor_has_no_such_section(train_options: dict) -> None:
+    run = train(**{**train_options, "schedule": {"steps": 5, "monitor_every": 0, "evaluate_every": 0}})
+    run.evaluate(Protocol(goals=1), workers=0, quiet=True)
+    assert "Conflicts between" not in make_report([run.folder]).read_text()
 
 
 def test_the_numbers_as_json(runs: list[Run]) -> None:
