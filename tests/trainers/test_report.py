@@ -71,6 +71,7 @@ def test_one_page_that_needs_no_network(runs: list[Run], tmp_path: Path) -> None
     ):
         assert words in page.words, words
     assert f"mtorl collect --suite PointReach --suite.tasks '{json.dumps(TASKS)}'" in page.words
+    assert "Conflicts between tasks" in page.words
     assert "--recipe mixed --episodes 12 --after_success 10" in page.words
     rate = runs[0].evaluate(Protocol(goals=4), workers=0, quiet=True).mean_success
     assert f"{100 * rate:.1f} %" in page.words
