@@ -25,6 +25,7 @@ commands:
   train     train one policy for all tasks of a data set; --resume continues a run
   evaluate  play a trained run, the expert or random actions: success per task
   report    compare runs in one self-contained HTML file
+  ablate    train and evaluate all combinations of settings and seeds, and compare them
   list      what can be chosen: balancers, sharing, agents, suites
 
 `mtorl COMMAND --help` lists a command's options. Every command that takes many also takes --config FILE.yaml and
@@ -54,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "train": _train,
         "evaluate": _evaluate,
         "report": _report,
+        "ablate": _ablate,
         "list": _list,
     }
     if arguments[0] not in commands:
@@ -82,8 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _how_to_continue(arguments: list[str]) -> str:
-    if arguments[0] in ("collect", "evaluate"):
-        return f"finished episodes were saved; continue with the same command, `mtorl {shlex.join(arguments)}`."
+    if arguments[0] in ("collect", "evaluate", "ablate"):
+        return f"what is finished was saved; continue with the same command, `mtorl {shlex.join(arguments)}`."
     return "nothing was begun."
 
 
@@ -238,6 +240,16 @@ def _report(arguments: list[str]) -> None:
     parser.add_argument("runs", nargs="+", help="Folders of evaluated runs.")
     path = make_report(**_objects(parser, arguments))
     print(f"report: {path} and {path.with_suffix('.json')}")
+
+
+def _ablate(arguments: list[str]) -> None:
+    from mtorl.trainers.ablation import ablate
+
+    path = ablate(**_objects(_parser("ablate", ablate), arguments))
+    from mtorl.tables import show_comparison
+
+    show_comparison(path.with_suffix(".json"))
+    print(f"comparison: {path} and {path.with_suffix('.json')}")
 
 
 def _list(arguments: list[str]) -> None:

@@ -7,6 +7,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from mtorl.datasets.store import EpisodeStore
     from mtorl.envs.evaluator import EvalReport
@@ -27,6 +28,39 @@ def _print(table: Table) -> None:
     # Not narrower than the table needs: a wrapped number in a log file is worse than a long line.
     width = max(shutil.get_terminal_size().columns, 110)
     _Console(width=width).print(table)
+
+
+def show_comparison(path: "Path") -> None:
+    """Prints the summary of a comparison's JSON file."""
+    from mtorl.datasets.files import read_json
+
+    content = read_json(path, "comparison")
+    table = _table(
+        f"compared to {content['baseline']}",
+        "method",
+        "seeds",
+        "mean",
+        "IQM",
+        "95 % interval",
+        "beats baseline",
+        "95 % interval",
+        "ms/step",
+        "over baseline",
+    )
+    for row in content["methods"]:
+        middle, beats = row["interquartile_mean"], row["probability_of_improvement"]
+        table.add_row(
+            row["name"],
+            f"{row['seeds']}",
+            f"{row['mean'][0]:.1%}",
+            f"{middle[0]:.1%}",
+            f"{middle[1]:.1%} to {middle[2]:.1%}",
+            f"{beats[0]:.0%}" if beats else "-",
+            f"{beats[1]:.0%} to {beats[2]:.0%}" if beats else "-",
+            f"{row['milliseconds_per_step']:.1f}",
+            f"{row['step_over_baseline']:.2f}x",
+        )
+    _print(table)
 
 
 def show_members(family: str, members: "Sequence[Member]") -> None:

@@ -13,7 +13,7 @@ from mtorl.cli import main
 from mtorl.datasets.store import EpisodeStore
 from mtorl.families import members
 
-COMMANDS = ["collect", "info", "train", "evaluate", "report", "list"]
+COMMANDS = ["collect", "info", "train", "evaluate", "report", "ablate", "list"]
 SUITE = ["--suite", "PointReach", "--suite.tasks", "[towards-0, away-0]"]
 
 
@@ -149,11 +149,12 @@ def test_list_shows_every_member(family: str, capsys: pytest.CaptureFixture) -> 
         assert {member.kind for member in found} == {
             "loss weighting",
             "gradient aggregation",
+            "gradient wrapper",
             "matrix aggregation",
             "own step",
         }
         assert all(member.needs for member in found)
-        own = {"Equal", "FixedWeights"}
+        own = {"Equal", "FixedWeights", "Layerwise", "Prescaled", "Rescaled", "Reused", "Subsampled"}
         assert all(re.search(r"\d{4}$", member.paper) for member in found if member.name not in own), found
 
 

@@ -1,12 +1,9 @@
 """Compares runs in one HTML file that opens without a network, and the same numbers as JSON."""
 
-import base64
-import io
 import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +16,7 @@ from mtorl.datasets.spec import DataSpec
 from mtorl.envs.evaluator import EvalReport, ProtocolName
 from mtorl.trainers.experiment import Run
 from mtorl.trainers.logs import read_log
+from mtorl.trainers.pages import page, picture, subplots
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")
 """Okabe and Ito's palette, distinguishable with colour-blind eyes."""
@@ -92,7 +90,7 @@ def make_report(
         raise InputError(f"the report is to be {target}; expected a name that ends in .html.")
     content = _content(entries, references_found) | {"checkpoint": checkpoint}
     write_json(target.with_suffix(".json"), _as_json(entries, references_found))
-    html = _template().render(content).encode()
+    html = page("report.html", content)
     write_atomically(target, lambda file: file.write(html))
     return target
 
@@ -205,9 +203,9 @@ def _content(entries: Sequence[_Entry], references: dict[str, EvalReport]) -> di
             }
             for number, task in enumerate(report.task_names)
         ],
-        "bars": _picture(_draw_bars(entries, references)),
-        "curves": _picture(_draw_curves(entries)),
-        "conflicts": [(entry.name, _picture(_draw_conflicts(entry))) for entry in entries if _records(entry)],
+        "bars": picture(_draw_bars(entries, references)),
+        "curves": picture(_draw_curves(entries)),
+        "conflicts": [(entry.name, picture(_draw_conflicts(entry))) for entry in entries if _records(entry)],
         "collections": _collections(entries),
         "configs": [(entry.run.folder / "config.yaml").read_text() for entry in entries],
         "machines": [read_json(entry.run.folder / "run.json", "run description") for entry in entries],
@@ -245,50 +243,12 @@ def _plain(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _template() -> Any:
-    from jinja2 import Environment
-
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["shell"] = shlex.join
-    environment.filters["percent"] = lambda value: "-" if value is None else f"{100 * value:.0f} %"
-    environment.filters["percent1"] = lambda value: f"{100 * value:.1f} %"
-    return environment.from_string((files("mtorl.trainers") / "report.html").read_text())
-
-
-def _picture(figure: Any) -> str:
-    """A figure as a data address, so that the page needs no other file."""
-    import matplotlib.pyplot as plt
-
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
-    plt.close(figure)
-    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def _new_figure(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, Any]:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    plt.rcParams.update(
-        {
-            "font.size": 10,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.edgecolor": "#888888",
-            "svg.hashsalt": "mtorl",
-        }
-    )
-    return plt.subplots(rows, columns, figsize=size, squeeze=False)
-
-
 def _draw_bars(entries: Sequence[_Entry], references: dict[str, EvalReport]) -> Any:
     """Horizontal bars: success of every task, with 95 % intervals and the reference rows as marks."""
     tasks = entries[0].report.task_names
     thickness = 0.8 / len(entries)
     height = max(2.0, 0.3 + len(tasks) * (0.25 + 0.16 * len(entries)))
-    figure, axes = _new_figure(1, 1, (9, height))
+    figure, axes = subplots(1, 1, (9, height))
     axis = axes[0][0]
     for number, entry in enumerate(entries):
         rows = entry.report.tasks()
@@ -335,7 +295,7 @@ def _draw_bars(entries: Sequence[_Entry], references: dict[str, EvalReport]) -> 
 
 def _draw_curves(entries: Sequence[_Entry]) -> Any:
     """Training loss, and success on training goals, over steps."""
-    figure, axes = _new_figure(1, 2, (11, 3.2))
+    figure, axes = subplots(1, 2, (11, 3.2))
     left, right = axes[0]
     for entry in entries:
         losses = [(row["step"], row["loss"]) for row in entry.log if row["kind"] == "training"]
@@ -379,10 +339,10 @@ def _draw_conflicts(entry: _Entry) -> Any:
     """Cosines between task gradients, the share of pairs that conflict, and weights and norms per task over steps."""
     records = _records(entry)
     phase, names = records[0]["phase"], [name.removesuffix("-v3") for name in entry.run.spec.task_names]
-    figure, axes = _new_figure(1, 4, (15, 3.4))
+    figure, axes = subplots(1, 4, (15, 3.4))
     heat, share, weights, norms = axes[0]
-    picture = heat.imshow(_mean_cosines(entry, records), cmap="RdBu_r", vmin=-1, vmax=1)
-    figure.colorbar(picture, ax=heat, shrink=0.8)
+    image = heat.imshow(_mean_cosines(entry, records), cmap="RdBu_r", vmin=-1, vmax=1)
+    figure.colorbar(image, ax=heat, shrink=0.8)
     heat.set_title("mean cosine of task gradients", fontsize=10)
     if len(names) <= 12:
         heat.set_xticks(range(len(names)), names, rotation=90, fontsize=7)

@@ -5,8 +5,11 @@ from hypothesis import strategies as st
 
 from mtorl.datasets.statistics import (
     RunningMoments,
+    bootstrap_interval,
+    interquartile_mean,
     mean_rate_interval,
     pooled_moments,
+    probability_of_improvement,
     returns_to_go,
     wilson_interval,
 )
@@ -82,3 +85,26 @@ def test_strata_that_are_certain_narrow_the_interval_of_the_mean() -> None:
     low, high = mean_rate_interval([50] * 5 + [0] * 5, [50] * 10)
     one_low, one_high = wilson_interval(250, 500)
     assert 0 < high - low < 0.3 * (one_high - one_low)
+
+
+def test_interquartile_mean_ignores_the_extremes() -> None:
+    assert interquartile_mean(np.array([[0.0, 0.4, 0.6, 1.0]])) == 0.5
+    assert interquartile_mean(np.array([[0.0, 0.4], [0.6, 9.0]])) == 0.5
+
+
+def test_probability_of_improvement() -> None:
+    one, other = np.array([[1.0, 0.5], [0.8, 0.5]]), np.array([[0.9, 0.5]])
+    assert probability_of_improvement(one, other) == (1 + 0 + 0.5 + 0.5) / 4
+    assert probability_of_improvement(one, other) + probability_of_improvement(other, one) == 1
+
+
+def test_bootstrap_intervals_cover_as_often_as_they_say() -> None:
+    draw, hits = np.random.default_rng(0), 0
+    for trial in range(200):
+        scores = draw.normal(0.5, 0.1, (8, 5))
+        low, high = bootstrap_interval(lambda it: float(it.mean()), scores, draws=200, seed=trial)
+        hits += low <= 0.5 <= high
+    assert 0.85 < hits / 200 < 0.99
+    assert bootstrap_interval(interquartile_mean, np.ones((3, 4))) == (1, 1)
+    paired = bootstrap_interval(probability_of_improvement, np.ones((2, 3)), np.zeros((3, 3)), draws=50)
+    assert paired == (1, 1)

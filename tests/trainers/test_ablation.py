@@ -1,0 +1,124 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from mtorl import InputError
+from mtorl.cli import main
+from mtorl.trainers import Run
+from mtorl.trainers.ablation import ablate, plan
+
+VARY = {"balancer": ["Equal", "PCGrad"], "seed": [0, 1]}
+
+
+@pytest.fixture
+def base(train_options: dict, tmp_path: Path) -> str:
+    options = {key: value for key, value in train_options.items() if key not in ("out", "agent.hidden")}
+    options["data"] = [options["data"]]
+    options["agent"] = {"class_path": "BehaviorCloning", "init_args": {"hidden": [8]}}
+    path = tmp_path / "base.yaml"
+    path.write_text(yaml.safe_dump(options))
+    return str(path)
+
+
+def test_plan() -> None:
+    cells = plan(
+        {
+            "balancer": [
+                "Equal",
+                {"class_path": "mtorl.trainers.balancers.CAGrad", "init_args": {"c": 0.4}},
+                {"label": "BayesAgg", "options": {"balancer": "BayesAgg", "agent.output_heads": "linear"}},
+            ],
+            "optimizer.lr": [0.1, 0.01],
+            "seed": [3],
+        },
+        Path("o"),
+    )
+    assert [cell.variant for cell in cells[::2]] == ["Equal, lr=0.1", "CAGrad(c=0.4), lr=0.1", "BayesAgg, lr=0.1"]
+    assert cells[-1].options == {
+        "balancer": "BayesAgg",
+        "agent.output_heads": "linear",
+        "optimizer.lr": 0.01,
+        "seed": 3,
+    }
+    assert cells[2].folder == Path("o/CAGrad_c=0.4___lr=0.1-seed3")
+
+
+@pytest.mark.parametrize(
+    ("vary", "message"),
+    [
+        ({}, "vary is empty"),
+        ({"seed": 1}, "seed has 1; expected a list"),
+        ({"seed": []}, "at least one value"),
+        ({"balancer": ["Equal", "mtorl.trainers.balancers.Equal"]}, "would live in o/Equal"),
+    ],
+)
+def test_impossible_plans_are_refused(vary: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        plan(vary, Path("o"))
+
+
+def test_an_ablation_compares_methods(base: str, tmp_path: Path) -> None:
+    path = ablate(base, VARY, str(tmp_path / "out"), goals=4, workers=0, quiet=True)
+    content = json.loads(path.with_suffix(".json").read_text())
+    assert content["baseline"] == "Equal"
+    equal, other = content["methods"]
+    assert (equal["name"], other["name"], other["seeds"]) == ("Equal", "PCGrad", 2)
+    assert equal["probability_of_improvement"] is None and equal["step_over_baseline"] == 1
+    low, high = other["probability_of_improvement"][1:]
+    assert 0 <= low <= other["probability_of_improvement"][0] <= high <= 1
+    reports = [Run(folder).reports()[0] for folder in other["runs"]]
+    scores = np.array([[row.rate for row in report.tasks()] for report in reports])
+    assert other["scores"] == scores.tolist() and other["mean"][0] == pytest.approx(scores.mean())
+    successes = sum(report.tasks()[0].successes for report in reports)
+    assert other["tasks"]["towards-0"][0] == pytest.approx(successes / 8)
+    page = path.read_text()
+    assert "PCGrad" in page and "http://" not in page and "https://" not in page
+
+
+def test_finished_runs_are_kept_and_interrupted_ones_continue(base: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    first = ablate(base, VARY, str(out), goals=2, workers=0, quiet=True).read_text()
+    kept = out / "Equal-seed0" / "checkpoints" / "step_000000030.pt"
+    before = kept.stat().st_mtime_ns
+    (out / "PCGrad-seed1" / "checkpoints" / "step_000000030.pt").unlink()  # as if it had been killed
+    (out / "PCGrad-seed1" / "evaluations" / "heldout-last-stopped-2.json").unlink()
+    again = ablate(base, VARY, str(out), goals=2, workers=2, quiet=True)
+    assert kept.stat().st_mtime_ns == before
+    scores = json.loads(again.with_suffix(".json").read_text())
+    assert Run(out / "PCGrad-seed1").checkpoints().steps()[-1] == 30 and len(scores["methods"]) == 2
+    assert first.count("<tr") == again.read_text().count("<tr")
+    more = ablate(base, {**VARY, "seed": [0, 1, 2]}, str(out), goals=2, workers=0, quiet=True)
+    assert json.loads(more.with_suffix(".json").read_text())["methods"][0]["seeds"] == 3
+
+
+def test_a_changed_base_is_refused(base: str, tmp_path: Path) -> None:
+    ablate(base, {"seed": [0]}, str(tmp_path / "out"), goals=1, workers=0, quiet=True)
+    Path(base).write_text(Path(base).read_text().replace("- 8", "- 9"))
+    with pytest.raises(InputError, match=r"1 of 1 runs failed.*hidden: \[8\]"):
+        ablate(base, {"seed": [0]}, str(tmp_path / "out"), goals=1, workers=0, quiet=True)
+
+
+def test_other_runs_finish_when_one_fails(base: str, tmp_path: Path) -> None:
+    vary = {"balancer": ["Nonsense", "Equal"]}
+    with pytest.raises(InputError, match=r"1 of 2 runs failed; the others are finished.*Nonsense"):
+        ablate(base, vary, str(tmp_path / "out"), goals=1, workers=0, quiet=True)
+    assert Run(tmp_path / "out" / "Equal").reports()
+
+
+def test_wrong_settings_are_refused(base: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="baseline is 'Best'; expected one of Equal, PCGrad"):
+        ablate(base, VARY, str(tmp_path / "out"), baseline="Best")
+    with pytest.raises(InputError, match=r"no configuration no\.yaml"):
+        ablate("no.yaml", VARY, str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command(base: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    config = tmp_path / "ablation.yaml"
+    config.write_text(yaml.safe_dump({"base": base, "vary": {"seed": [0], "balancer": ["Equal"]}, "goals": 1}))
+    options = ["--out", str(tmp_path / "out"), "--workers", "0", "--quiet", "true"]
+    assert main(["ablate", "--config", str(config), *options]) == 0
+    assert "compared to Equal" in capsys.readouterr().out

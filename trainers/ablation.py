@@ -1,0 +1,177 @@
+"""Many runs that differ in chosen settings: trained, evaluated and compared.
+
+    base: configs/bc_mt10.yaml
+    vary:
+      balancer:
+        - Equal
+        - PCGrad
+        - label: BayesAgg                      # a value of several options
+          options: {balancer: BayesAgg, agent.output_heads: linear}
+      seed: [0, 1, 2]
+
+Every combination is a run in a folder of its own. Runs that are finished are kept, interrupted ones continue, so the
+same command can be given again at any time, also with more values.
+"""
+
+import itertools
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mtorl import InputError
+from mtorl.envs.evaluator import EvalReport, Protocol, ProtocolName
+from mtorl.envs.workers import WorkerPool
+from mtorl.progress import Progress
+from mtorl.trainers.comparison import make_comparison
+from mtorl.trainers.experiment import Run, train
+
+SEED = "seed"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of an ablation.
+
+    Attributes:
+        variant: Labels of all its settings but the seed.
+        seed: Its seed, if seeds vary.
+        options: What it changes of the base configuration, by the options' names.
+        folder: Where it lives.
+    """
+
+    variant: str
+    seed: int | None
+    options: dict[str, Any]
+    folder: Path
+
+
+def ablate(
+    base: str,
+    vary: dict[str, list[Any]],
+    out: str,
+    protocol: ProtocolName = "heldout",
+    goals: int = 25,
+    stop_at_success: bool = True,
+    baseline: str | None = None,
+    workers: int = 2,
+    quiet: bool = False,
+) -> Path:
+    """Trains and evaluates all combinations of settings and compares them in one HTML file.
+
+    The same command continues an interrupted ablation, and adds what is missing to an extended one.
+
+    Args:
+        base: Configuration of `mtorl train` that all runs start from.
+        vary: Options of `mtorl train`, each with a list of values. A value can also be `{label: ..., options: {...}}`,
+            which sets several options. Runs that differ only in the seed are one row of the comparison.
+        out: Folder of the runs and the comparison.
+        protocol: How runs are judged: official or heldout.
+        goals: Goals per task.
+        stop_at_success: End episodes at their first success.
+        baseline: Label of the row that others are compared to; the first by default.
+        workers: Runs at a time, one processor each.
+        quiet: Show no progress.
+
+    Returns:
+        The HTML file.
+
+    Raises:
+        InputError: Something is wrong with the settings, or runs failed: the others are finished first.
+    """
+    how = Protocol(protocol, goals, stop_at_success)
+    cells = plan(vary, Path(out))
+    variants = list(dict.fromkeys(cell.variant for cell in cells))
+    if baseline is not None and baseline not in variants:
+        raise InputError(f"baseline is {baseline!r}; expected one of {', '.join(variants)}.")
+    if not Path(base).is_file():
+        raise InputError(f"no configuration {base}; expected a YAML file of `mtorl train`.")
+    failures = []
+    with (
+        WorkerPool(min(workers, len(cells))) as pool,
+        Progress("training and evaluating", len(cells), "runs", quiet=quiet) as progress,
+    ):
+        jobs = ((base, cell, how) for cell in cells)
+        for cell, error in pool.run(_train_and_evaluate, jobs):
+            if error:
+                failures.append(f"{cell.folder}: {error}")
+            progress.advance(1, cell.folder.name)
+    if failures:
+        raise InputError(
+            f"{len(failures)} of {len(cells)} runs failed; the others are finished. Mend the cause and give the same "
+            "command again. " + " ".join(failures)
+        )
+    return make_comparison(
+        {variant: [cell.folder for cell in cells if cell.variant == variant] for variant in variants},
+        Path(out) / "comparison.html",
+        protocol,
+        goals,
+        baseline,
+    )
+
+
+def plan(vary: dict[str, list[Any]], out: Path) -> list[Cell]:
+    """All combinations, the first setting outermost.
+
+    Raises:
+        InputError: A setting has no values, or two combinations would share a folder.
+    """
+    for key, values in vary.items():
+        if not isinstance(values, list) or not values:
+            raise InputError(f"vary: {key} has {values!r}; expected a list with at least one value.")
+    if not vary:
+        raise InputError("vary is empty; expected options of `mtorl train`, each with a list of values.")
+    axes = [[_label(key, value) for value in values] for key, values in vary.items()]
+    cells = []
+    for chosen in itertools.product(*axes):
+        options: dict[str, Any] = {}
+        for _, part in chosen:
+            options |= part
+        labels = [label for key, (label, _) in zip(vary, chosen, strict=True) if key != SEED]
+        seed = options.get(SEED) if SEED in vary else None
+        variant = ", ".join(labels) or "base"
+        name = "-".join([_plain(variant), *([f"seed{seed}"] if seed is not None else [])])
+        cells.append(Cell(variant, seed, options, out / name))
+    names = [cell.folder for cell in cells]
+    double = sorted({str(name) for name in names if names.count(name) > 1})
+    if double:
+        raise InputError(f"several combinations would live in {', '.join(double)}; give their values distinct labels.")
+    return cells
+
+
+def _label(key: str, value: Any) -> tuple[str, dict[str, Any]]:
+    """A value's name and the options it sets."""
+    if isinstance(value, dict) and set(value) == {"label", "options"}:
+        return str(value["label"]), dict(value["options"])
+    if isinstance(value, dict) and "class_path" in value:
+        arguments = ", ".join(f"{name}={it}" for name, it in value.get("init_args", {}).items())
+        short = str(value["class_path"]).rsplit(".", 1)[-1]
+        return (f"{short}({arguments})" if arguments else short), {key: value}
+    if isinstance(value, str):
+        return value.rsplit(".", 1)[-1], {key: value}
+    return f"{key.rsplit('.', 1)[-1]}={json.dumps(value)}", {key: value}
+
+
+def _plain(label: str) -> str:
+    """A label as the name of a folder."""
+    return "".join(letter if letter.isalnum() or letter in "._+=" else "_" for letter in label)
+
+
+def _train_and_evaluate(base: str, cell: Cell, protocol: Protocol) -> tuple[Cell, str]:
+    """Runs in a worker: makes sure that a run is finished and judged. Returns what went wrong, if something did."""
+    options = {**cell.options, "out": str(cell.folder), "threads": 1, "workers": 0, "quiet": True}
+    try:
+        if (cell.folder / "config.yaml").exists():
+            run = train(base, resume=cell.folder, **options)  # refused if the base has changed since
+        else:
+            run = train(base, **options)
+        if not _evaluated(run, protocol):
+            run.evaluate(protocol, workers=0, quiet=True)
+    except InputError as error:
+        return cell, str(error)
+    return cell, ""
+
+
+def _evaluated(run: Run, protocol: Protocol) -> bool:
+    path = run.report_path(protocol)
+    return path.exists() and EvalReport.load(path).source.get("sha256") == run.checkpoints().read()[1]
