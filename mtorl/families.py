@@ -49,7 +49,7 @@ def members(family: str) -> list[Member]:
 
 def _describe(kind: type, root: type) -> Member:
     text = inspect.getdoc(kind) or ""
-    first = re.split(r"(?<=[.:])\s", text, maxsplit=1)[0].rstrip(":.")
+    first = re.split(r"(?<=\.)\s", text, maxsplit=1)[0].rstrip(".")
     source = re.search(r"Source: (.*?)(?:\n\n|\n?$|(?<=\d{4})[,.;])", text, re.DOTALL)
     parents = [parent for parent in kind.__mro__[1:] if inspect.isabstract(parent) and parent is not root]
     words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", parents[0].__name__).lower() if parents else "own step"

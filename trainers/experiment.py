@@ -21,13 +21,14 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 import yaml
 from jsonargparse import Namespace
+from threadpoolctl import threadpool_limits
 
 from mtorl import InputError, __version__
 from mtorl.agents import Agent
@@ -142,7 +143,7 @@ class Experiment:
         ):
             if value < least:
                 raise InputError(f"{name} is {value}; expected at least {least}.")
-        self.build_sampler(stores, spec, self.build_agent(spec).window)
+        self.build_sampler(stores, spec, 1)
         find_device(self.device)
         suite = suite_of(spec)
         found, expected = (spec.observation_dim, spec.action_dim), (suite.observation_dim, suite.action_dim)
@@ -156,7 +157,43 @@ class Experiment:
             raise InputError(
                 f"evaluate_goals is {self.evaluate_goals}; expected 1 to {len(goals)}, the training goals."
             )
-        CheckpointFolder(Path(self.out), self.keep)
+        checkpoints = CheckpointFolder(Path(self.out), self.keep)
+        with _threads(self.threads):  # a step on few windows, thrown away: what does not fit together fails here
+            few = replace(self, windows=1, schedule=replace(self.schedule, log_every=0, monitor_every=0, steps=1 << 60))
+            few.build_trainer(stores, spec, cast(RunLog, None), checkpoints, _never, {}).advance()
+
+    def build_trainer(
+        self,
+        stores: Sequence[EpisodeStore],
+        spec: DataSpec,
+        log: RunLog,
+        checkpoints: CheckpointFolder,
+        evaluate: Callable[[TaskPolicy], EvalReport],
+        config: dict[str, Any],
+    ) -> OfflineTrainer:
+        """Everything that training needs, from what was configured."""
+        agent = self.build_agent(spec)
+        agent.to(find_device(self.device), getattr(torch, self.dtype))
+        return OfflineTrainer(
+            agent,
+            self.build_sampler(stores, spec, agent.window),
+            self.build_probe(stores, spec, agent.window),
+            self.balancer,
+            self.sharing,
+            self.optimizer,
+            self.schedule,
+            self.seed,
+            log,
+            checkpoints,
+            evaluate,
+            config,
+            self.execution,
+            self.quiet,
+        )
+
+
+def _never(policy: TaskPolicy) -> EvalReport:
+    raise AssertionError("nothing is evaluated here")
 
 
 def suite_of(spec: DataSpec) -> Suite:
@@ -325,26 +362,16 @@ class Run:
             config: The resolved configuration, for the checkpoints.
             state: A checkpoint's content to go on from.
         """
-        agent = experiment.build_agent(self.spec)
-        agent.to(find_device(experiment.device), getattr(torch, experiment.dtype))
         suite, protocol = self.suite(), Protocol("official", experiment.evaluate_goals, stop_at_success=True)
         log = RunLog(self.folder, state["step"] if state else 0)
         with _threads(experiment.threads), WorkerPool(experiment.workers) as pool:
-            trainer = OfflineTrainer(
-                agent,
-                experiment.build_sampler(stores, self.spec, agent.window),
-                experiment.build_probe(stores, self.spec, agent.window),
-                experiment.balancer,
-                experiment.sharing,
-                experiment.optimizer,
-                experiment.schedule,
-                experiment.seed,
+            trainer = experiment.build_trainer(
+                stores,
+                self.spec,
                 log,
                 self.checkpoints(experiment.keep),
                 lambda policy: evaluate(policy, suite, protocol, pool, "training goals", quiet=True),
                 config,
-                experiment.execution,
-                experiment.quiet,
             )
             try:
                 if state:
@@ -455,10 +482,12 @@ class Run:
 
 @contextmanager
 def _threads(count: int | None) -> Iterator[None]:
+    """Threads of torch. NumPy gets one: it solves small problems, at which threads only wait for each other."""
     before = torch.get_num_threads()
     torch.set_num_threads(count or before)
     try:
-        yield
+        with threadpool_limits(1, "blas"):
+            yield
     finally:
         torch.set_num_threads(before)
 

@@ -36,7 +36,18 @@ class TaskGradients:
         return gramian(self.pulled_back)
 
 
+BLOCK = 1 << 15
+"""Columns that are converted to float64 at a time."""
+
+
 def gramian(rows: Tensor) -> Tensor:
-    """Inner products `[T, T]` of rows `[T, P]`, float64 on the CPU, symmetric to the last bit."""
-    products = (rows @ rows.T).to("cpu", torch.float64)
-    return (products + products.T) / 2
+    """Inner products `[T, T]` of rows `[T, P]`, float64 on the CPU, symmetric to the last bit.
+
+    They are accumulated in float64: sums of millions of single precision products are wrong in the fourth digit, which
+    methods that look at small differences between tasks turn into wrong directions.
+    """
+    products = rows.new_zeros(len(rows), len(rows), dtype=torch.float64)
+    for part in rows.split(BLOCK, 1):
+        wide = part.double()
+        products.addmm_(wide, wide.T)
+    return (products + products.T).cpu() / 2

@@ -117,7 +117,7 @@ class OfflineTrainer:
             ours.to(self._device)  # balancers think in small numbers, on the CPU
             self.functions[phase.name] = PhaseFunctions(agent, position, execution)
             extra = list(mine.parameters())
-            rows = agent.task_rows()
+            rows = [*agent.task_rows(), *extra]  # what a balancer learns belongs to tasks too
             self.balancers[phase.name], self.sharing[phase.name] = mine, ours
             self.optimizers[phase.name] = PhaseOptimizer(optimizer, phase.module, extra, rows, schedule.steps)
         self._step = self._evaluated = self._saved = 0
@@ -147,10 +147,10 @@ class OfflineTrainer:
                 if stop.requested:
                     self._save()
                     raise KeyboardInterrupt
-                self._advance()
+                self.advance()
                 progress.advance(1, self._loss + self._success)
 
-    def _advance(self) -> None:
+    def advance(self) -> None:
         """One training step: the only place where parameters move."""
         batch = self.sampler.draw().to(self._device, self._dtype)
         steps = self.schedule.steps

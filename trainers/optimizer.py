@@ -73,6 +73,8 @@ class PhaseOptimizer:
         self.settings, self.steps = settings, steps
         self._parameters = list(module.parameters())
         self._rows = list(rows)
+        self._decays = [0.0 if any(row is it for it in extra) else settings.weight_decay for row in self._rows]
+        self._seen = [torch.zeros(len(row), dtype=torch.int64) for row in self._rows]
         groups: list[dict[str, Any]] = [{"params": self._parameters}]
         if extra:
             groups.append({"params": list(extra), "weight_decay": 0.0})
@@ -111,12 +113,38 @@ class PhaseOptimizer:
                 f"the gradient's norm is {float(norm)} at step {index}, though all losses are finite. Lower "
                 "--optimizer.lr, or check the data with `mtorl info --verify`."
             )
+        catching_up = self._late_rows(task_ids, rate)
         resting = [*((row, others) for row in self._rows if len(others := _others(row, task_ids))), *unused]
         kept = [(parameter, where, self._read(parameter, where)) for parameter, where in resting]
         self._adam.step()
+        for row, present, factor, decayed in catching_up:
+            row.detach()[present] = decayed + factor * (row.detach()[present] - decayed)
         for parameter, where, values in kept:
             self._write(parameter, where, values)
         return {"gradient_norm": float(norm), "learning_rate": rate}
+
+    def _late_rows(self, task_ids: Tensor, rate: float) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
+        """Rows of present tasks that took fewer steps than Adam counts, and by what their step is to be corrected.
+
+        Adam's correction for moments that start at zero goes by the number of all steps; a row that takes part in few
+        of them would take steps several times too long.
+        """
+        first, second = self.settings.betas
+        found: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+        present = task_ids.cpu().unique()
+        for row, seen, decay in zip(self._rows, self._seen, self._decays, strict=True):
+            seen[present] += 1
+            state = self._adam.state.get(row)
+            steps = (float(state["step"]) if state else 0.0) + 1
+            own = seen[present].double()
+            if bool((own == steps).all()):
+                continue
+            factor = (1 - first**steps) / (1 - first**own) * ((1 - second**own) / (1 - second**steps)).sqrt()
+            places = present.to(row.device)
+            values = row.detach()[places]
+            shape = (-1, *[1] * (row.ndim - 1))
+            found.append((row, places, factor.to(row).view(shape), values * (1 - rate * decay)))
+        return found
 
     def _read(self, parameter: Tensor, where: Tensor) -> list[Tensor]:
         """Values and both moments at an index (indexing with a tensor copies)."""
@@ -131,15 +159,17 @@ class PhaseOptimizer:
             target[where] = value
 
     def state_dict(self) -> dict[str, Any]:
-        """Moments."""
-        return {"adam": self._adam.state_dict()}
+        """Moments, and how many steps every row took part in."""
+        return {"adam": self._adam.state_dict(), "seen": [seen.clone() for seen in self._seen]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continues from `state_dict`."""
         self._adam.load_state_dict(state["adam"])
+        for seen, saved in zip(self._seen, state["seen"], strict=True):
+            seen[:] = saved
 
 
 def _others(row: nn.Parameter, task_ids: Tensor) -> Tensor:
     absent = torch.ones(len(row), dtype=torch.bool, device=row.device)
-    absent[task_ids] = False
+    absent[task_ids.to(row.device)] = False
     return absent.nonzero().flatten()

@@ -25,7 +25,8 @@ class MultiTaskUpdate:
         sharing: Which parameters each task computes with.
         index: Number of the training step, from 0.
         steps: Training steps in all.
-        seed: Derives the dropout noise, together with the index: all passes of one update share it.
+        seed: Derives the dropout noise, together with the index: the same call twice, before and after a move, sees the
+            same noise.
 
     Attributes:
         sharing: The same.
@@ -75,7 +76,9 @@ class MultiTaskUpdate:
 
     def at(self, sharing: Sharing) -> "MultiTaskUpdate":
         """The same batch, waiting for a move at other parameters."""
-        return self._copy(self._batch, sharing)
+        other = self._copy(self._batch, sharing)
+        other._whole = self, torch.arange(len(self.task_ids))
+        return other
 
     def _copy(self, batch: TaskBatch, sharing: Sharing) -> "MultiTaskUpdate":
         return MultiTaskUpdate(self._functions, self._optimizer, batch, sharing, self._index, self._steps, self._seed)
@@ -123,23 +126,32 @@ class MultiTaskUpdate:
             parameters[name].grad = gradient
         return self._step()
 
-    def descend_loss(self, loss: Tensor, weights: Tensor | None = None) -> dict[str, float]:
+    def descend_loss(
+        self, loss: Tensor, weights: Tensor | None = None, private: Tensor | None = None
+    ) -> dict[str, float]:
         """One backward pass of a scalar, then clipping and a step of the optimizer.
 
         Args:
             loss: A scalar, from `losses`.
             weights: `[T]`, the tasks' weights in it, for the log.
+            private: Another scalar, for the private parameters to descend; the same by default.
 
         Returns:
             Numbers for the log.
         """
         self._note(weights)
         self._optimizer.zero_grad()
-        loss.backward()
+        own = list(self._functions.private.values())
+        loss.backward(retain_graph=private is not None)
+        if private is not None and own:
+            for parameter, gradient in zip(own, torch.autograd.grad(private, own), strict=True):
+                parameter.grad = gradient
         return self._step()
 
     def descend_features(self, losses: TaskLosses, gradient: Tensor) -> dict[str, float]:
-        """Moves what comes after the features against its own gradient, and what comes before against a given one.
+        """Moves what comes before the features against a given gradient, what comes after them against its own.
+
+        Heads descend the mean of the losses.
 
         Args:
             losses: From `losses`, with features.
@@ -153,7 +165,7 @@ class MultiTaskUpdate:
         parameters = list(self.phase.module.parameters())
         before = torch.autograd.grad(losses.features, parameters, gradient, retain_graph=True, allow_unused=True)
         after = [parameter for parameter, found in zip(parameters, before, strict=True) if found is None]
-        heads = iter(torch.autograd.grad(losses.values.sum(), after, allow_unused=True))
+        heads = iter(torch.autograd.grad(losses.values.mean(), after, allow_unused=True))
         for parameter, found in zip(parameters, before, strict=True):
             parameter.grad = next(heads) if found is None else found
         return self._step()
@@ -169,7 +181,16 @@ class MultiTaskUpdate:
 
     def _note(self, weights: Tensor | None) -> None:
         if weights is not None:
-            self.weights = weights.detach().cpu()
+            self._weigh(weights.detach().cpu(), torch.arange(len(weights)))
+
+    def _weigh(self, values: Tensor, positions: Tensor) -> None:
+        """Notes the weights of some tasks, also for the update that this one is a part of."""
+        if self.weights is None:
+            self.weights = torch.full((len(self.task_ids),), float("nan"), dtype=values.dtype)
+        self.weights[positions] = values
+        if self._whole is not None:
+            whole, places = self._whole
+            whole._weigh(values, places[positions])
 
     def _accept(self, values: Tensor) -> None:
         if not torch.isfinite(values).all():

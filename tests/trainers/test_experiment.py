@@ -344,7 +344,7 @@ def test_ctrl_c_before_the_first_step_says_how_to_continue(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt, match="mtorl train --resume"):
-        patch.setattr(experiment, "OfflineTrainer", interrupt)
+        patch.setattr(experiment, "RunLog", interrupt)
         train(**train_options)
     assert train(resume=train_options["out"]).checkpoints().steps()[-1] == 30
 
@@ -396,6 +396,9 @@ def test_a_wrong_configuration_leaves_no_folder(train_options: dict) -> None:
         ({"keep": 0}, "keep is 0"),
         ({"optimizer": {"betas": [1.5, 0.9]}}, "betas"),
         ({"windoes": 3}, "windoes"),
+        ({"balancer": "FixedWeights", "balancer.values": [1, 2]}, "FixedWeights has 2 values"),
+        ({"balancer": "ConnectionStrength"}, "no connection of single tasks"),
+        ({"balancer": "BayesAgg"}, "needs a linear last layer"),
     ):
         with pytest.raises(InputError, match=message):
             train(**{**train_options, **changes})

@@ -53,6 +53,21 @@ def test_rows_of_absent_tasks_do_not_move_despite_momentum_and_decay() -> None:
         assert (now != moments[name]).any(1).tolist() == [False, True, False, False]
 
 
+def test_rows_that_take_part_seldom_take_steps_of_the_usual_length() -> None:
+    """With a constant gradient Adam moves by the learning rate; a row must not notice the steps of others."""
+    module = Table()
+    settings = OptimizerSettings(lr=0.01, weight_decay=0.1, warmup=0, schedule="constant", clip=0.0)
+    optimizer = PhaseOptimizer(settings, module, [], [module.rows], 1000)
+    for index in range(200):
+        task = index % 4
+        before = module.rows.detach()[task].clone()
+        optimizer.zero_grad()
+        (module.rows[[task]].sum() + module.shared.sum()).backward()
+        optimizer.step(index, torch.tensor([task]))
+        moved = before * (1 - 0.01 * 0.1) - module.rows.detach()[task]
+        torch.testing.assert_close(moved, torch.full((2,), 0.01), rtol=1e-3, atol=1e-6)
+
+
 def test_continuing_from_a_state_changes_nothing() -> None:
     def make() -> tuple[Table, PhaseOptimizer]:
         module = Table()

@@ -161,8 +161,8 @@ def test_what_no_task_of_the_batch_uses_does_not_move(spec: DataSpec, batch: Tas
 def test_a_gradient_given_at_the_features(agent: BehaviorCloning, batch: TaskBatch) -> None:
     one = update(agent, batch)
     losses = one.losses()
-    expected = torch.autograd.grad(losses.values.sum(), list(agent.parameters()), retain_graph=True)
-    (cotangent,) = torch.autograd.grad(losses.values.sum(), [losses.features], retain_graph=True)
+    expected = torch.autograd.grad(losses.values.mean(), list(agent.parameters()), retain_graph=True)
+    (cotangent,) = torch.autograd.grad(losses.values.mean(), [losses.features], retain_graph=True)
     one.descend_features(losses, 3 * cotangent)
     norm = torch.stack([parameter.grad.norm() for parameter in agent.parameters()]).norm()
     assert norm <= 1.0001, "clipped"

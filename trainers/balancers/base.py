@@ -72,6 +72,14 @@ class Balancer(nn.Module, ABC):
         if state:
             self._generator.set_state(state["generator"])
 
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
+        """Buffers take the precision that they were saved with."""
+        for name, value in self._buffers.items():
+            saved = state_dict.get(prefix + name)
+            if value is not None and saved is not None:
+                self._buffers[name] = value.to(saved.dtype)
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
+
     def _ready(self, tasks: int) -> None:
         """Makes the balancer usable outside training, for `tasks` tasks and with a generator of its own."""
         if self.tasks is None:

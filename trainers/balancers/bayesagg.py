@@ -91,7 +91,8 @@ class BayesAgg(Balancer):
 
     def _learn(self, features: Tensor, targets: Tensor, ids: Tensor) -> None:
         """Adds the batch to the statistics, and renews the posterior when it is due."""
-        size, outputs, found = features.shape[-1], targets.shape[-1], self._statistics
+        size, outputs = features.shape[-1], targets.shape[-1]
+        found = self._statistics = {name: value.to(features) for name, value in self._statistics.items()}
         if not found:
             tasks = self.tasks or int(ids.max()) + 1
             eye = torch.eye(size).expand(tasks, -1, -1).to(features)
@@ -160,7 +161,12 @@ def condition(
     Returns:
         Mean `[..., D, A]` and covariance `[..., D, D]`.
     """
-    spread = covariance @ features.transpose(-1, -2)  # [D, N]
+    transposed = features.transpose(-1, -2)
+    if features.shape[-2] > features.shape[-1]:  # in information form: D x D systems instead of N x N
+        prior = torch.cholesky_inverse(torch.linalg.cholesky(covariance))
+        after = torch.cholesky_inverse(torch.linalg.cholesky(prior + transposed @ features / temper))
+        return after @ (prior @ mean + transposed @ targets / temper), after
+    spread = covariance @ transposed  # [D, N]
     noise = temper * torch.eye(features.shape[-2]).to(features)
     gain = torch.linalg.solve(features @ spread + noise, spread.transpose(-1, -2)).transpose(-1, -2)
     return mean + gain @ (targets - features @ mean), covariance - gain @ spread.transpose(-1, -2)

@@ -40,22 +40,16 @@ class CAGrad(GradientAggregation):
         if radius <= 1e-12 * math.sqrt(np.trace(gramian)):
             return mean
 
-        support: NDArray[np.bool_] | None = None
-
         def weights(shift: float) -> Vector:
             """The minimiser for one length: the shortest combination of `g_t + shift * mean`."""
-            nonlocal support
-            shifted = gramian + shift * (inner[:, None] + inner) + (shift * length) ** 2
-            found = min_norm_weights(shifted, support)
-            support = found > 0  # hardly changes from one length to the next
-            return found
+            return min_norm_weights(gramian + shift * (inner[:, None] + inner) + (shift * length) ** 2)
+
+        def excess(shift: float) -> float:
+            return norm(gramian, weights(shift)) - shift * radius
 
         largest = math.sqrt(float(np.diag(gramian).max())) / radius
         smallest = 1e-6 * largest
-        if norm(gramian, weights(smallest)) <= smallest * radius:  # the tasks cannot all gain
+        if excess(smallest) <= 0:  # the tasks cannot all gain
             return closest_without_conflict(gramian, mean)
-        shift = brentq(
-            lambda s: norm(gramian, weights(s)) - s * radius, smallest, largest * (1 + 1e-9), xtol=1e-9 * largest
-        )
-        w = weights(shift)
+        w = weights(brentq(excess, smallest, largest * (1 + 1e-6), xtol=1e-9 * largest))
         return mean + radius / norm(gramian, w) * w

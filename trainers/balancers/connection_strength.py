@@ -113,7 +113,7 @@ class ConnectionStrength(Balancer):
             return {link.name: link.strengths[ids] * self._feature_variance(update) for link in heads}
         if kind == "harmony_mask" and masks is not None:
             return {
-                name: (masks[ids][:, space.slice_of(name)].view(len(ids), *weight.shape) * weight.square()).sum(2)
+                name: (masks[:, space.slice_of(name)][ids].view(len(ids), *weight.shape) * weight.square()).sum(2)
                 for (name, weight), maskable in zip(weights.items(), space.maskable, strict=True)
                 if maskable
             }

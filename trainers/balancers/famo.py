@@ -56,6 +56,7 @@ class FAMO(LossWeighting):
 
     def learn(self, before: Tensor, after: Tensor, task_ids: Tensor) -> None:
         """Moves the logits towards the tasks whose loss fell least, given losses `[T]` before and after the step."""
+        self._ready(len(before))
         gain = (before + 1e-8).log() - (after + 1e-8).log()
         shares = self.logits[task_ids].softmax(0)
         slope = shares * (gain - (shares * gain).sum()) + self.weight_decay * self.logits[task_ids]

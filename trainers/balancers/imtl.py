@@ -13,7 +13,8 @@ from mtorl.trainers.balancers.solvers import pseudo_solve
 class IMTLG(GradientAggregation):
     """Weights that sum to one and give the direction the same projection on every task's unit gradient.
 
-    They can be negative. Where no such weights exist (opposed gradients) the direction is zero.
+    They can be negative, and with gradients of very unequal norms the direction can then hurt every task. Where no such
+    weights exist (opposed gradients) the direction is zero.
 
     Source: Liu et al., Towards Impartial Multi-task Learning, 2021, equation 6.
     """
@@ -39,6 +40,7 @@ class IMTLL(LossWeighting):
 
     def weights(self, losses: Tensor, task_ids: Tensor) -> Tensor:
         """See `LossWeighting.weights`."""
+        self._ready(len(losses))
         return self.scales[task_ids].exp()
 
     def objective(self, losses: Tensor, weights: Tensor, task_ids: Tensor) -> Tensor:

@@ -11,7 +11,8 @@ class MoCo(MatrixAggregation):
     """A min-norm direction from gradients that are tracked over many batches, whose noise would otherwise bias it.
 
     Source: Fernando et al., Mitigating Gradient Bias in Multi-Objective Learning, 2023, algorithm 1. Deviation 1: the
-    weights stay on the simplex by a softmax, as in LibMTL, instead of a projection.
+    weights stay on the simplex by a softmax, as in LibMTL, instead of a projection. Deviation 2, from there
+    too: gradients are divided by their norm and multiplied by their loss.
 
     Args:
         beta: Step size of the tracked gradients.

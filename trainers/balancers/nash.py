@@ -43,8 +43,8 @@ class FairGrad(GradientAggregation):
 
     def __init__(self, alpha: float = 1.0) -> None:
         super().__init__()
-        if not alpha > 0:
-            raise InputError(f"alpha is {alpha}; expected a positive number (0 would be the mean: use Equal).")
+        if not alpha >= 0.1:
+            raise InputError(f"alpha is {alpha}; expected at least 0.1 (0 would be the mean: use Equal).")
         self.alpha = alpha
 
     def solve(self, gramian: Matrix, losses: Vector, task_ids: NDArray[np.int64]) -> Vector:

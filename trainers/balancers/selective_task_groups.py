@@ -33,7 +33,7 @@ class SelectiveTaskGroups(Balancer):
     Args:
         beta: Share of a new measurement in the affinities.
         warmup: Training steps before tasks are grouped by affinity.
-        max_groups: Groups in these first steps.
+        max_groups: Groups in these first steps. Later the affinities decide: as many steps per batch as groups.
         probe_every: Training steps between two measurements.
         regroup_every: Training steps between two groupings.
         official_compat: Credit affinities as the released code does.
@@ -79,6 +79,8 @@ class SelectiveTaskGroups(Balancer):
         groups = [torch.nonzero(self.labels[ids] == label).flatten() for label in self.labels[ids].unique()]
         groups = [groups[number] for number in torch.randperm(len(groups), generator=self._generator).tolist()]
         probing = call % self.probe_every == 0
+        if probing and self.official_compat and len(groups) == 1:
+            groups = groups * 2  # or nothing could be measured any more
         before = self._all_losses(update) if probing and not self.official_compat else None
         numbers: dict[str, float] = {}
         for group in groups:

@@ -4,103 +4,43 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import nnls
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
-SWEEPS = 4
-RIDGE = 1e-13
-"""Relative ridge that makes duplicate rows share their weight; below what single precision gradients can tell apart."""
 
 
-def nonnegative_qp(matrix: Matrix, linear: Matrix, guess: NDArray[np.bool_] | None = None) -> Matrix:
-    """Minimises `x M x / 2 + c x` over `x >= 0`, for many c at once.
-
-    A few sweeps of coordinate descent guess which variables are zero; block principal pivoting (Kim and Park, 2011)
-    then corrects the guess until the optimality conditions hold.
+def nonnegative_qp(matrix: Matrix, linear: Matrix) -> Matrix:
+    """Minimises `x M x / 2 + c x` over `x >= 0`, for many c, by the active set method of Lawson and Hanson (1974).
 
     Args:
-        matrix: M `[T, T]`, symmetric, positive definite up to the ridge that is added here.
-        linear: c `[B, T]`.
-        guess: bool `[B, T]`, which variables are probably positive; worked out by default.
+        matrix: M `[T, T]`, symmetric positive semidefinite.
+        linear: c `[B, T]`, each in the range of M.
 
     Returns:
         `[B, T]`.
     """
-    size = len(matrix)
-    scale = np.trace(matrix) / size
-    if not scale > 0:
+    eigenvalues, vectors = np.linalg.eigh(matrix)
+    keep = eigenvalues > rank_tolerance(eigenvalues)
+    if not keep.any():
         return np.zeros_like(linear)
-    matrix, linear = matrix / scale + RIDGE * np.eye(size), linear / scale
-    if guess is None:
-        guess = _coordinate_descent(matrix, linear) > 0
-    return _pivot(matrix, linear, guess.copy())
+    roots = np.sqrt(eigenvalues[keep])
+    factor = roots[:, None] * vectors[:, keep].T  # M = factor^T factor
+    targets = -(linear @ vectors[:, keep]) / roots
+    return np.stack([nnls(factor, target, maxiter=50 * len(matrix))[0] for target in targets])
 
 
-def _coordinate_descent(matrix: Matrix, linear: Matrix) -> Matrix:
-    x, slope = np.zeros_like(linear), linear.copy()
-    for _ in range(SWEEPS):
-        for place, row in enumerate(matrix):
-            old = x[:, place]
-            new = np.maximum(old - slope[:, place] / row[place], 0)
-            slope += np.outer(new - old, row)
-            x[:, place] = new
-    return x
-
-
-def _pivot(matrix: Matrix, linear: Matrix, free: NDArray[np.bool_]) -> Matrix:
-    """Exchanges infeasible variables until none is left; falls back to one at a time, which cannot cycle."""
-    count, size = linear.shape
-    x = np.zeros_like(linear)
-    todo = np.arange(count)
-    best, patience = np.full(count, size + 1), np.full(count, 3)
-    tolerance = 1e-12 * max(1.0, float(np.abs(linear).max()))
-    for _ in range(10 * size + 10):
-        x[todo] = _solve_free(matrix, linear[todo], free[todo])
-        slope = x[todo] @ matrix + linear[todo]
-        wrong = np.where(free[todo], x[todo] < -tolerance, slope < -tolerance)
-        number = wrong.sum(1)
-        open_ = number > 0
-        if not open_.any():
-            break
-        todo, wrong, number = todo[open_], wrong[open_], number[open_]
-        better = number < best[todo]
-        best[todo[better]] = number[better]
-        patience[todo] = np.where(better, 3, patience[todo] - 1)
-        single = patience[todo] < 0
-        if single.any():  # Murty's rule: only the last one changes sides
-            last = size - 1 - wrong[single][:, ::-1].argmax(1)
-            only = np.zeros_like(wrong[single])
-            only[np.arange(len(last)), last] = True
-            wrong[single] = only
-        free[todo] ^= wrong
-    return np.maximum(x, 0)
-
-
-def _solve_free(matrix: Matrix, linear: Matrix, free: NDArray[np.bool_]) -> Matrix:
-    """Stationary points in the free variables, the others zero."""
-    if len(linear) == 1:
-        (places,) = np.nonzero(free[0])
-        x = np.zeros_like(linear)
-        if len(places):
-            x[0, places] = np.linalg.solve(matrix[np.ix_(places, places)], -linear[0, places])
-        return x
-    both = free[:, :, None] & free[:, None, :]
-    systems = np.where(both, matrix, np.eye(len(matrix)))
-    return np.linalg.solve(systems, np.where(free, -linear, 0.0)[..., None])[..., 0]
-
-
-def min_norm_weights(gramian: Matrix, guess: NDArray[np.bool_] | None = None) -> Vector:
+def min_norm_weights(gramian: Matrix) -> Vector:
     """Weights on the simplex whose combination of the rows has the smallest norm.
 
     The nonnegative minimiser of `x M x + (1 - sum x)^2` points to it (Lawson and Hanson, 1974, chapter 23).
 
     Args:
         gramian: `[T, T]`.
-        guess: bool `[T]`, which weights are probably positive; worked out by default.
     """
     size = len(gramian)
     scaled = gramian * (size / np.trace(gramian))
-    x = nonnegative_qp(scaled + 1.0, -np.ones((1, size)), None if guess is None else guess[None])[0]
+    x = nonnegative_qp(scaled + 1.0, -np.ones((1, size)))[0]
     return x / x.sum()
 
 
@@ -117,14 +57,14 @@ def pseudo_solve(matrix: Matrix, values: Vector) -> Vector:
 
 
 def rank_tolerance(eigenvalues: Vector) -> float:
-    """Below this an eigenvalue of a Gramian counts as zero: gradients come in single precision."""
+    """Below this an eigenvalue of a Gramian counts as zero."""
     return float(eigenvalues.max(initial=0.0)) * len(eigenvalues) * RANK_PRECISION
 
 
 RANK_PRECISION = 1e-14
 
 
-def damped_newton(matrix: Matrix, exponent: float, iterations: int = 100) -> Vector:
+def damped_newton(matrix: Matrix, exponent: float, iterations: int = 300) -> Vector:
     """Solves `M w = w ** -exponent` for `w > 0`.
 
     The minimiser of `w M w / 2 - sum f(w)` with `f' = w ** -exponent`: strictly convex, so damped Newton steps that

@@ -51,6 +51,9 @@ class STCH(LossWeighting):
                 self.sums[0, task_ids] += values
                 self.sums[1, task_ids] += 1
             return 1 / (count * values)
+        new = self.sums[1, task_ids] == 0  # not seen at the end of the warm-up: what it is now
+        self.sums[0, task_ids] += torch.where(new, values, 0.0)
+        self.sums[1, task_ids] += new
         total, number = self.sums[:, task_ids]
-        references = torch.where(number > 0, total / number.clamp(min=1), values)
+        references = total / number
         return ((values / references).log() / self.mu).softmax(0) / values

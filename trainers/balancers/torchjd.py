@@ -30,13 +30,18 @@ class TorchJD(MatrixAggregation):
             import torchjd.aggregation as family
         except ImportError:
             raise InputError("the package torchjd is not installed: `pip install 'mtorl[torchjd]'`.") from None
-        kind = getattr(family, name, None)
-        if not (isinstance(kind, type) and issubclass(kind, family.Aggregator)) or kind is family.Aggregator:
-            known = [it for it, value in vars(family).items() if isinstance(value, type) and it[0].isupper()]
+        known = {
+            it: value
+            for it, value in vars(family).items()
+            if isinstance(value, type) and issubclass(value, family.Aggregator) and not it.endswith("Aggregator")
+        }
+        if name not in known:
             raise InputError(f"TorchJD has no aggregator {name!r}; it has {', '.join(sorted(known))}.")
         self.name, self.options, self.allow_inexact_resume = name, dict(options or {}), allow_inexact_resume
         try:
-            self._hidden = (kind(**self.options),)  # in a tuple, or its buffers would be taken for the balancer's
+            self._hidden = (
+                known[name](**self.options),
+            )  # in a tuple, or its buffers would be taken for the balancer's
         except (TypeError, ValueError, ImportError) as error:
             raise InputError(f"TorchJD's {name} cannot be made with options {self.options}: {error}.") from None
 
@@ -50,9 +55,17 @@ class TorchJD(MatrixAggregation):
         """See `MatrixAggregation.aggregate`; random aggregators draw from this balancer's own stream."""
         self._defaults(rows, losses, task_ids)
         seed = int(torch.randint(1 << 31, (), generator=self._generator))
+        if self.stateful and len(rows) != self.tasks:
+            raise InputError(
+                f"TorchJD's {self.name} keeps a state by position, so every batch must hold all {self.tasks} tasks; "
+                f"found {len(rows)}. Leave tasks_per_batch out."
+            )
         with isolated(seed, "torchjd", device=rows.device):
             (aggregator,) = self._hidden
-            return aggregator(rows)
+            try:
+                return aggregator(rows)
+            except (ValueError, RuntimeError) as error:
+                raise InputError(f"TorchJD's {self.name} failed on {len(rows)} tasks: {error}.") from error
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """See `Balancer.set_extra_state`.

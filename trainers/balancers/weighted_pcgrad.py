@@ -52,7 +52,8 @@ class WeightedPCGrad(GradientAggregation):
         losses = self.means.last.numpy()[task_ids]
         known = np.isfinite(losses)
         losses = np.where(known, losses, losses[known].mean() if known.any() else 1.0)
-        powers = np.maximum(losses, 1e-12) ** self.gamma
+        exponents = self.gamma * np.log(np.maximum(losses, 1e-12))
+        powers = np.exp(np.maximum(exponents - exponents.max(), -700))
         return powers / powers.sum()
 
     def solve(self, gramian: Matrix, losses: Vector, task_ids: NDArray[np.int64]) -> Vector:

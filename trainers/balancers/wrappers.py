@@ -14,6 +14,7 @@ from torch import Tensor
 from mtorl import InputError
 from mtorl.agents.parameters import ParameterSpace
 from mtorl.trainers.balancers.base import Balancer, GradientAggregation, Matrix, Vector
+from mtorl.trainers.gradients import gramian
 from mtorl.trainers.update import MultiTaskUpdate
 
 
@@ -26,6 +27,11 @@ class GradientWrapper(GradientAggregation):
 
     def __init__(self, inner: GradientAggregation) -> None:
         super().__init__()
+        if isinstance(inner, Reused | Layerwise):
+            raise InputError(
+                f"{type(self).__name__} holds {type(inner).__name__}, which works on whole steps and not on weights; "
+                f"expected it outside. Put {type(self).__name__} into {type(inner).__name__}."
+            )
         self.inner = inner
 
     def init(self, tasks: int, space: ParameterSpace | None, generator: torch.Generator) -> None:
@@ -114,7 +120,7 @@ class Rescaled(GradientWrapper):
         weights = self.inner.solve(gramian, losses, task_ids)
         if self.mode == "sum_to_T":
             total = weights.sum()
-            return weights * (len(weights) / total) if abs(total) > 1e-12 else weights
+            return weights * (len(weights) / abs(total)) if abs(total) > 1e-12 else weights
         if self.mode == "match_mean_norm":
             norms = np.sqrt(np.diag(gramian))
             length = np.sqrt(max(float(weights @ gramian @ weights), 0.0))
@@ -160,7 +166,7 @@ class Reused(GradientWrapper):
         if due:
             return super().step(update)
         losses = update.losses().values
-        return update.descend_loss((weights.to(losses) * losses).sum(), weights)
+        return update.descend_loss((weights.to(losses) * losses).sum(), weights, private=losses.sum())
 
 
 class Layerwise(GradientWrapper):
@@ -172,12 +178,12 @@ class Layerwise(GradientWrapper):
 
     def init(self, tasks: int, space: ParameterSpace | None, generator: torch.Generator) -> None:
         """See `Balancer.init`."""
-        super().init(tasks, space, generator)
         count = len(space.names) if space is not None else 1
         self.copies = torch.nn.ModuleList([copy.deepcopy(self.inner) for _ in range(count)])
+        super().init(tasks, space, generator)
         for member in self.copies:
             assert isinstance(member, GradientAggregation)
-            member._generator = generator
+            member.init(tasks, space, generator)
 
     def solve(self, gramian: Matrix, losses: Vector, task_ids: NDArray[np.int64]) -> Vector:
         """The method itself: a single Gramian has no layers."""
@@ -191,7 +197,7 @@ class Layerwise(GradientWrapper):
             assert isinstance(member, GradientAggregation)
             place = space.slice_of(name)
             rows = gradients.pulled_back[:, place]
-            weights = member.weights(rows @ rows.T, gradients.losses, update.task_ids)
+            weights = member.weights(gramian(rows), gradients.losses, update.task_ids)
             direction[place] = weights.to(rows) @ rows
         return update.descend(direction)
 

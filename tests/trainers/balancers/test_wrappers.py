@@ -126,6 +126,32 @@ def test_subsampled_lets_the_others_rest(spec: DataSpec, store: EpisodeStore) ->
     assert not updates[0].first_losses.isnan().any()
 
 
+def test_stages_that_work_on_whole_steps_stand_outside() -> None:
+    for inner in (Reused(MGDA()), Layerwise(MGDA())):
+        with pytest.raises(InputError, match=r"Averaged holds .*Put Averaged into"):
+            Averaged(inner)
+    Subsampled(Reused(Averaged(MGDA())))
+
+
+def test_rescaling_keeps_the_direction_when_weights_sum_to_a_negative_number() -> None:
+    class Odd(MGDA):
+        def solve(self, gramian, losses, task_ids):  # type: ignore[no-untyped-def]
+            return np.array([1.0, -3.0])
+
+    assert Rescaled(Odd(), "sum_to_T").weights(torch.eye(2).double()).tolist() == [1.0, -3.0]
+
+
+def test_reused_steps_treat_heads_alike(spec: DataSpec, store: EpisodeStore) -> None:
+    balancer = Reused(MGDA(), every=2)
+    agent, updates = build(spec, store, balancer)
+    for update in updates[:2]:
+        update._optimizer.settings = OptimizerSettings(lr=1e-9, clip=0.0)  # gradients stay as they were given
+        balancer.step(update)
+    found = agent.head.weight.grad.clone()
+    (expected,) = torch.autograd.grad(updates[1].losses().values.sum(), [agent.head.weight])
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-6)
+
+
 def test_composed_on_the_command_line_and_resumed(train_options: dict) -> None:
     options = {
         **train_options,

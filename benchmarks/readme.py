@@ -1,0 +1,165 @@
+"""The README's result tables, from `results/*.json`: what stands between `<!-- results: NAME -->` and `<!-- end -->`.
+
+python benchmarks/readme.py           # writes them into README.md
+python benchmarks/readme.py --check   # fails if the README says something else
+"""
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+BLOCK = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def read(name: str) -> dict[str, Any]:
+    """One file of results."""
+    return json.loads((ROOT / "benchmarks/results" / f"{name}.json").read_text())
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """A markdown table; the first column is text, the others are numbers."""
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def mean(values: list[float]) -> float:
+    """Arithmetic mean."""
+    return sum(values) / len(values)
+
+
+def per_task(columns: dict[str, list[dict[str, Any]]], goals: int) -> str:
+    """Success of every task, mean of the seeds; the mean of the tasks with the range of the seeds comes last."""
+    tasks = list(next(iter(columns.values()))[0]["tasks"])
+    rows = [
+        [
+            task.removesuffix("-v3"),
+            *[f"{100 * mean([run['tasks'][task] for run in runs]):.0f}" for runs in columns.values()],
+        ]
+        for task in tasks
+    ]
+    last = [f"**mean of {len(tasks)} tasks**"]
+    for runs in columns.values():
+        means = [100 * run["mean_success"] for run in runs]
+        last.append(f"**{mean(means):.1f}**" + (f" ({min(means):.1f} to {max(means):.1f})" if len(runs) > 1 else ""))
+    ends = ["mean at the last step of 500"]
+    for runs in columns.values():
+        ends.append(f"{100 * mean([mean(list(run['tasks_at_last_step'].values())) for run in runs]):.1f}")
+    seeds = [f"{len(runs)}" if "seed" in runs[0] else "-" for runs in columns.values()]
+    minutes = [
+        f"{mean([run['training_seconds'] for run in runs]) / 60:.1f}" if "training_seconds" in runs[0] else "-"
+        for runs in columns.values()
+    ]
+    return table(
+        [f"success in %, {goals} held-out goals", *columns],
+        [*rows, last, ends, ["seeds", *seeds], ["minutes of training, one thread", *minutes]],
+    )
+
+
+def mt10() -> str:
+    """Success per task of the MT10 presets and of the transformer's variants."""
+    cloning, context, returns, references = map(read, ("bc", "dt_action_context", "dt_return", "references"))
+    columns = {
+        "expert": references["results"]["expert, MT10"],
+        "random": references["results"]["random, MT10"],
+        "BC": cloning["results"]["bc"],
+        "DT": context["results"]["dt_none"],
+        "DT, past actions": context["results"]["dt_full"],
+        "DT, half of the past actions": context["results"]["dt_dropout"],
+        "DT, no returns": returns["results"]["dt_no_return"],
+    }
+    return f"{per_task(columns, cloning['goals_per_task'])}\n\n{origin(context['results']['dt_none'][0])}"
+
+
+def mt50() -> str:
+    """Success per task of the MT50 preset."""
+    cloning, references = read("bc_mt50"), read("references")
+    columns = {
+        "expert": references["results"]["expert, MT50"],
+        "random": references["results"]["random, MT50"],
+        "BC": cloning["results"]["bc_mt50"],
+    }
+    body, source = per_task(columns, cloning["goals_per_task"]), origin(columns["BC"][0])
+    return f"<details><summary>{summary(columns)}</summary>\n\n{body}\n\n</details>\n\n{source}"
+
+
+def summary(columns: dict[str, list[dict[str, Any]]]) -> str:
+    """Means of all columns in one sentence."""
+    parts = [f"{name} {100 * mean([run['mean_success'] for run in runs]):.1f} %" for name, runs in columns.items()]
+    return f"Mean of the tasks: {', '.join(parts)}."
+
+
+def speed() -> str:
+    """Simulation, sampling, acting and start-up, each beside its goal."""
+    simulation, sampling, rollout, startup = map(read, ("simulation", "sampling", "dt_rollout", "startup"))
+    goals, rates = simulation["goals"], simulation["steps_per_second"]
+    slowest = min(entry["windows_per_second"] for sizes in sampling["results"].values() for entry in sizes)
+    ratios = rollout["ratio_to_ours"]
+    seconds = startup["median_seconds"]
+    helps = max(value for name, value in seconds.items() if name.endswith("--help"))
+    rows = [
+        [
+            "simulation, MT50 mix, one core, against the package's own loop",
+            f"{rates['ours']:,} against {rates['stock']:,} steps/s: {simulation['ours_over_stock']:.2f}x",
+            f"{goals['ours_over_stock']}x",
+        ],
+        [
+            "... against bare `mj_step`",
+            f"{100 * simulation['ours_over_bare_physics']:.0f} %",
+            f"{100 * goals['ours_over_bare_physics']:.0f} %",
+        ],
+        [
+            "... with the MLP policy acting",
+            f"{100 * simulation['with_policy_over_without']:.0f} % of that without",
+            f"{100 * goals['with_policy_over_without']:.0f} %",
+        ],
+        [
+            "... two workers against one",
+            f"{simulation['two_workers_over_one']:.2f}x",
+            f"{goals['two_workers_over_one']}x",
+        ],
+        [
+            "windows of 20 steps from the memory map, batches of 70 to 1000",
+            f"at least {slowest:,} a second",
+            f"{sampling['goals']['windows_per_second']:,}",
+        ],
+        [
+            "decision transformer acting for 10 episodes, against one pass per episode",
+            f"{ratios['one pass per episode']:.1f}x",
+            "",
+        ],
+        ["`import mtorl`, `mtorl --help`", f"{seconds['import mtorl']:.2f} s, {seconds['mtorl --help']:.2f} s", "1 s"],
+        [
+            "slowest help of a command (`import torch`: " + f"{seconds['import torch']:.1f} s)",
+            f"{helps:.1f} s",
+            f"{seconds['import torch'] + 1:.1f} s",
+        ],
+    ]
+    return f"{table(['', 'measured', 'goal'], rows)}\n\n{origin(simulation)}"
+
+
+def origin(result: dict[str, Any]) -> str:
+    """Machine and date of a measurement."""
+    return f"Measured on {result['machine']}, {result['date']}."
+
+
+BLOCKS = {"mt10": mt10, "mt50": mt50, "speed": speed}
+
+
+def main() -> int:
+    """Writes or checks the README."""
+    path = ROOT / "README.md"
+    text = path.read_text()
+    new = BLOCK.sub(lambda found: f"{found[1]}\n{BLOCKS[found[2]]()}\n\n{found[3]}", text)
+    if "--check" not in sys.argv:
+        path.write_text(new)
+    elif new != text:
+        print("README.md differs from benchmarks/results: run `python benchmarks/readme.py`.")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
