@@ -96,9 +96,8 @@ class Parser(ArgumentParser):
         if path:
             action = next((action for action in self._actions if action.dest == path[1]), None)
             names = _subclasses(getattr(action, "_typehint", None))
-            return (
-                f" There are {', '.join(names)}; a class of your own is named module.Class.{_closest(path[2], names)}"
-            )
+            known = ", ".join(names) if len(names) <= 8 else f"{len(names)} of them, see `mtorl list`"
+            return f" There are {known}; a class of your own is named module.Class.{_closest(path[2], names)}"
         return ""
 
     def _similar(self, word: str) -> str | None:

@@ -73,7 +73,7 @@ def test_a_list_option_without_a_value() -> None:
         (["--steps", "3"], r"unrecognized arguments: --steps 3\. Did you mean --schedule.steps instead of --steps\?"),
         (["--lr", "3"], r"Did you mean --optimizer.lr"),
         (["--agent", "DecisionTransfomer"], r"unknown class DecisionTransfomer.*Did you mean DecisionTransformer\?"),
-        (["--balancer", "Equals"], r"There are Equal.*Did you mean Equal\?"),
+        (["--balancer", "Equals"], r"There are \d+ of them, see `mtorl list`.*Did you mean Equal\?"),
         (["--agent.widht", "3"], r"--agent: Option 'widht' is not accepted\. .*BehaviorCloning takes spec, hidden"),
         (["--seed", "x"], r"--seed: expected int, found x\. `mtorl train --help` lists the options\."),
         (["--order", "any"], r"--order: expected value of 'random', 'round_robin', found any"),

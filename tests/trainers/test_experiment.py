@@ -81,7 +81,8 @@ def test_a_run_folder_holds_everything(train_options: dict, store: EpisodeStore)
         ("training", 30),
         ("evaluation on training goals", 30),
     ]
-    assert rows[0].keys() >= {"loss", "policy/gradient_norm", "policy/loss/away-0"}
+    assert rows[0]["kind"] == "conflicts" and rows[0]["step"] == 0
+    assert rows[1].keys() >= {"loss", "policy/gradient_norm", "policy/loss/away-0", "policy/weight/away-0"}
     assert list((run.folder / "tensorboard").iterdir())
     assert run.spec.data[0]["path"] == str(store.path)
 
@@ -100,7 +101,7 @@ def test_training_lowers_the_loss(train_options: dict, variant: str) -> None:
     options = {key: value for key, value in train_options.items() if not key.startswith("agent")}
     schedule = {"steps": 200, "log_every": 20, "evaluate_every": 0, "save_every": 0}
     run = train(**{**VARIANTS[variant], **options, "schedule": schedule, "optimizer": {"lr": 0.01, "warmup": 5}})
-    losses = [row["loss"] for row in log(run.folder)]
+    losses = [row["loss"] for row in log(run.folder) if row["kind"] == "training"]
     assert losses[-1] < 0.5 * losses[0]
     assert run.checkpoints().steps() == [200]
 
