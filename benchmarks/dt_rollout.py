@@ -40,7 +40,7 @@ def make_agent(last_only: bool) -> DecisionTransformer:
     agent = DecisionTransformer(spec).eval().requires_grad_(False)
     if not last_only:
         whole = agent.backbone.forward
-        agent.backbone.forward = lambda tokens, last_only=False: whole(tokens)[:, -1:]  # type: ignore[method-assign]
+        agent.backbone.forward = lambda tokens, _, gains: whole(tokens, False, gains)[:, -1:]  # type: ignore
     return agent
 
 
