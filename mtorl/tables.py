@@ -35,17 +35,9 @@ def show_comparison(path: "Path") -> None:
     from mtorl.datasets.files import read_json
 
     content = read_json(path, "comparison")
+    base = content["baseline"]
     table = _table(
-        f"compared to {content['baseline']}",
-        "method",
-        "seeds",
-        "mean",
-        "IQM",
-        "95 % interval",
-        "beats baseline",
-        "95 % interval",
-        "ms/step",
-        "over baseline",
+        f"compared to {base}; in brackets 95 % intervals", "method", "seeds", "mean", "IQM", "P(better)", "ms a step"
     )
     for row in content["methods"]:
         middle, beats = row["interquartile_mean"], row["probability_of_improvement"]
@@ -53,12 +45,9 @@ def show_comparison(path: "Path") -> None:
             row["name"],
             f"{row['seeds']}",
             f"{row['mean'][0]:.1%}",
-            f"{middle[0]:.1%}",
-            f"{middle[1]:.1%} to {middle[2]:.1%}",
-            f"{beats[0]:.0%}" if beats else "-",
-            f"{beats[1]:.0%} to {beats[2]:.0%}" if beats else "-",
-            f"{row['milliseconds_per_step']:.1f}",
-            f"{row['step_over_baseline']:.2f}x",
+            f"{middle[0]:.1%} [{100 * middle[1]:.1f}, {100 * middle[2]:.1f}]",
+            f"{beats[0]:.0%} [{100 * beats[1]:.0f}, {100 * beats[2]:.0f}]" if beats else "-",
+            f"{row['milliseconds_per_step']:.1f} ({row['step_over_baseline']:.2f}x)",
         )
     _print(table)
 
