@@ -1,5 +1,6 @@
 """Small real objects that many tests share."""
 
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,9 @@ from mtorl.datasets.writer import StoreWriter
 from mtorl.envs import PointReach
 from mtorl.envs.collect import collect
 
+signal.signal(
+    signal.SIGINT, signal.default_int_handler
+)  # `nohup` and some runners ignore it, and children inherit that
 TASKS = ["towards-0", "towards-2", "away-0"]
 
 
