@@ -127,7 +127,7 @@ def gradients(rounds: int) -> dict:
 
         def torchjd(functions=functions, batch=batch, parameters=parameters) -> None:
             for parameter in parameters:
-                parameter.jac = None
+                vars(parameter).pop("jac", None)
             backward(list(functions.losses(batch, Shared()).values))
 
         variants = {
@@ -193,10 +193,21 @@ def weights(rounds: int) -> dict:
     }
 
 
+class _Anything(types.ModuleType):
+    """A module that has everything it is asked for, and does nothing: LibMTL imports image models that are not used."""
+
+    __path__: list[str] = []  # noqa: RUF012
+
+    def __getattr__(self, name: str) -> object:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return object
+
+
 def libmtl_pcgrad(rows: Tensor) -> Callable[[], object]:
     """LibMTL's PCGrad on given gradients, without its own passes through a model."""
-    for name in ("torchvision", "torchvision.transforms", "torchvision.models", "torchvision.datasets"):
-        sys.modules.setdefault(name, types.ModuleType(name))
+    for name in ("torchvision", "torchvision.transforms", "torchvision.models", "torchvision.models.utils"):
+        sys.modules.setdefault(name, _Anything(name))
     from LibMTL.weighting.PCGrad import PCGrad
 
     method = PCGrad()
@@ -267,7 +278,7 @@ def main() -> None:
     for part, function in parts.items():
         if not ARGUMENTS.only or part in ARGUMENTS.only:
             found[part] = function(ARGUMENTS.rounds)
-    save(name, {"threads": ARGUMENTS.threads, **{part: found[part] for part in parts if part in found}})
+            save(name, {"threads": ARGUMENTS.threads, **{part: found[part] for part in parts if part in found}})
 
 
 if __name__ == "__main__":

@@ -140,12 +140,56 @@ def speed() -> str:
     return f"{table(['', 'measured', 'goal'], rows)}\n\n{origin(simulation)}"
 
 
+def balancing() -> str:
+    """Gradients and balancers beside other libraries, on one thread."""
+    found = read("balancing_1_threads")
+    ten, fifty, weights, whole = (
+        found["gradients"]["T=10"],
+        found["gradients"]["T=50"],
+        found["weights"],
+        found["aggregation"],
+    )
+    slowest = max(weights["milliseconds"].items(), key=lambda it: it[1])
+    steps = {name: value for name, value in found["step"]["over_equal"].items() if name != "Equal"}
+    rows = [
+        [
+            "gradients of 10 tasks, transformer of 5 M parameters, against one summed backward pass",
+            f"{ten['loop_over_plain']:.2f}x its time",
+            "1.25x",
+        ],
+        ["... against TorchJD's `autojac.backward`", f"{ten['torchjd_over_loop']:.0f}x faster", "5x"],
+        [
+            "gradients of 50 tasks, small transformer, against TorchJD",
+            f"{fifty['torchjd_over_loop']:.0f}x faster",
+            "20x",
+        ],
+        [
+            "weights from a Gramian of 50 tasks: PCGrad, NashMTL against TorchJD",
+            f"{weights['torchjd_over_ours']['PCGrad']:.0f}x, {weights['torchjd_over_ours']['NashMTL']:,.0f}x faster",
+            "25x, 200x",
+        ],
+        [f"... the slowest of {len(weights['milliseconds'])} methods, {slowest[0]}", f"{slowest[1]:.1f} ms", "8 ms"],
+        [
+            "from 50 gradients of 1 M parameters to the direction: PCGrad against LibMTL",
+            f"{whole['LibMTL_over_ours_PCGrad']:.0f}x faster",
+            "30x",
+        ],
+        ["... ConFIG against TorchJD", f"{whole['TorchJD_over_ours_ConFIG']:.0f}x faster", "30x"],
+        [
+            "a training step of the 5 M transformer with any of these methods, against equal weights",
+            f"{min(steps.values()):.2f} to {max(steps.values()):.2f}x its time",
+            "1.4x",
+        ],
+    ]
+    return f"{table(['', 'measured', 'goal'], rows)}\n\n{origin(found)}"
+
+
 def origin(result: dict[str, Any]) -> str:
     """Machine and date of a measurement."""
     return f"Measured on {result['machine']}, {result['date']}."
 
 
-BLOCKS = {"mt10": mt10, "mt50": mt50, "speed": speed}
+BLOCKS = {"mt10": mt10, "mt50": mt50, "speed": speed, "balancing": balancing}
 
 
 def main() -> int:
