@@ -28,12 +28,11 @@ import json  # noqa: E402
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
-from common import RESULTS, save  # noqa: E402
+from common import RESULTS, make_spec, save  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from mtorl.agents import DecisionTransformer  # noqa: E402
 from mtorl.datasets.sampler import TaskBatch  # noqa: E402
-from mtorl.datasets.spec import DataSpec  # noqa: E402
 from mtorl.trainers import balancers  # noqa: E402
 from mtorl.trainers.balancers import Equal, GradientAggregation  # noqa: E402
 from mtorl.trainers.executions import PhaseFunctions  # noqa: E402
@@ -75,21 +74,7 @@ def race(variants: dict[str, Callable[[], object]], rounds: int, repeat: int = 1
 
 def make_agent(tasks: int, width: int, layers: int, heads: int) -> DecisionTransformer:
     """A decision transformer with random weights and past actions in its context."""
-    spec = DataSpec(
-        task_names=tuple(map(str, range(tasks))),
-        observation_dim=39,
-        action_dim=4,
-        horizon=500,
-        suite={},
-        steps=(1,) * tasks,
-        episodes=(1,) * tasks,
-        observation_mean=((0.0,) * 39,) * tasks,
-        observation_std=((1.0,) * 39,) * tasks,
-        return_quantiles=((1.0,) * 21,) * tasks,
-        success_rate=(1.0,) * tasks,
-        success_last_rate=(1.0,) * tasks,
-        data=(),
-    )
+    spec = make_spec(tasks)
     torch.manual_seed(0)
     return DecisionTransformer(
         spec, width=width, layers=layers, attention_heads=heads, dropout=0.0, action_context="full"

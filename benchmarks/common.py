@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from mtorl.datasets.spec import DataSpec
+
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -29,3 +31,21 @@ def save(name: str, content: dict[str, Any]) -> None:
     text = json.dumps(content, indent=1)
     (RESULTS / f"{name}.json").write_text(text + "\n")
     print(text)
+
+
+def make_spec(tasks: int, observation_dim: int = 39, action_dim: int = 4) -> DataSpec:
+    """What an agent is built from, of Meta-World's dimensions and without any data."""
+    return DataSpec(
+        task_names=tuple(map(str, range(tasks))),
+        observation_dim=observation_dim,
+        action_dim=action_dim,
+        horizon=500,
+        suite={},
+        steps=(1,) * tasks,
+        episodes=(1,) * tasks,
+        observation_mean=((0.0,) * observation_dim,) * tasks,
+        observation_std=((1.0,) * observation_dim,) * tasks,
+        return_quantiles=((1.0,) * 21,) * tasks,
+        success_rate=(1.0,) * tasks,
+        success_last_rate=(1.0,) * tasks,
+    )

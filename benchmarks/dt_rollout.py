@@ -11,10 +11,9 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from common import save
+from common import make_spec, save
 
 from mtorl.agents import DecisionTransformer
-from mtorl.datasets.spec import DataSpec
 from mtorl.envs.base import RolloutContext
 
 TASKS, ROWS, STEPS = 10, 10, 100
@@ -22,20 +21,7 @@ TASKS, ROWS, STEPS = 10, 10, 100
 
 def make_agent(last_only: bool) -> DecisionTransformer:
     """The MT10 preset with random weights."""
-    spec = DataSpec(
-        task_names=tuple(map(str, range(TASKS))),
-        observation_dim=39,
-        action_dim=4,
-        horizon=500,
-        suite={},
-        steps=(1,) * TASKS,
-        episodes=(1,) * TASKS,
-        observation_mean=((0.0,) * 39,) * TASKS,
-        observation_std=((1.0,) * 39,) * TASKS,
-        return_quantiles=((1.0,) * 21,) * TASKS,
-        success_rate=(1.0,) * TASKS,
-        success_last_rate=(1.0,) * TASKS,
-    )
+    spec = make_spec(TASKS)
     torch.manual_seed(0)
     agent = DecisionTransformer(spec).eval().requires_grad_(False)
     if not last_only:

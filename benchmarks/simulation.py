@@ -13,11 +13,10 @@ import time
 import mujoco
 import numpy as np
 import torch
-from common import save
+from common import make_spec, save
 from metaworld.types import Task
 
 from mtorl.agents import BehaviorCloning
-from mtorl.datasets.spec import DataSpec
 from mtorl.envs import MetaWorld
 from mtorl.envs.base import RolloutContext
 from mtorl.envs.metaworld import stored_goals
@@ -45,21 +44,7 @@ class Stock:
 
 def agent() -> BehaviorCloning:
     """The MLP of the MT10 preset, for 50 tasks, with random weights."""
-    tasks = 50
-    spec = DataSpec(
-        task_names=tuple(map(str, range(tasks))),
-        observation_dim=39,
-        action_dim=4,
-        horizon=500,
-        suite={},
-        steps=(1,) * tasks,
-        episodes=(1,) * tasks,
-        observation_mean=((0.0,) * 39,) * tasks,
-        observation_std=((1.0,) * 39,) * tasks,
-        return_quantiles=((1.0,) * 21,) * tasks,
-        success_rate=(1.0,) * tasks,
-        success_last_rate=(1.0,) * tasks,
-    )
+    spec = make_spec(50)
     return BehaviorCloning(spec).eval().requires_grad_(False)
 
 
