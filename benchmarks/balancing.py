@@ -36,6 +36,7 @@ from mtorl.datasets.sampler import TaskBatch  # noqa: E402
 from mtorl.trainers import balancers  # noqa: E402
 from mtorl.trainers.balancers import Equal, GradientAggregation  # noqa: E402
 from mtorl.trainers.executions import PhaseFunctions  # noqa: E402
+from mtorl.trainers.gradients import gramian  # noqa: E402
 from mtorl.trainers.optimizer import OptimizerSettings, PhaseOptimizer  # noqa: E402
 from mtorl.trainers.sharing import Shared  # noqa: E402
 from mtorl.trainers.update import MultiTaskUpdate  # noqa: E402
@@ -143,10 +144,10 @@ def weights(rounds: int) -> dict:
     from torchjd.aggregation._pcgrad import PCGradWeighting
 
     rows = task_gradients(50, 2000).double()
-    gramian = rows @ rows.T
+    products = rows @ rows.T
     ours = {name: getattr(balancers, name)() for name in GRAMIAN_METHODS}
-    seconds = race({name: lambda it=it: it.weights(gramian) for name, it in ours.items()}, 4 * rounds, repeat=5)
-    nash, root = theirs.NashMTL(n_tasks=50), torch.linalg.cholesky(gramian)
+    seconds = race({name: lambda it=it: it.weights(products) for name, it in ours.items()}, 4 * rounds, repeat=5)
+    nash, root = theirs.NashMTL(n_tasks=50), torch.linalg.cholesky(products)
 
     def torchjd_nash() -> Tensor:
         nash.reset()
@@ -161,7 +162,7 @@ def weights(rounds: int) -> dict:
         "GradVac": theirs.GradVacWeighting(),
         "FairGrad": theirs.FairGradWeighting(alpha=1.0),
     }
-    peers: dict[str, Callable[[], object]] = {name: lambda it=it: it(gramian) for name, it in members.items()}
+    peers: dict[str, Callable[[], object]] = {name: lambda it=it: it(products) for name, it in members.items()}
     peers["NashMTL"] = torchjd_nash
     others = {}
     for name, function in peers.items():
@@ -197,7 +198,7 @@ def libmtl_pcgrad(rows: Tensor) -> Callable[[], object]:
 
     method = PCGrad()
     method.task_num, method.device, method.rep_grad = len(rows), "cpu", False
-    method._compute_grad = lambda losses, mode, rep_grad=False: rows.clone()
+    method._compute_grad = lambda losses, mode, rep_grad=False: rows
     method._compute_grad_dim = lambda: None
     method._reset_grad = lambda gradient: gradient
     losses = torch.ones(len(rows))
@@ -212,7 +213,7 @@ def aggregation(rounds: int) -> dict:
 
     def direction(name: str) -> Tensor:
         method: GradientAggregation = getattr(balancers, name)()
-        return method.weights(rows @ rows.T).to(rows) @ rows
+        return method.weights(gramian(rows)).to(rows) @ rows  # the exact Gramian, as in training
 
     config = theirs.ConFIG()
     seconds = race(
