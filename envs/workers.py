@@ -88,9 +88,12 @@ class WorkerPool:
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
     """Holds Ctrl-C back while processes start. They inherit this, and are spared it while they import."""
-    from loky.backend import resource_tracker
+    from multiprocessing import resource_tracker
 
-    resource_tracker.ensure_running()  # now: its start lets interrupts through again
+    from loky.backend import resource_tracker as its_own
+
+    for tracker in (resource_tracker, its_own):
+        tracker.ensure_running()  # now: loky starts both with its first worker, and that lets interrupts through again
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

@@ -135,7 +135,7 @@ def _info(arguments: list[str]) -> None:
 
 def _train(arguments: list[str]) -> None:
     resumed = [value for option, value in _pairs(arguments) if option == "--resume"]
-    from mtorl.trainers.experiment import Run, start, train_parser
+    from mtorl.trainers.run import Run, start, train_parser
 
     if resumed:
         rest = _without(arguments, "--resume")
@@ -212,7 +212,7 @@ def evaluate_command(
     if run is not None:
         if suite is not None:
             raise InputError("a run brings its own suite; leave --suite out.")
-        from mtorl.trainers.experiment import Run
+        from mtorl.trainers.run import Run
 
         trained = Run(run)
         report = trained.evaluate(how, checkpoint, goal_visible, out, workers, quiet)

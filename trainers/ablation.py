@@ -24,7 +24,7 @@ from mtorl.envs.evaluator import EvalReport, Protocol, ProtocolName
 from mtorl.envs.workers import WorkerPool
 from mtorl.progress import Progress
 from mtorl.trainers.comparison import make_comparison
-from mtorl.trainers.experiment import Run, train
+from mtorl.trainers.run import Run, train
 
 SEED = "seed"
 

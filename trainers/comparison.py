@@ -17,9 +17,9 @@ from mtorl.datasets.statistics import (
     wilson_interval,
 )
 from mtorl.envs.evaluator import EvalReport, ProtocolName
-from mtorl.trainers.experiment import Run
 from mtorl.trainers.logs import read_log
 from mtorl.trainers.pages import page, picture, subplots
+from mtorl.trainers.run import Run
 
 BLUE, GREY = "#0072b2", "#888888"
 

@@ -14,9 +14,9 @@ from mtorl import InputError
 from mtorl.datasets.files import read_json, write_atomically, write_json
 from mtorl.datasets.spec import DataSpec
 from mtorl.envs.evaluator import EvalReport, ProtocolName
-from mtorl.trainers.experiment import Run
 from mtorl.trainers.logs import read_log
 from mtorl.trainers.pages import page, picture, subplots
+from mtorl.trainers.run import Run
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")
 """Okabe and Ito's palette, distinguishable with colour-blind eyes."""

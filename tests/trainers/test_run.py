@@ -19,6 +19,7 @@ from mtorl.envs import PointReach
 from mtorl.envs.collect import collect
 from mtorl.envs.evaluator import Protocol
 from mtorl.trainers import Run, experiment, train
+from mtorl.trainers import run as run_folder
 from mtorl.trainers.balancers import Equal
 from mtorl.trainers.logs import read_log
 from mtorl.trainers.offline import TIMING_ENTRIES
@@ -181,7 +182,7 @@ def test_interrupted_within_an_evaluation(train_options: dict, tmp_path: Path, m
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(experiment, "evaluate", interrupt)
+    monkeypatch.setattr(run_folder, "evaluate", interrupt)
     with pytest.raises(KeyboardInterrupt, match=f"mtorl train --resume {folder}"):
         train(**{**train_options, "out": str(folder)})
     monkeypatch.undo()
@@ -345,7 +346,7 @@ def test_ctrl_c_before_the_first_step_says_how_to_continue(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt, match="mtorl train --resume"):
-        patch.setattr(experiment, "RunLog", interrupt)
+        patch.setattr(run_folder, "RunLog", interrupt)
         train(**train_options)
     assert train(resume=train_options["out"]).checkpoints().steps()[-1] == 30
 
@@ -479,8 +480,8 @@ def test_tensorboard_shows_the_same_numbers(train_options: dict, monkeypatch: py
             raise KeyboardInterrupt
         return real(*arguments, **options)
 
-    real = experiment.evaluate
-    monkeypatch.setattr(experiment, "evaluate", interrupt)
+    real = run_folder.evaluate
+    monkeypatch.setattr(run_folder, "evaluate", interrupt)
     with pytest.raises(KeyboardInterrupt):
         train(**train_options)
     monkeypatch.undo()

@@ -1,0 +1,356 @@
+"""A run's folder: begun, continued, evaluated. It holds everything needed to judge the run and to do it again.
+
+| file | content |
+|---|---|
+| `config.yaml` | the resolved configuration |
+| `data_spec.json` | what the agent knew of its data; evaluation needs no data set |
+| `run.json` | versions, machine, command |
+| `log.jsonl`, `tensorboard/` | losses and success on training goals |
+| `checkpoints/` | the last few, and the best on training goals |
+| `evaluations/` | one report per protocol |
+"""
+
+import copy
+import importlib.metadata
+import json
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from jsonargparse import Namespace
+
+from mtorl import InputError, __version__
+from mtorl.datasets.files import locked, read_json, remove_leftovers, write_atomically, write_json
+from mtorl.datasets.spec import DataSpec
+from mtorl.datasets.store import EpisodeStore, sha256
+from mtorl.envs.base import Suite
+from mtorl.envs.evaluator import EvalReport, Protocol, ProtocolName, evaluate
+from mtorl.envs.workers import WorkerPool
+from mtorl.trainers.checkpoint import CheckpointFolder
+from mtorl.trainers.experiment import (
+    Experiment,
+    build_experiment,
+    limited_threads,
+    plain_config,
+    suite_of,
+    train_parser,
+)
+from mtorl.trainers.logs import RunLog
+from mtorl.trainers.policy import TaskPolicy
+
+FREE_KEYS = ("workers", "quiet", "data", "verify")
+"""Settings that do not change results (data is known by its hash); a run may be resumed with others."""
+FREE_OPTIONS = ("allow_inexact_resume",)
+"""Options of single classes with which a run may be resumed though it began with others."""
+PACKAGES = ("torch", "numpy", "scipy", "gymnasium", "metaworld", "mujoco", "einops", "jsonargparse", "tensorboard")
+
+
+def train(config: str | Path | None = None, *, resume: str | Path | None = None, **options: Any) -> "Run":
+    """Trains, from Python. Everything that `mtorl train --help` lists can be given.
+
+    Args:
+        config: A YAML file.
+        resume: Folder of a run to continue instead.
+        options: Options of `mtorl train`; nested ones as dictionaries, or with dots replaced by two underscores
+            (`optimizer__lr=1e-4`).
+
+    Returns:
+        The finished run.
+    """
+    arguments = [f"--config={config}"] if config else []
+    for name, value in options.items():
+        name = name.replace("__", ".")
+        if isinstance(value, Path):
+            value = str(value)
+        if name == "data" and isinstance(value, str):
+            value = [value]
+        arguments.append(f"--{name}={value if isinstance(value, str) else json.dumps(value, default=str)}")
+    return Run(resume).resume(arguments) if resume else start(train_parser().parse_args(arguments))
+
+
+def start(config: Namespace, command: Sequence[str] = ()) -> "Run":
+    """Begins a new run.
+
+    Args:
+        config: From `train_parser`.
+        command: The command line, to be kept with the run.
+
+    Raises:
+        InputError: The folder holds something already.
+    """
+    folder = Path(config.out)
+    _refuse_occupied(folder)
+    experiment = build_experiment(config)
+    stores, spec = experiment.open_data()
+    experiment.check(stores, spec)
+    with locked(folder, "checkpoints"), _resumable(folder):
+        _refuse_occupied(folder)  # by somebody who was faster
+        write_json(folder / "data_spec.json", spec.to_json())
+        write_json(folder / "run.json", describe_machine(command))
+        text = yaml.safe_dump(plain_config(config), sort_keys=False)
+        write_atomically(folder / "config.yaml", lambda file: file.write(text.encode()))
+        run = Run(folder)
+        run.train(experiment, stores, plain_config(config))
+    return run
+
+
+def _refuse_occupied(folder: Path) -> None:
+    """Raises InputError if something is there besides what a run that was killed at its very beginning leaves."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file; expected a folder for the run. Choose another --out.")
+    names = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    if any(name not in ("data_spec.json", "run.json") and not name.endswith(".tmp") for name in names):
+        holds = "another run" if (folder / "config.yaml").exists() else "other files"
+        raise InputError(
+            f"{folder} already holds {holds}. Choose another --out, continue it with `mtorl train --resume {folder}`, "
+            "or delete it."
+        )
+
+
+@contextmanager
+def _resumable(folder: Path) -> Iterator[None]:
+    """Makes Ctrl-C say how to continue, once there is a run."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not (folder / "config.yaml").exists():
+            raise
+        raise KeyboardInterrupt(f"continue with `mtorl train --resume {shlex.quote(str(folder))}`") from None
+
+
+class Run:
+    """A folder that holds a run.
+
+    Args:
+        folder: The folder.
+
+    Raises:
+        InputError: No run is there.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        if not self.folder.name:  # "." has none, and reports need one
+            self.folder = self.folder.resolve()
+        if not (self.folder / "config.yaml").exists():
+            raise InputError(
+                f"no run in {self.folder}: expected a file config.yaml there. Start one with `mtorl train`."
+            )
+        self.spec = DataSpec.from_json(read_json(self.folder / "data_spec.json", "data specification"))
+
+    def config(self, arguments: Sequence[str] = ()) -> Namespace:
+        """The run's configuration, changed by more command-line arguments."""
+        return train_parser().parse_args([f"--config={self.folder / 'config.yaml'}", *arguments])
+
+    def resume(self, arguments: Sequence[str] = ()) -> "Run":
+        """Continues an interrupted run from its last checkpoint; from the beginning if there is none yet.
+
+        Raises:
+            InputError: The configuration differs from the checkpoint's, or the data changed.
+        """
+        config = self.config(arguments)
+        plain = plain_config(config)
+        with locked(self.folder, "checkpoints"), _resumable(self.folder):
+            for folder in (self.folder, self.folder / "checkpoints"):
+                remove_leftovers(folder)
+            state = self.checkpoints().load() if self.checkpoints().steps() else None
+            if state:
+                _refuse_differences(_config_of(state), plain, f"checkpoint at step {state['step']}")
+            else:
+                _refuse_differences(plain_config(self.config()), plain, "run")
+            experiment = build_experiment(config)
+            stores, spec = experiment.open_data()
+            if [entry["sha256"] for entry in spec.data] != [entry["sha256"] for entry in self.spec.data]:
+                raise InputError(
+                    f"the data in {', '.join(config.data)} is not what the run {self.folder} began with (the "
+                    "manifests' hashes differ). Restore it, say where it is with --data, or start a new run."
+                )
+            self.train(experiment, stores, plain, state)
+        return self
+
+    def train(
+        self,
+        experiment: Experiment,
+        stores: Sequence[EpisodeStore],
+        config: dict[str, Any],
+        state: dict[str, Any] | None = None,
+    ) -> None:
+        """Trains to the end; nobody else may be at work in the folder.
+
+        Args:
+            experiment: The configured objects.
+            stores: The run's data.
+            config: The resolved configuration, for the checkpoints.
+            state: A checkpoint's content to go on from.
+        """
+        suite, protocol = self.suite(), Protocol("official", experiment.evaluate_goals, stop_at_success=True)
+        log = RunLog(self.folder, state["step"] if state else 0)
+        with limited_threads(experiment.threads), WorkerPool(experiment.workers) as pool:
+            trainer = experiment.build_trainer(
+                stores,
+                self.spec,
+                log,
+                self.checkpoints(experiment.keep),
+                lambda policy: evaluate(policy, suite, protocol, pool, "training goals", quiet=True),
+                config,
+            )
+            try:
+                if state:
+                    trainer.load_state_dict(state)
+                else:
+                    log.rewind(0)
+                trainer.run()
+            finally:
+                log.close()
+
+    def checkpoints(self, keep: int = 1) -> CheckpointFolder:
+        """The run's checkpoints."""
+        return CheckpointFolder(self.folder / "checkpoints", keep)
+
+    def suite(self) -> Suite:
+        """The suite of the run's data, with the run's tasks."""
+        return suite_of(self.spec)
+
+    def policy(self, checkpoint: str = "last") -> tuple[TaskPolicy, dict[str, Any]]:
+        """The trained policy of a checkpoint (`last`, `best` on training goals, or a step).
+
+        Returns:
+            The policy, and what identifies its weights: `checkpoint`, `step` and `sha256`.
+        """
+        config = self.config()
+        experiment = build_experiment(config)
+        state, digest = self.checkpoints().read(checkpoint)
+        _refuse_differences(_config_of(state), plain_config(config), f"checkpoint at step {state['step']}")
+        agent = experiment.build_agent(self.spec)
+        agent.load_state_dict(state["agent"])
+        sharing = {}
+        for phase in agent.phases:
+            member = copy.deepcopy(experiment.sharing)
+            member.init(phase.space, len(self.spec.task_names), torch.Generator())
+            member.load_state_dict(state["sharing"][phase.name])
+            sharing[phase.name] = member
+        return TaskPolicy(agent, sharing), {"checkpoint": checkpoint, "step": int(state["step"]), "sha256": digest}
+
+    def evaluate(
+        self,
+        protocol: Protocol | ProtocolName = "heldout",
+        checkpoint: str = "last",
+        goal_visible: bool | None = None,
+        out: str | Path | None = None,
+        workers: int = 2,
+        quiet: bool = False,
+    ) -> EvalReport:
+        """Plays the policy and keeps the report.
+
+        Args:
+            protocol: How to play; a name stands for that protocol's defaults.
+            checkpoint: `last`, `best` on training goals, or a step.
+            goal_visible: Show the goal's position or hide it; as in the data by default.
+            out: Folder of the report; `evaluations` in the run's own by default.
+            workers: Processes that play.
+            quiet: Show no progress.
+        """
+        if isinstance(protocol, str):
+            protocol = Protocol(protocol)
+        policy, source = self.policy(checkpoint)
+        suite = self.suite()
+        if goal_visible is not None:
+            suite = suite.changed(goal_visible=goal_visible)
+        name = f"{self.folder.name} ({checkpoint}, step {source['step']})"
+        target = self.report_path(protocol, checkpoint, goal_visible, out)
+        with WorkerPool(workers) as pool:
+            return evaluate(policy, suite, protocol, pool, name, out=target, source=source, quiet=quiet)
+
+    def report_path(
+        self,
+        protocol: Protocol,
+        checkpoint: str = "last",
+        goal_visible: bool | None = None,
+        out: str | Path | None = None,
+    ) -> Path:
+        """Where `evaluate` keeps the report: the name holds the settings, so that a quick look overwrites nothing."""
+        words = [protocol.name, checkpoint]
+        words += [] if goal_visible is None else ["goal-visible" if goal_visible else "goal-hidden"]
+        words += ["stopped"] if protocol.stop_at_success else []
+        words += [f"seed{protocol.seed}"] if protocol.seed else []
+        return Path(out or self.folder / "evaluations") / f"{'-'.join([*words, str(protocol.goals)])}.json"
+
+    def reports(self, protocol: ProtocolName = "heldout", checkpoint: str = "last") -> list[EvalReport]:
+        """The kept evaluations of a checkpoint as it is now, those with most goals first.
+
+        Raises:
+            InputError: There is none, or all are of an earlier state of the checkpoint.
+        """
+        again = f"Run `mtorl evaluate {self.folder} --protocol {protocol} --checkpoint {checkpoint}`"
+        loaded = [EvalReport.load(path) for path in sorted((self.folder / "evaluations").glob(f"{protocol}-*.json"))]
+        loaded = [it for it in loaded if it.protocol.name == protocol and it.source.get("checkpoint") == checkpoint]
+        if not loaded:
+            raise InputError(
+                f"{self.folder} has no {protocol} evaluation of its checkpoint {checkpoint}. {again} first."
+            )
+        if self.checkpoints().steps():
+            file = self.checkpoints().file(checkpoint)
+            current = sha256(file) if file.exists() else None  # deleted since: nothing contradicts the evaluation
+            fresh = [it for it in loaded if current in (None, it.source["sha256"])]
+            if not fresh:
+                raise InputError(
+                    f"the {protocol} evaluations of {self.folder} are of step {loaded[-1].source['step']}; its "
+                    f"checkpoint {checkpoint} has changed since. {again} again."
+                )
+            loaded = fresh
+        return sorted(loaded, key=lambda it: -it.protocol.goals)
+
+
+def _config_of(state: dict[str, Any]) -> dict[str, Any]:
+    config = state.get("config")
+    if not isinstance(config, dict):
+        raise InputError("the checkpoint holds no configuration: mtorl did not write it. Train again.")
+    return config
+
+
+def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(value, dict) and value:
+        parts = [_flatten(inner, f"{prefix}.{key}" if prefix else str(key)) for key, inner in value.items()]
+        return {key: inner for part in parts for key, inner in part.items()}
+    return {prefix: value}
+
+
+def _refuse_differences(stored: dict[str, Any], asked: dict[str, Any], what: str) -> None:
+    ours, theirs = _flatten(asked), _flatten(stored)
+    differing = [
+        f"{key}: {theirs.get(key)!r} in the {what}, {ours.get(key)!r} asked for"
+        for key in sorted({*ours, *theirs})
+        if ours.get(key) != theirs.get(key)
+        and key.split(".")[0] not in FREE_KEYS
+        and key.split(".")[-1] not in FREE_OPTIONS
+    ]
+    if differing:
+        raise InputError(
+            f"the configuration differs from that of the {what}: {'; '.join(differing)}. Resume with the same "
+            "configuration, or start a new run."
+        )
+
+
+def describe_machine(command: Sequence[str] = ()) -> dict[str, Any]:
+    """Versions, machine and command, for `run.json`."""
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    return {
+        "mtorl": __version__,
+        "command": list(command),
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "processors": os.cpu_count(),
+        "versions": versions,
+    }
