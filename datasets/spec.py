@@ -85,6 +85,23 @@ class DataSpec:
             return cls(**{name: freeze(value) for name, value in content.items()})
 
 
+def check_fits(spec: DataSpec, store: EpisodeStore) -> None:
+    """Raises InputError unless a policy that was built from `spec` can act on what a store recorded."""
+    ours = spec.data[0]["suite"]
+    for name, expected, found in (
+        ("suite", ours["class_path"], store.manifest["suite"]["class_path"]),
+        ("suite settings", _settings(ours), _settings(store.manifest["suite"])),
+        ("observation dimension", spec.observation_dim, store.observation_dim),
+        ("action dimension", spec.action_dim, store.action_dim),
+    ):
+        if expected != found:
+            raise InputError(f"data set {store.path} does not fit the policy: expected {name} {expected}, got {found}.")
+    recorded = {entry["name"] for entry in store.manifest["tasks"] if entry["episodes"]}
+    missing = [name for name in spec.task_names if name not in recorded]
+    if missing:
+        raise InputError(f"data set {store.path} has no episodes of {missing}. Collect some.")
+
+
 def open_stores(paths: Sequence[Path | str]) -> list[EpisodeStore]:
     """Opens stores that are to be used together.
 
@@ -100,7 +117,7 @@ def open_stores(paths: Sequence[Path | str]) -> list[EpisodeStore]:
     for store in stores[1:]:
         for name, ours, theirs in (
             ("suite", first.manifest["suite"]["class_path"], store.manifest["suite"]["class_path"]),
-            ("suite settings", _settings(first), _settings(store)),
+            ("suite settings", _settings(first.manifest["suite"]), _settings(store.manifest["suite"])),
             ("versions", first.manifest["versions"], store.manifest["versions"]),
             ("observation dimension", first.observation_dim, store.observation_dim),
             ("action dimension", first.action_dim, store.action_dim),
@@ -120,10 +137,9 @@ def open_stores(paths: Sequence[Path | str]) -> list[EpisodeStore]:
     return stores
 
 
-def _settings(store: EpisodeStore) -> dict[str, Any]:
+def _settings(suite: dict[str, Any]) -> dict[str, Any]:
     """The suite's arguments that change what an episode is; which tasks were recorded does not."""
-    arguments = store.manifest["suite"]["init_args"]
-    return {key: value for key, value in arguments.items() if key not in ("benchmark", "tasks", "fast")}
+    return {key: value for key, value in suite["init_args"].items() if key not in ("benchmark", "tasks", "fast")}
 
 
 def describe_stores(stores: Sequence[EpisodeStore], tasks: Sequence[str] | None = None) -> DataSpec:

@@ -136,6 +136,24 @@ def probability_of_improvement(scores: NDArray[np.float64], other: NDArray[np.fl
     return float(((one > two) + 0.5 * (one == two)).mean())
 
 
+def delta_m(scores: NDArray[np.float64], reference: NDArray[np.float64], lower_is_better: bool = False) -> float:
+    """Mean over tasks of the relative gain over single-task models (Maninis et al., 2019), as a share: 0.1 is 10 %.
+
+    Args:
+        scores: `[seeds, tasks]`.
+        reference: `[seeds, tasks]` of the single-task models. Tasks in which their mean is 0 have no relative gain and
+            are left out.
+        lower_is_better: The scores are errors.
+
+    Returns:
+        The gain; NaN if no task is left.
+    """
+    ours, theirs = np.mean(scores, 0), np.mean(reference, 0)
+    usable = theirs > 0
+    gains = (ours[usable] - theirs[usable]) / theirs[usable]
+    return float((-gains if lower_is_better else gains).mean()) if usable.any() else float("nan")
+
+
 def bootstrap_interval(
     statistic: Callable[..., float], *samples: NDArray[np.float64], draws: int = 2000, seed: int = 0
 ) -> tuple[float, float]:

@@ -33,7 +33,7 @@ from mtorl import InputError
 from mtorl.datasets.files import locked, read_json, remove_leftovers, write_atomically, write_json
 from mtorl.datasets.store import Episode, EpisodeStore
 from mtorl.datasets.writer import StoreWriter
-from mtorl.envs.base import Env, Suite, checked_action
+from mtorl.envs.base import Env, Split, Suite, checked_action
 from mtorl.envs.workers import WorkerPool, cached_environments, cached_suite
 from mtorl.progress import Progress
 
@@ -86,13 +86,14 @@ def collect(
     after_success: int | None = None,
     hold: bool = True,
     seed: int = 0,
+    split: Split = "train",
     workers: int = 2,
     quiet: bool = False,
 ) -> EpisodeStore:
     """Records episodes of every task of a suite into a new data set.
 
     Interrupted at any moment, the same call continues; the result is the same, byte for byte. Episode k of a task
-    has training goal k modulo their number.
+    has goal k of the split, modulo their number.
 
     Args:
         suite: The tasks to record.
@@ -105,6 +106,8 @@ def collect(
             medium, and the horizon for the others.
         hold: Hold still after the first success; otherwise the expert goes on, and may undo it.
         seed: Derives every episode's random stream.
+        split: Record on the training goals (train), or on those that evaluations keep for themselves (heldout): such
+            data measure how well a policy imitates, and `mtorl train` refuses them.
         workers: Processes that play episodes; 0 plays in this one.
         quiet: Show no progress.
 
@@ -132,6 +135,7 @@ def collect(
         "after_success": after_success,
         "hold": hold,
         "seed": seed,
+        "split": split,
     }
     with locked(out, "episodes"):
         return _collect(out, request, suite, workers, quiet)
@@ -148,7 +152,7 @@ def _collect(out: Path, request: dict[str, Any], suite: Suite, workers: int, qui
             dimensions=(suite.observation_dim, suite.action_dim),
             horizon=suite.horizon,
             versions=suite.versions(),
-            source={key: request[key] for key in ("recipe", "episodes", "after_success", "hold", "seed")},
+            source={key: request[key] for key in ("recipe", "episodes", "after_success", "hold", "seed", "split")},
         )
         writer.write(_merge(out, request))
     shutil.rmtree(out / "parts", ignore_errors=True)
@@ -164,6 +168,7 @@ def _claim_folder(out: Path, request: dict[str, Any]) -> None:
         found = read_json(marker, "collection request")
         if not isinstance(found, dict):
             raise InputError(f"{marker} is malformed: expected an object. Delete {out} and collect again.")
+        found.setdefault("split", "train")  # collections of earlier versions
         differing = [
             f"{key}: {found.get(key)!r} there, {request[key]!r} asked for"
             for key in request
@@ -264,13 +269,13 @@ def record(suite: Suite, environment: Env, task: int, number: int, request: dict
         environment: An environment of the task.
         task: Position of the task in the suite.
         number: Number of the episode within its task.
-        request: `recipe`, `episodes`, `seed`, `after_success` and `hold`, as in `collect`.
+        request: `recipe`, `episodes`, `seed`, `after_success`, `hold` and `split`, as in `collect`.
     """
     name = suite.task_names[task]
     kind = behaviour(request["recipe"], number, request["episodes"])
     draw = np.random.default_rng([request["seed"], number, *name.encode()])
     actor = _Disturbed(suite, task, kind, draw)
-    goals = suite.goals("train")
+    goals = suite.goals(request["split"])
     goal = goals[number % len(goals)]
     full = environment.reset(goal)
     action = np.zeros(suite.action_dim, dtype=np.float32)

@@ -184,6 +184,7 @@ def evaluate_command(
     goal_visible: bool | None = None,
     seed: int = 0,
     checkpoint: str = "last",
+    recorded: str | None = None,
     out: str | None = None,
     workers: int = 2,
     quiet: bool = False,
@@ -200,6 +201,8 @@ def evaluate_command(
         goal_visible: Show the run the goal's position, or hide it; as in its data by default.
         seed: Seed of random actions.
         checkpoint: Which checkpoint of the run: last, best (on training goals), or a step.
+        recorded: Instead of playing, compare the run's actions with those of this data set (one collected with
+            --split heldout, best): mean squared difference per task.
         out: Folder of the report; by default the run's own, or runs/references.
         workers: Processes that play episodes.
         quiet: Show no progress.
@@ -215,6 +218,10 @@ def evaluate_command(
         from mtorl.trainers.run import Run
 
         trained = Run(run)
+        if recorded is not None:
+            from mtorl.tables import show_action_errors
+
+            return show_action_errors(trained.action_errors(recorded, checkpoint))
         report = trained.evaluate(how, checkpoint, goal_visible, out, workers, quiet)
         path = trained.report_path(how, checkpoint, goal_visible, out)
     else:
@@ -222,8 +229,10 @@ def evaluate_command(
             raise InputError(f"--policy {policy} needs a suite: add --suite MetaWorld --suite.benchmark MT10.")
         from mtorl.envs.references import evaluate_reference
 
-        if checkpoint != "last" or goal_visible is not None:
-            raise InputError("--checkpoint and --goal_visible are for runs; use --suite.goal_visible with --policy.")
+        if checkpoint != "last" or goal_visible is not None or recorded is not None:
+            raise InputError(
+                "--checkpoint, --goal_visible and --recorded are for runs; use --suite.goal_visible with --policy."
+            )
         assert policy is not None
         folder = Path(out or "runs/references")
         report, path = evaluate_reference(policy, suite, how, folder, workers, quiet)

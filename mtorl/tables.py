@@ -1,6 +1,6 @@
 """Tables for the terminal."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -36,9 +36,11 @@ def show_comparison(path: "Path") -> None:
 
     content = read_json(path, "comparison")
     base = content["baseline"]
-    table = _table(
-        f"compared to {base}; in brackets 95 % intervals", "method", "seeds", "mean", "IQM", "P(better)", "ms a step"
-    )
+    single, errors = content["single_task_models"], content["heldout_data"]
+    title = f"compared to {base}; in brackets 95 % intervals"
+    title += f"; action error in thousandths, on {errors}" if errors else ""
+    columns = ["mean", "IQM", "P(better)", *["delta-m"] * bool(single), *["action error"] * bool(errors), "ms a step"]
+    table = _table(title, "method", "seeds", *columns)
     for row in content["methods"]:
         middle, beats = row["interquartile_mean"], row["probability_of_improvement"]
         table.add_row(
@@ -47,8 +49,20 @@ def show_comparison(path: "Path") -> None:
             f"{row['mean'][0]:.1%}",
             f"{middle[0]:.1%} [{100 * middle[1]:.1f}, {100 * middle[2]:.1f}]",
             f"{beats[0]:.0%} [{100 * beats[1]:.0f}, {100 * beats[2]:.0f}]" if beats else "-",
+            *([f"{row['delta_m'][0]:+.1%}" if row["delta_m"] else "-"] if single else []),
+            *([f"{1000 * row['action_error'][0]:.1f}"] if errors else []),
             f"{row['milliseconds_per_step']:.1f} ({row['step_over_baseline']:.2f}x)",
         )
+    _print(table)
+
+
+def show_action_errors(found: dict[str, Any]) -> None:
+    """Prints what `Run.action_errors` returns."""
+    table = _table(f"{found['policy']}: mean squared error of actions on {found['data']['path']}", "task", "error")
+    for task, error in found["tasks"].items():
+        table.add_row(task, f"{error:.5f}")
+    table.add_section()
+    table.add_row(f"mean of {len(found['tasks'])} tasks", f"{found['mean_error']:.5f}")
     _print(table)
 
 

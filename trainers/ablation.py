@@ -20,13 +20,17 @@ from pathlib import Path
 from typing import Any
 
 from mtorl import InputError
+from mtorl.datasets.spec import DataSpec, check_fits, describe_stores, open_stores
+from mtorl.datasets.store import EpisodeStore
 from mtorl.envs.evaluator import EvalReport, Protocol, ProtocolName
 from mtorl.envs.workers import WorkerPool
 from mtorl.progress import Progress
 from mtorl.trainers.comparison import make_comparison
+from mtorl.trainers.experiment import train_parser
 from mtorl.trainers.run import Run, train
 
 SEED = "seed"
+SINGLE = "single-task models"
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class Cell:
     """One run of an ablation.
 
     Attributes:
-        variant: Labels of all its settings but the seed.
+        variant: Labels of all its settings but the seed; `SINGLE` for one task's model of that row.
         seed: Its seed, if seeds vary.
         options: What it changes of the base configuration, by the options' names.
         folder: Where it lives.
@@ -54,6 +58,8 @@ def ablate(
     goals: int = 25,
     stop_at_success: bool = True,
     baseline: str | None = None,
+    heldout_data: str | None = None,
+    single_tasks: bool = False,
     workers: int = 2,
     quiet: bool = False,
 ) -> Path:
@@ -70,6 +76,10 @@ def ablate(
         goals: Goals per task.
         stop_at_success: End episodes at their first success.
         baseline: Label of the row that others are compared to; the first by default.
+        heldout_data: Also compare the policies' actions with those of this data set (collected with --split heldout):
+            less noisy than success.
+        single_tasks: Also train a model for each task alone with the base configuration and all seeds: one more row,
+            and the standard gain over it (delta-m).
         workers: Runs at a time, one processor each.
         quiet: Show no progress.
 
@@ -82,16 +92,24 @@ def ablate(
     how = Protocol(protocol, goals, stop_at_success)
     cells = plan(vary, Path(out))
     variants = list(dict.fromkeys(cell.variant for cell in cells))
+    seeds = list(dict.fromkeys(cell.seed for cell in cells))
     if baseline is not None and baseline not in variants:
         raise InputError(f"baseline is {baseline!r}; expected one of {', '.join(variants)}.")
     if not Path(base).is_file():
         raise InputError(f"no configuration {base}; expected a YAML file of `mtorl train`.")
+    if single_tasks or heldout_data:
+        spec = _describe(base)
+        if heldout_data:
+            check_fits(spec, EpisodeStore(heldout_data))
+        if single_tasks:
+            cells += [_single(task, seed, Path(out)) for seed in seeds for task in spec.task_names]
+            variants.append(SINGLE)
     failures = []
     with (
         WorkerPool(min(workers, len(cells))) as pool,
         Progress("training and evaluating", len(cells), "runs", quiet=quiet) as progress,
     ):
-        jobs = ((base, cell, how) for cell in cells)
+        jobs = ((base, cell, how, heldout_data) for cell in cells)
         for cell, error in pool.run(_train_and_evaluate, jobs):
             if error:
                 failures.append(f"{cell.folder}: {error}")
@@ -102,12 +120,29 @@ def ablate(
             "command again. " + " ".join(failures)
         )
     return make_comparison(
-        {variant: [cell.folder for cell in cells if cell.variant == variant] for variant in variants},
+        {
+            variant: [[it.folder for it in cells if (it.variant, it.seed) == (variant, seed)] for seed in seeds]
+            for variant in variants
+        },
         Path(out) / "comparison.html",
         protocol,
         goals,
         baseline,
+        SINGLE if single_tasks else None,
+        heldout_data,
     )
+
+
+def _describe(base: str) -> DataSpec:
+    """What the base configuration trains on."""
+    config = train_parser().parse_args([f"--config={base}", "--out=unused"])
+    return describe_stores(open_stores(config.data), config.tasks)
+
+
+def _single(task: str, seed: int | None, out: Path) -> Cell:
+    options = {"tasks": [task], "tasks_per_batch": None, **({} if seed is None else {"seed": seed})}
+    name = f"single-{_plain(task)}" + ("" if seed is None else f"-seed{seed}")
+    return Cell(SINGLE, seed, options, out / name)
 
 
 def plan(vary: dict[str, list[Any]], out: Path) -> list[Cell]:
@@ -157,7 +192,7 @@ def _plain(label: str) -> str:
     return "".join(letter if letter.isalnum() or letter in "._+=" else "_" for letter in label)
 
 
-def _train_and_evaluate(base: str, cell: Cell, protocol: Protocol) -> tuple[Cell, str]:
+def _train_and_evaluate(base: str, cell: Cell, protocol: Protocol, heldout_data: str | None) -> tuple[Cell, str]:
     """Runs in a worker: makes sure that a run is finished and judged. Returns what went wrong, if something did."""
     options = {**cell.options, "out": str(cell.folder), "threads": 1, "workers": 0, "quiet": True}
     try:
@@ -167,6 +202,8 @@ def _train_and_evaluate(base: str, cell: Cell, protocol: Protocol) -> tuple[Cell
             run = train(base, **options)
         if not _evaluated(run, protocol):
             run.evaluate(protocol, workers=0, quiet=True)
+        if heldout_data:
+            run.action_errors(heldout_data)
     except InputError as error:
         return cell, str(error)
     return cell, ""

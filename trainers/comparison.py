@@ -1,6 +1,6 @@
 """Compares methods over tasks and seeds: a table per task, robust means, and how sure a difference is."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,92 +12,167 @@ from mtorl import InputError
 from mtorl.datasets.files import write_atomically, write_json
 from mtorl.datasets.statistics import (
     bootstrap_interval,
+    delta_m,
     interquartile_mean,
     probability_of_improvement,
     wilson_interval,
 )
-from mtorl.envs.evaluator import EvalReport, ProtocolName
+from mtorl.envs.evaluator import EvalReport, Protocol, ProtocolName
 from mtorl.trainers.logs import read_log
 from mtorl.trainers.pages import page, picture, subplots
 from mtorl.trainers.run import Run
 
 BLUE, GREY = "#0072b2", "#888888"
+Scores = NDArray[np.float64]
+Interval = tuple[float, float, float]
+"""A value and the ends of its 95 % interval."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """What was measured of one method.
+
+    Attributes:
+        name: Its label.
+        runs: For each seed the folders whose tasks together are all: one run, or one run per task.
+        tasks: Names, in the suite's order.
+        scores: Success `[seeds, tasks]`.
+        errors: Of actions on held-out data `[seeds, tasks]`, if they were asked for.
+        protocol: How it was played.
+        steps: Of optimization for one seed, over all its runs.
+        milliseconds: Of a training step, median over its runs' logs.
+        minutes: Of training for one seed, over all its runs; mean of the seeds.
+    """
+
+    name: str
+    runs: Sequence[Sequence[Path]]
+    tasks: tuple[str, ...]
+    scores: Scores
+    errors: Scores | None
+    protocol: Protocol
+    steps: int
+    milliseconds: float
+    minutes: float
+
+    def task(self, number: int) -> Interval:
+        """Success in a task over all seeds, with its Wilson interval."""
+        trials = self.protocol.goals * len(self.scores)
+        successes = round(float(self.scores[:, number].sum()) * self.protocol.goals)
+        return successes / trials, *wilson_interval(successes, trials)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One method.
+    """One method compared to the others.
 
     Attributes:
-        name: Its label.
-        scores: Success `[seeds, tasks]`.
-        episodes: Episodes per task and seed.
-        milliseconds: Of a training step, median over its runs' logs.
-        minutes: Of training, mean of its runs.
-        mean: Over seeds and tasks, with its bootstrap interval.
-        middle: The interquartile mean, with its bootstrap interval.
-        improvement: Probability that it beats the baseline, with its bootstrap interval; None for the baseline.
+        method: What was measured.
+        mean: Success over seeds and tasks.
+        middle: Its interquartile mean.
+        improvement: Probability that it beats the baseline; None for the baseline.
+        gain: Relative gain of success over single-task models (delta-m); None without them, or for them.
+        error: Mean error of actions, if it was measured.
+        error_gain: delta-m of that error.
     """
 
-    name: str
-    scores: NDArray[np.float64]
-    episodes: int
-    milliseconds: float
-    minutes: float
-    mean: tuple[float, float, float]
-    middle: tuple[float, float, float]
-    improvement: tuple[float, float, float] | None
-
-    def task(self, number: int) -> tuple[float, float, float]:
-        """Success in a task over all seeds, with its Wilson interval."""
-        trials = self.episodes * len(self.scores)
-        successes = round(float(self.scores[:, number].sum()) * self.episodes)
-        return successes / trials, *wilson_interval(successes, trials)
+    method: Method
+    mean: Interval
+    middle: Interval
+    improvement: Interval | None
+    gain: Interval | None
+    error: Interval | None
+    error_gain: Interval | None
 
 
 def make_comparison(
-    methods: Mapping[str, Sequence[Path]],
+    methods: Mapping[str, Sequence[Sequence[Path]]],
     out: Path,
     protocol: ProtocolName,
     goals: int,
     baseline: str | None = None,
+    single: str | None = None,
+    heldout_data: str | None = None,
 ) -> Path:
     """Writes one HTML file that opens without a network, and the same numbers as JSON beside it.
 
     Args:
-        methods: Folders of evaluated runs, one for each seed, by the method's label.
+        methods: By the method's label, for each seed the folders of evaluated runs whose tasks together are all.
         out: The HTML file.
         protocol: Which evaluation to compare.
         goals: Of how many goals per task.
         baseline: The method that others are compared to; the first by default.
+        single: The method that consists of single-task models.
+        heldout_data: Data set on which the errors of actions were measured, if they were.
 
     Returns:
         The HTML file.
     """
-    first = next(iter(methods))
-    chosen = baseline or first
-    reports = {name: [_report(folder, protocol, goals) for folder in runs] for name, runs in methods.items()}
-    tasks = reports[first][0].task_names
-    for name, found in reports.items():
-        for report in found:
-            if report.task_names != tasks or report.protocol != reports[first][0].protocol:
-                raise InputError(f"runs of {name} and {first} were evaluated on different tasks or in different ways.")
-    scores = {name: np.array([[row.rate for row in it.tasks()] for it in found]) for name, found in reports.items()}
-    rows = [
-        _row(name, scores[name], goals, methods[name], None if name == chosen else scores[chosen]) for name in methods
-    ]
-    base = next(row for row in rows if row.name == chosen)
+    chosen = baseline or next(iter(methods))
+    tasks = _tasks(methods[chosen])
+    found = {name: _measure(name, runs, tasks, protocol, goals, heldout_data) for name, runs in methods.items()}
+    base, models = found[chosen], found[single] if single else None
+    for method in found.values():
+        if method.protocol != base.protocol:
+            raise InputError(f"runs of {method.name} and {base.name} were evaluated in different ways.")
+    rows = [_row(method, None if method is base else base, models) for method in found.values()]
+    base_row = next(row for row in rows if row.method is base)
     content = {
         "rows": rows,
         "tasks": tasks,
         "base": base,
-        "protocol": reports[first][0].protocol,
-        "picture": picture(_draw(rows, base)),
+        "single": single,
+        "heldout_data": heldout_data,
+        "protocol": base.protocol,
+        "picture": picture(_draw(rows, base_row)),
     }
-    write_json(out.with_suffix(".json"), _as_json(rows, tasks, base, methods))
+    write_json(out.with_suffix(".json"), _as_json(rows, base, single, heldout_data))
     html = page("comparison.html", content)
     write_atomically(out, lambda file: file.write(html))
     return out
+
+
+def _tasks(runs: Sequence[Sequence[Path]]) -> tuple[str, ...]:
+    return tuple(name for folder in runs[0] for name in Run(folder).spec.task_names)
+
+
+def _measure(
+    name: str,
+    runs: Sequence[Sequence[Path]],
+    tasks: tuple[str, ...],
+    protocol: ProtocolName,
+    goals: int,
+    heldout_data: str | None,
+) -> Method:
+    reports = [[_report(folder, protocol, goals) for folder in folders] for folders in runs]
+    rates = [{row.task: row.rate for report in group for row in report.tasks()} for group in reports]
+    if any(set(found) != set(tasks) for found in rates):
+        raise InputError(
+            f"runs of {name} were evaluated on other tasks than the baseline; expected {', '.join(tasks)}."
+        )
+    everything = [folder for folders in runs for folder in folders]
+    entries = [row for folder in everything for row in read_log(folder) if row["kind"] == "training"]
+    errors = None
+    if heldout_data:
+        found = [
+            {task: error for folder in folders for task, error in _errors(folder, heldout_data).items()}
+            for folders in runs
+        ]
+        errors = np.array([[it[task] for task in tasks] for it in found])
+    return Method(
+        name,
+        runs,
+        tasks,
+        np.array([[found[task] for task in tasks] for found in rates]),
+        errors,
+        reports[0][0].protocol,
+        sum(int(report.source["step"]) for report in reports[0]),
+        1000 / float(np.median([row["steps_per_second"] for row in entries])),
+        sum(sum(_seconds(folder)) for folder in everything) / 60 / len(runs),
+    )
+
+
+def _errors(folder: Path, heldout_data: str) -> dict[str, float]:
+    return Run(folder).action_errors(heldout_data)["tasks"]
 
 
 def _report(folder: Path, protocol: ProtocolName, goals: int) -> EvalReport:
@@ -107,32 +182,6 @@ def _report(folder: Path, protocol: ProtocolName, goals: int) -> EvalReport:
     return found[0]
 
 
-def _row(
-    name: str, scores: NDArray[np.float64], goals: int, runs: Sequence[Path], base: NDArray[np.float64] | None
-) -> Row:
-    def mean(it: NDArray[np.float64]) -> float:
-        return float(it.mean())
-
-    improvement = None
-    if base is not None:
-        improvement = (
-            probability_of_improvement(scores, base),
-            *bootstrap_interval(probability_of_improvement, scores, base),
-        )
-    rates = [row["steps_per_second"] for run in runs for row in read_log(run) if row["kind"] == "training"]
-    each = [sum(_seconds(run)) / 60 for run in runs]
-    return Row(
-        name,
-        scores,
-        goals,
-        1000 / float(np.median(rates)),
-        float(np.mean(each)),
-        (mean(scores), *bootstrap_interval(mean, scores)),
-        (interquartile_mean(scores), *bootstrap_interval(interquartile_mean, scores)),
-        improvement,
-    )
-
-
 def _seconds(folder: Path) -> list[float]:
     """Seconds of training between two entries of a run's log."""
     entries = [row for row in read_log(folder) if row["kind"] == "training"]
@@ -140,25 +189,58 @@ def _seconds(folder: Path) -> list[float]:
     return [count / row["steps_per_second"] for count, row in zip(steps, entries, strict=True)]
 
 
-def _as_json(
-    rows: Sequence[Row], tasks: Sequence[str], base: Row, methods: Mapping[str, Sequence[Path]]
-) -> dict[str, Any]:
+def _row(method: Method, base: Method | None, models: Method | None) -> Row:
+    def with_interval(statistic: Callable[..., float], *samples: Scores) -> Interval:
+        return statistic(*samples), *bootstrap_interval(statistic, *samples)
+
+    def mean(scores: Scores) -> float:
+        return float(scores.mean())
+
+    def error_gain(scores: Scores, reference: Scores) -> float:
+        return delta_m(scores, reference, lower_is_better=True)
+
+    scores, errors = method.scores, method.errors
+    compared = models if models is not method else None
+    return Row(
+        method,
+        with_interval(mean, scores),
+        with_interval(interquartile_mean, scores),
+        with_interval(probability_of_improvement, scores, base.scores) if base else None,
+        with_interval(delta_m, scores, compared.scores)
+        if compared and (compared.scores.min(0) > 0).any()  # in every draw of seeds some task has a relative gain
+        else None,
+        with_interval(mean, errors) if errors is not None else None,
+        with_interval(error_gain, errors, compared.errors)
+        if compared and errors is not None and compared.errors is not None
+        else None,
+    )
+
+
+def _as_json(rows: Sequence[Row], base: Method, single: str | None, heldout_data: str | None) -> dict[str, Any]:
     return {
         "baseline": base.name,
+        "single_task_models": single,
+        "heldout_data": heldout_data,
+        "tasks": list(base.tasks),
         "methods": [
             {
-                "name": row.name,
-                "seeds": len(row.scores),
-                "episodes": row.episodes,
+                "name": row.method.name,
+                "seeds": len(row.method.scores),
+                "episodes": row.method.protocol.goals,
                 "mean": row.mean,
                 "interquartile_mean": row.middle,
                 "probability_of_improvement": row.improvement,
-                "milliseconds_per_step": row.milliseconds,
-                "step_over_baseline": row.milliseconds / base.milliseconds,
-                "minutes": row.minutes,
-                "tasks": {task: row.task(number) for number, task in enumerate(tasks)},
-                "scores": row.scores.tolist(),
-                "runs": [str(folder) for folder in methods[row.name]],
+                "delta_m": row.gain,
+                "action_error": row.error,
+                "action_error_delta_m": row.error_gain,
+                "milliseconds_per_step": row.method.milliseconds,
+                "step_over_baseline": row.method.milliseconds / base.milliseconds,
+                "steps": row.method.steps,
+                "minutes": row.method.minutes,
+                "tasks": {task: row.method.task(number) for number, task in enumerate(base.tasks)},
+                "scores": row.method.scores.tolist(),
+                "action_errors": None if row.method.errors is None else row.method.errors.tolist(),
+                "runs": [str(folder) for folders in row.method.runs for folder in folders],
             }
             for row in rows
         ],
@@ -166,26 +248,29 @@ def _as_json(
 
 
 def _draw(rows: Sequence[Row], base: Row) -> Any:
-    """Interquartile means, and probabilities of improvement, as points with intervals."""
-    figure, axes = subplots(1, 2, (11, 0.8 + 0.28 * len(rows)))
-    left, right = axes[0]
+    """Interquartile means, probabilities of improvement and errors of actions, as points with intervals."""
+    panels: list[tuple[str, float, list[Interval | None]]] = [
+        ("interquartile mean of success, %", 100, [row.middle for row in rows]),
+        (f"probability of improvement over {base.method.name}, %", 100, [row.improvement for row in rows]),
+    ]
+    if base.error is not None:
+        panels.append(("squared error of actions, thousandths", 1000, [row.error for row in rows]))
+    figure, axes = subplots(1, len(panels), (3 + 4 * len(panels), 0.8 + 0.28 * len(rows)))
     places = range(len(rows))
-    for axis, values, title in (
-        (left, [row.middle for row in rows], "interquartile mean of success, %"),
-        (right, [row.improvement for row in rows], f"probability of improvement over {base.name}, %"),
-    ):
-        for place, value in zip(places, values, strict=True):
+    for axis, (title, factor, values) in zip(axes[0], panels, strict=True):
+        for row, place, value in zip(rows, places, values, strict=True):
             if value is not None:
-                colour = GREY if rows[place] is base else BLUE
-                axis.plot([100 * value[1], 100 * value[2]], [place, place], color=colour, linewidth=2)
-                axis.plot(100 * value[0], place, "o", color=colour, markersize=5)
+                colour = GREY if row is base else BLUE
+                axis.plot([factor * value[1], factor * value[2]], [place, place], color=colour, linewidth=2)
+                axis.plot(factor * value[0], place, "o", color=colour, markersize=5)
+                if row is base:
+                    axis.axvline(factor * value[0], color=GREY, linewidth=0.8, linestyle="--")
         axis.set_title(title, fontsize=10)
         axis.set_ylim(len(rows) - 0.5, -0.5)
+        axis.set_yticks(places, [])
         axis.grid(axis="x", color="#dddddd", linewidth=0.7)
-    left.set_yticks(places, [row.name for row in rows])
-    right.set_yticks(places, [])
-    left.axvline(100 * base.middle[0], color=GREY, linewidth=0.8, linestyle="--")
-    right.axvline(50, color=GREY, linewidth=0.8, linestyle="--")
-    right.set_xlim(0, 100)
+    axes[0][0].set_yticks(places, [row.method.name for row in rows])
+    axes[0][1].axvline(50, color=GREY, linewidth=0.8, linestyle="--")
+    axes[0][1].set_xlim(0, 100)
     figure.tight_layout()
     return figure

@@ -117,6 +117,12 @@ class Experiment:
         ):
             if value < least:
                 raise InputError(f"{name} is {value}; expected at least {least}.")
+        spoilt = [str(it.path) for it in stores if it.manifest["source"].get("split") == "heldout"]
+        if spoilt:
+            raise InputError(
+                f"the data in {', '.join(spoilt)} were recorded on held-out goals, which evaluations keep for "
+                "themselves. Train on data collected with --split train."
+            )
         self.build_sampler(stores, spec, 1)
         find_device(self.device)
         suite = suite_of(spec)

@@ -7,7 +7,7 @@
 | `run.json` | versions, machine, command |
 | `log.jsonl`, `tensorboard/` | losses and success on training goals |
 | `checkpoints/` | the last few, and the best on training goals |
-| `evaluations/` | one report per protocol |
+| `evaluations/` | one report per protocol, and errors of actions |
 """
 
 import copy
@@ -28,11 +28,12 @@ from jsonargparse import Namespace
 
 from mtorl import InputError, __version__
 from mtorl.datasets.files import locked, read_json, remove_leftovers, write_atomically, write_json
-from mtorl.datasets.spec import DataSpec
+from mtorl.datasets.spec import DataSpec, check_fits
 from mtorl.datasets.store import EpisodeStore, sha256
 from mtorl.envs.base import Suite
 from mtorl.envs.evaluator import EvalReport, Protocol, ProtocolName, evaluate
 from mtorl.envs.workers import WorkerPool
+from mtorl.trainers.action_error import action_errors
 from mtorl.trainers.checkpoint import CheckpointFolder
 from mtorl.trainers.experiment import (
     Experiment,
@@ -267,6 +268,40 @@ class Run:
         target = self.report_path(protocol, checkpoint, goal_visible, out)
         with WorkerPool(workers) as pool:
             return evaluate(policy, suite, protocol, pool, name, out=target, source=source, quiet=quiet)
+
+    def action_errors(self, data: str | Path, checkpoint: str = "last") -> dict[str, Any]:
+        """Compares the policy's actions with recorded ones, and keeps the result in `evaluations`.
+
+        Args:
+            data: A data set of the run's suite with all its tasks; one recorded on held-out goals, best.
+            checkpoint: `last`, `best` on training goals, or a step.
+
+        Returns:
+            Per task the mean squared difference (`tasks`), their mean (`mean_error`), `source` and `data`: what
+            identifies the weights and the data. A result of the same weights and data is read, not computed again.
+
+        Raises:
+            InputError: The data do not fit the run.
+        """
+        store = EpisodeStore(data)
+        check_fits(self.spec, store)
+        digest = sha256(store.path / "manifest.json")
+        path = self.folder / "evaluations" / f"actions-{checkpoint}-{digest[:8]}.json"
+        policy, source = self.policy(checkpoint)
+        if path.exists():
+            kept = read_json(path, "action errors")
+            if kept.get("source") == source:
+                return kept
+        tasks = action_errors(policy, store, self.spec.task_names)
+        found = {
+            "policy": f"{self.folder.name} ({checkpoint}, step {source['step']})",
+            "source": source,
+            "data": {"path": str(data), "sha256": digest},
+            "mean_error": sum(tasks.values()) / len(tasks),
+            "tasks": tasks,
+        }
+        write_json(path, found)
+        return found
 
     def report_path(
         self,

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -6,6 +8,7 @@ from hypothesis import strategies as st
 from mtorl.datasets.statistics import (
     RunningMoments,
     bootstrap_interval,
+    delta_m,
     interquartile_mean,
     mean_rate_interval,
     pooled_moments,
@@ -108,3 +111,12 @@ def test_bootstrap_intervals_cover_as_often_as_they_say() -> None:
     assert bootstrap_interval(interquartile_mean, np.ones((3, 4))) == (1, 1)
     paired = bootstrap_interval(probability_of_improvement, np.ones((2, 3)), np.zeros((3, 3)), draws=50)
     assert paired == (1, 1)
+
+
+def test_delta_m() -> None:
+    reference = np.array([[0.5, 0.2, 0.0], [0.5, 0.6, 0.0]])  # means 0.5, 0.4, and a task that has no relative gain
+    scores = np.array([[0.75, 0.4, 0.9]])
+    assert delta_m(scores, reference) == pytest.approx((0.5 + 0.0) / 2)
+    assert delta_m(scores, reference, lower_is_better=True) == pytest.approx(-0.25)
+    assert delta_m(reference, reference) == 0
+    assert math.isnan(delta_m(scores, 0 * reference))

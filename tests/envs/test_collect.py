@@ -12,6 +12,7 @@ from mtorl import InputError
 from mtorl.datasets.store import EpisodeStore
 from mtorl.envs import PointReach
 from mtorl.envs.collect import behaviour, collect
+from mtorl.trainers import train
 
 PROGRAM = """
 import sys
@@ -173,3 +174,13 @@ def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
     assert len(list(out.glob("parts/*.npz"))) == 48, "all recorded episodes are kept"
     subprocess.run([sys.executable, "-c", PROGRAM, str(out), "0"], check=True)
     EpisodeStore(out).verify()
+
+
+def test_data_of_held_out_goals_cannot_be_trained_on(suite: PointReach, tmp_path: Path) -> None:
+    data = collect(suite, tmp_path / "data", "expert", episodes=2, split="heldout", workers=0, quiet=True)
+    assert {episode.goal for episode in data} <= set(suite.goals("heldout"))
+    with pytest.raises(InputError, match="recorded on held-out goals"):
+        train(data=str(data.path), out=str(tmp_path / "run"), quiet=True)
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(InputError, match="split: 'heldout' there, 'train' asked for"):
+        collect(suite, tmp_path / "data", "expert", episodes=2, workers=0, quiet=True)

@@ -7,6 +7,9 @@ import yaml
 
 from mtorl import InputError
 from mtorl.cli import main
+from mtorl.envs import PointReach
+from mtorl.envs.collect import collect
+from mtorl.tables import show_comparison
 from mtorl.trainers import Run
 from mtorl.trainers.ablation import ablate, plan
 
@@ -122,3 +125,39 @@ def test_the_command(base: str, tmp_path: Path, capsys: pytest.CaptureFixture) -
     options = ["--out", str(tmp_path / "out"), "--workers", "0", "--quiet", "true"]
     assert main(["ablate", "--config", str(config), *options]) == 0
     assert "compared to Equal" in capsys.readouterr().out
+
+
+def test_single_task_models_and_errors_of_actions(base: str, suite: PointReach, tmp_path: Path) -> None:
+    heldout = collect(suite, tmp_path / "heldout", "expert", episodes=3, split="heldout", workers=0, quiet=True)
+    path = ablate(
+        base,
+        {"balancer": ["Equal", "PCGrad"], "seed": [0, 1]},
+        str(tmp_path / "out"),
+        goals=4,
+        heldout_data=str(heldout.path),
+        single_tasks=True,
+        workers=0,
+        quiet=True,
+    )
+    content = json.loads(path.with_suffix(".json").read_text())
+    equal, _, single = content["methods"]
+    assert single["name"] == content["single_task_models"] == "single-task models" and len(single["runs"]) == 6
+    assert (equal["steps"], single["steps"]) == (30, 90) and single["delta_m"] is None
+    assert Run(tmp_path / "out" / "single-towards_2-seed1").spec.task_names == ("towards-2",)
+    for number, task in enumerate(content["tasks"]):
+        run = Run(tmp_path / "out" / f"single-{task.replace('-', '_')}-seed1")
+        assert single["scores"][1][number] == run.reports()[0].mean_success
+        assert single["action_errors"][1][number] == run.action_errors(heldout.path)["mean_error"]
+    ours, theirs = np.mean(equal["action_errors"], 0), np.mean(single["action_errors"], 0)
+    assert equal["action_error_delta_m"][0] == pytest.approx(np.mean((theirs - ours) / theirs))
+    assert equal["action_error_delta_m"][1] <= equal["action_error_delta_m"][0] <= equal["action_error_delta_m"][2]
+    page = path.read_text()
+    assert "Error of actions per task" in page and "&Delta;m" in page
+    show_comparison(path.with_suffix(".json"))
+
+
+def test_heldout_data_of_other_tasks_is_refused_at_once(base: str, tmp_path: Path) -> None:
+    other = collect(PointReach(["away-1"]), tmp_path / "other", "expert", episodes=1, workers=0, quiet=True)
+    with pytest.raises(InputError, match=r"has no episodes of \['towards-0', 'towards-2', 'away-0'\]"):
+        ablate(base, VARY, str(tmp_path / "out"), heldout_data=str(other.path), workers=0, quiet=True)
+    assert not (tmp_path / "out").exists()
