@@ -28,11 +28,9 @@ import json  # noqa: E402
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
-from common import RESULTS, make_spec, save  # noqa: E402
+from common import RESULTS, make_agent, make_batch, save  # noqa: E402
 from torch import Tensor  # noqa: E402
 
-from mtorl.agents import DecisionTransformer  # noqa: E402
-from mtorl.datasets.sampler import TaskBatch  # noqa: E402
 from mtorl.trainers import balancers  # noqa: E402
 from mtorl.trainers.balancers import Equal, GradientAggregation  # noqa: E402
 from mtorl.trainers.executions import PhaseFunctions  # noqa: E402
@@ -71,29 +69,6 @@ def race(variants: dict[str, Callable[[], object]], rounds: int, repeat: int = 1
                 function()
             times[name].append((time.perf_counter() - started) / repeat)
     return {name: statistics.median(values) for name, values in times.items()}
-
-
-def make_agent(tasks: int, width: int, layers: int, heads: int) -> DecisionTransformer:
-    """A decision transformer with random weights and past actions in its context."""
-    spec = make_spec(tasks)
-    torch.manual_seed(0)
-    return DecisionTransformer(
-        spec, width=width, layers=layers, attention_heads=heads, dropout=0.0, action_context="full"
-    )
-
-
-def make_batch(tasks: int, windows: int, length: int = 20) -> TaskBatch:
-    """Random windows."""
-    shape = (tasks, windows, length)
-    return TaskBatch(
-        observations=torch.randn(*shape, 39),
-        actions=torch.rand(*shape, 4) * 2 - 1,
-        rewards=torch.rand(shape),
-        returns_to_go=torch.rand(shape),
-        timesteps=torch.arange(length).expand(shape),
-        valid=torch.ones(shape, dtype=torch.bool),
-        task_ids=torch.arange(tasks),
-    )
 
 
 def gradients(rounds: int) -> dict:

@@ -7,6 +7,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from mtorl.agents import DecisionTransformer
+from mtorl.datasets.sampler import TaskBatch
 from mtorl.datasets.spec import DataSpec
 
 RESULTS = Path(__file__).parent / "results"
@@ -48,4 +52,27 @@ def make_spec(tasks: int, observation_dim: int = 39, action_dim: int = 4) -> Dat
         return_quantiles=((1.0,) * 21,) * tasks,
         success_rate=(1.0,) * tasks,
         success_last_rate=(1.0,) * tasks,
+    )
+
+
+def make_agent(tasks: int, width: int, layers: int, heads: int) -> DecisionTransformer:
+    """A decision transformer with random weights and past actions in its context."""
+    spec = make_spec(tasks)
+    torch.manual_seed(0)
+    return DecisionTransformer(
+        spec, width=width, layers=layers, attention_heads=heads, dropout=0.0, action_context="full"
+    )
+
+
+def make_batch(tasks: int, windows: int, length: int = 20) -> TaskBatch:
+    """Random windows."""
+    shape = (tasks, windows, length)
+    return TaskBatch(
+        observations=torch.randn(*shape, 39),
+        actions=torch.rand(*shape, 4) * 2 - 1,
+        rewards=torch.rand(shape),
+        returns_to_go=torch.rand(shape),
+        timesteps=torch.arange(length).expand(shape),
+        valid=torch.ones(shape, dtype=torch.bool),
+        task_ids=torch.arange(tasks),
     )

@@ -1,8 +1,26 @@
 """Small members of every family, for the contracts."""
 
+import importlib.util
+
 import pytest
 
 from mtorl.agents import BehaviorCloning, DecisionTransformer
+from mtorl.trainers.balancers import (
+    Balancer,
+    GradientAggregation,
+    LossWeighting,
+    MatrixAggregation,
+    TorchJD,
+)
+from mtorl.trainers.balancers.wrappers import (
+    Averaged,
+    GradientWrapper,
+    Layerwise,
+    Prescaled,
+    Rescaled,
+    Reused,
+    Subsampled,
+)
 
 SMALL_AGENTS: dict[type, dict] = {
     BehaviorCloning: {"hidden": (24, 24)},
@@ -37,3 +55,36 @@ AGENT_VARIANTS = [
 def concrete(kind: type) -> list[type]:
     """A class and everything below it."""
     return [kind, *[inner for sub in kind.__subclasses__() for inner in concrete(sub)]]
+
+
+WRAPPERS = [Averaged, Layerwise, Prescaled, Rescaled, Reused, Subsampled]
+BALANCER_OPTIONS: dict[str, dict] = {
+    "FixedWeights": {"balancer.values": [0.2, 0.5, 0.3]},
+    "TorchJD": {"balancer.name": "MGDA"},
+    **{kind.__name__: {"balancer.inner": "PCGrad"} for kind in WRAPPERS},
+    "ConnectionStrength": {"agent.task_gain": True},
+    "DWA": {"balancer.period": 4},
+    "WeightedPCGrad": {"balancer.period": 4},
+    "STCH": {"balancer.warmup": 6},
+    "CDTT": {"balancer.window": 3},
+    "SelectiveTaskGroups": {"balancer.warmup": 5, "balancer.probe_every": 2, "balancer.regroup_every": 4},
+    "BayesAgg": {"agent.output_heads": "linear", "balancer.warmup": 3, "balancer.refresh": 4},
+}
+ABSTRACT = {Balancer, GradientAggregation, GradientWrapper, LossWeighting, MatrixAggregation}
+BALANCERS = sorted(
+    (k for k in concrete(Balancer) if k not in ABSTRACT and k.__module__.startswith("mtorl.")), key=lambda k: k.__name__
+)
+if importlib.util.find_spec("torchjd") is None:
+    BALANCERS.remove(TorchJD)
+
+
+def run_options(kind: type, options: dict) -> dict:
+    """Options of a run of 20 steps with a balancer, on two of the tasks at a time."""
+    name = kind.__name__
+    return {
+        **options,
+        "balancer": name,
+        **{f"{key}": value for key, value in BALANCER_OPTIONS.get(name, {}).items()},
+        "schedule": {"steps": 20, "log_every": 5, "evaluate_every": 0, "save_every": 10},
+        "tasks_per_batch": 2,
+    }

@@ -17,6 +17,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mtorl import InputError
 from mtorl.agents.base import Agent, Phase, TaskLosses
@@ -177,9 +178,10 @@ class PhaseFunctions:
             randomness="different",
             chunk_size=self._chunk,
         )
-        (found, others), losses = function(effective, private, columns)
-        for row in range(len(dense)):
-            self._store([found[name][row] for name in self.space.names], dense[row])
+        with sdpa_kernel(SDPBackend.MATH):  # the others do not know vmap: it would call them task by task
+            (found, others), losses = function(effective, private, columns)
+        for name, gradient in found.items():
+            dense[:, self.space.slice_of(name)] = gradient.flatten(1)
         return losses, [others[name].sum(0) for name in private]
 
 

@@ -1,6 +1,5 @@
 """What every balancing optimizer must do."""
 
-import importlib.util
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from families import concrete
+from families import BALANCERS as ALL
+from families import WRAPPERS, run_options
 from torch import Tensor, nn
 
 from mtorl import InputError
@@ -24,44 +24,16 @@ from mtorl.trainers.balancers import (
     PCGrad,
     TorchJD,
 )
-from mtorl.trainers.balancers.wrappers import (
-    Averaged,
-    GradientWrapper,
-    Layerwise,
-    Prescaled,
-    Rescaled,
-    Reused,
-    Subsampled,
-)
 from mtorl.trainers.gradients import gramian
 from mtorl.trainers.logs import read_log
 from mtorl.trainers.offline import TIMING_ENTRIES
 
-WRAPPERS = [Averaged, Layerwise, Prescaled, Rescaled, Reused, Subsampled]
 SPECIAL: dict[type, Callable[[int], Balancer]] = {
     FixedWeights: lambda tasks: FixedWeights([1.0 / tasks] * tasks),
     TorchJD: lambda tasks: TorchJD("MGDA", {"epsilon": 1e-9, "max_iters": 1000}),
     **{kind: (lambda tasks, kind=kind: kind(PCGrad())) for kind in WRAPPERS},
 }
 """Constructors that need an argument."""
-OPTIONS: dict[str, dict] = {
-    "FixedWeights": {"balancer.values": [0.2, 0.5, 0.3]},
-    "TorchJD": {"balancer.name": "MGDA"},
-    **{kind.__name__: {"balancer.inner": "PCGrad"} for kind in WRAPPERS},
-    "ConnectionStrength": {"agent.task_gain": True},
-    "DWA": {"balancer.period": 4},
-    "WeightedPCGrad": {"balancer.period": 4},
-    "STCH": {"balancer.warmup": 6},
-    "CDTT": {"balancer.window": 3},
-    "SelectiveTaskGroups": {"balancer.warmup": 5, "balancer.probe_every": 2, "balancer.regroup_every": 4},
-    "BayesAgg": {"agent.output_heads": "linear", "balancer.warmup": 3, "balancer.refresh": 4},
-}
-ABSTRACT = {Balancer, GradientAggregation, GradientWrapper, LossWeighting, MatrixAggregation}
-ALL = sorted(
-    (k for k in concrete(Balancer) if k not in ABSTRACT and k.__module__.startswith("mtorl.")), key=lambda k: k.__name__
-)
-if importlib.util.find_spec("torchjd") is None:
-    ALL.remove(TorchJD)
 GRAMIAN = [kind for kind in ALL if issubclass(kind, GradientAggregation)]
 MATRIX = [kind for kind in ALL if issubclass(kind, MatrixAggregation)]
 LOSS = [kind for kind in ALL if issubclass(kind, LossWeighting)]
@@ -285,17 +257,6 @@ def test_batches_of_some_tasks_touch_only_their_state(kind: type) -> None:
     for name, old in before.items():
         new = dict(balancer.named_buffers())[name].to(old.dtype)
         torch.testing.assert_close(new[[1, 2, 4]], old[[1, 2, 4]], equal_nan=True)
-
-
-def run_options(kind: type, options: dict) -> dict:
-    name = kind.__name__
-    return {
-        **options,
-        "balancer": name,
-        **{f"{key}": value for key, value in OPTIONS.get(name, {}).items()},
-        "schedule": {"steps": 20, "log_every": 5, "evaluate_every": 0, "save_every": 10},
-        "tasks_per_batch": 2,
-    }
 
 
 @pytest.mark.parametrize("kind", names(ALL))

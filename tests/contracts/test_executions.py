@@ -50,7 +50,6 @@ def snapshot(agent: Agent, batch: TaskBatch, sharing: Sharing, execution: str, c
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
-@pytest.mark.filterwarnings("ignore:There is a performance drop")  # of attention under vmap
 def test_executions_agree(
     agent: Agent, sharing: Sharing, store: EpisodeStore, spec: DataSpec, dtype: torch.dtype
 ) -> None:
