@@ -184,12 +184,35 @@ def balancing() -> str:
     return f"{table(['', 'measured', 'goal'], rows)}\n\n{origin(found)}"
 
 
+def gpu() -> str:
+    """Gradients of single tasks on a GPU."""
+    found = read("gpu")
+    rows = []
+    for way, name in (("loop", "one task after the other"), ("vmap", "all tasks at once (`auto` on a GPU)")):
+        rows.append(
+            [f"gradients, {name}", *[_times(it["gradients"][way], it) for it in (found["T=10"], found["T=50"])]]
+        )
+    for name in ("PCGrad", "NashMTL"):
+        cells = [
+            f"{it['step'][name]['ms']:.0f} ms, {it['step_over_equal'][name]:.1f}x `Equal`"
+            for it in (found["T=10"], found["T=50"])
+        ]
+        rows.append([f"a training step with {name}", *cells])
+    source = f"Measured on one {found['gpu']}, torch {found['torch']}, {found['date']}."
+    return f"{table(['transformer of 5 M parameters', '10 tasks', '50 tasks'], rows)}\n\n{source}"
+
+
+def _times(entry: dict[str, float], found: dict[str, Any]) -> str:
+    plain = found["gradients"]["summed backward"]["ms"]
+    return f"{entry['ms']:.0f} ms, {entry['ms'] / plain:.1f}x a summed backward pass"
+
+
 def origin(result: dict[str, Any]) -> str:
     """Machine and date of a measurement."""
     return f"Measured on {result['machine']}, {result['date']}."
 
 
-BLOCKS = {"mt10": mt10, "mt50": mt50, "speed": speed, "balancing": balancing}
+BLOCKS = {"mt10": mt10, "mt50": mt50, "speed": speed, "balancing": balancing, "gpu": gpu}
 
 
 def main() -> int:

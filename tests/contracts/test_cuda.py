@@ -48,7 +48,7 @@ def test_the_gramian_is_exact() -> None:
     rows = torch.randn(20, 5 * FEW + 7, device="cuda") + 0.5
     exact = (rows.double() @ rows.double().T).cpu()
     norms = exact.diag().sqrt()
-    assert ((gramian(rows) - exact).abs() <= 2e-8 * norms[:, None] * norms).all()
+    assert ((gramian(rows) - exact).abs() <= 5e-8 * norms[:, None] * norms).all()
 
 
 @pytest.mark.parametrize("kind", [pytest.param(kind, id=kind.__name__) for kind in BALANCERS])
