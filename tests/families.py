@@ -3,8 +3,11 @@
 import importlib.util
 
 import pytest
+import torch
+from torch import Tensor
 
 from mtorl.agents import BehaviorCloning, DecisionTransformer
+from mtorl.agents.parameters import ParameterSpace
 from mtorl.trainers.balancers import (
     Balancer,
     GradientAggregation,
@@ -21,6 +24,7 @@ from mtorl.trainers.balancers.wrappers import (
     Reused,
     Subsampled,
 )
+from mtorl.trainers.sharing import TaskMasks
 
 SMALL_AGENTS: dict[type, dict] = {
     BehaviorCloning: {"hidden": (24, 24)},
@@ -88,3 +92,11 @@ def run_options(kind: type, options: dict) -> dict:
         "schedule": {"steps": 20, "log_every": 5, "evaluate_every": 0, "save_every": 10},
         "tasks_per_batch": 2,
     }
+
+
+def kept_by(masks: TaskMasks, space: ParameterSpace, task: int) -> Tensor:
+    """What a task's mask keeps of all shared scalars, bool `[P]`."""
+    kept = torch.ones(len(space), dtype=torch.bool)
+    for name in masks.places:
+        kept[space.slice_of(name)] = masks.mask(name, task).flatten()
+    return kept

@@ -12,7 +12,7 @@ would cost T times that.
 | `auto` | `loop` on the CPU, `vmap` elsewhere | |
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Literal
 
 import torch
@@ -23,7 +23,7 @@ from mtorl import InputError
 from mtorl.agents.base import Agent, Phase, TaskLosses
 from mtorl.agents.parameters import ParameterSpace
 from mtorl.datasets.sampler import TaskBatch
-from mtorl.trainers.gradients import TaskGradients
+from mtorl.trainers.gradients import DenseGradients, TaskGradients
 from mtorl.trainers.sharing.base import Sharing
 
 Execution = Literal["auto", "joint", "loop", "vmap"]
@@ -46,7 +46,7 @@ class PhaseFunctions:
             raise InputError(f"execution is {execution!r}; expected auto, joint, loop or vmap.")
         device = agent.observation_mean.device.type
         self.execution = ("loop" if device == "cpu" else "vmap") if execution == "auto" else execution
-        self._way: Callable[[TaskBatch, Sharing, Tensor], tuple[Tensor, list[Tensor]]] = ways[self.execution]
+        self._way: Callable[[TaskBatch, Sharing, _Rows], tuple[Tensor, list[Tensor]]] = ways[self.execution]
         self._chunk = chunk
         shared = set(self.phase.space.names)
         self._private = {
@@ -89,16 +89,23 @@ class PhaseFunctions:
         )
 
     def gradients(self, batch: TaskBatch, sharing: Sharing) -> tuple[TaskGradients, dict[str, Tensor]]:
-        """The gradient of every task's loss.
+        """The gradient of every task's loss with respect to the shared parameters.
 
         Returns:
             Gradients of the shared parameters per task, and those of the private ones by name, summed over tasks.
         """
-        dense = self._buffer(len(batch.task_ids))
-        losses, private = self._way(batch, sharing, dense)
-        pulled_back = sharing.pull_back(dense, batch.task_ids)
-        gradients = TaskGradients(losses, dense, pulled_back, batch.task_ids)
-        return gradients, dict(zip(self._private, private, strict=True))
+        rows = self._buffer(len(batch.task_ids))
+        losses, private = self._way(batch, sharing, _Rows(self.space, rows, sharing, batch.task_ids))
+        return TaskGradients(losses, rows, batch.task_ids), dict(zip(self._private, private, strict=True))
+
+    def dense_gradients(self, batches: Iterable[TaskBatch], sharing: Sharing) -> DenseGradients:
+        """The gradient of every task's loss at its own effective parameters, mean over batches of the same tasks."""
+        rows, total, count = torch.empty(0), torch.empty(0), 0
+        for count, batch in enumerate(batches, start=1):
+            rows = self._buffer(len(batch.task_ids))
+            losses, _ = self._way(batch, sharing, _Rows(self.space, rows, adding=count > 1))
+            total = losses if count == 1 else total + losses
+        return DenseGradients(total / count, rows.div_(count) if count > 1 else rows, batch.task_ids)
 
     def _buffer(self, tasks: int) -> Tensor:
         """`[tasks, P]`, made once: for a large network it is the largest tensor of all."""
@@ -117,36 +124,36 @@ class PhaseFunctions:
         return {name: value.detach().requires_grad_() for name, value in sharing.effective(shared, task).items()}
 
     def _differentiate(
-        self, loss: Tensor, leaves: dict[str, Tensor], row: Tensor, private: list[Tensor], keep: bool = False
+        self,
+        loss: Tensor,
+        leaves: dict[str, Tensor],
+        rows: "_Rows",
+        row: int,
+        private: list[Tensor],
+        keep: bool = False,
     ) -> None:
-        """Writes the shared gradient of one task into its row `[P]` and adds the private ones to their sums."""
+        """Writes the shared gradient of one task into its row and adds the private ones to their sums."""
         wanted = [*leaves.values(), *self._private.values()]
         found = torch.autograd.grad(loss, wanted, retain_graph=keep, allow_unused=True)
-        self._store(found[: len(leaves)], row)
+        shared = zip(leaves.items(), found, strict=False)
+        rows.write(row, {name: torch.zeros_like(leaf) if value is None else value for (name, leaf), value in shared})
         for total, gradient in zip(private, found[len(leaves) :], strict=True):
             if gradient is not None:
                 total += gradient
 
-    def _store(self, gradients: Sequence[Tensor | None], row: Tensor) -> None:
-        for view, gradient in zip(self.space.unflatten(row).values(), gradients, strict=True):
-            if gradient is None:
-                view.zero_()
-            else:
-                view.copy_(gradient)
-
-    def _loop(self, batch: TaskBatch, sharing: Sharing, dense: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def _loop(self, batch: TaskBatch, sharing: Sharing, rows: "_Rows") -> tuple[Tensor, list[Tensor]]:
         shared = self.space.select(self.agent)
         private = [torch.zeros_like(value) for value in self._private.values()]
 
         def one(row: int, task: int) -> Tensor:  # a function: its graph dies with it, before the next is built
             alone, leaves = batch.select([row]), self._leaves(sharing, shared, task)
             found = self.phase.losses(alone) if sharing.uniform else self._at(leaves, alone)
-            self._differentiate(found.values[0], leaves, dense[row], private)
+            self._differentiate(found.values[0], leaves, rows, row, private)
             return found.values.detach()
 
         return torch.cat([one(row, task) for row, task in enumerate(batch.task_ids.tolist())]), private
 
-    def _joint(self, batch: TaskBatch, sharing: Sharing, dense: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def _joint(self, batch: TaskBatch, sharing: Sharing, rows: "_Rows") -> tuple[Tensor, list[Tensor]]:
         shared = self.space.select(self.agent)
         private = [torch.zeros_like(value) for value in self._private.values()]
         leaves = [self._leaves(sharing, shared, task) for task in batch.task_ids.tolist()]
@@ -155,17 +162,16 @@ class PhaseFunctions:
         else:
             values = torch.cat([self._at(mine, batch.select([row])).values for row, mine in enumerate(leaves)])
         for row, mine in enumerate(leaves):
-            self._differentiate(values[row], mine, dense[row], private, keep=True)
+            self._differentiate(values[row], mine, rows, row, private, keep=True)
         return values.detach(), private
 
-    def _vmap(self, batch: TaskBatch, sharing: Sharing, dense: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def _vmap(self, batch: TaskBatch, sharing: Sharing, rows: "_Rows") -> tuple[Tensor, list[Tensor]]:
         parameters = {name: value.detach() for name, value in self.space.select(self.agent).items()}
         private = {name: value.detach() for name, value in self._private.items()}
         if sharing.uniform:
             effective, axis = parameters, None
         else:
-            each = [sharing.effective(parameters, task) for task in batch.task_ids.tolist()]
-            effective, axis = {name: torch.stack([one[name] for one in each]) for name in parameters}, 0
+            effective, axis = sharing.stacked_effective(parameters, batch.task_ids), 0
         columns = {name: value for name, value in vars(batch).items() if value is not None}
 
         def loss(mine: dict[str, Tensor], others: dict[str, Tensor], window: dict[str, Tensor]) -> Tensor:
@@ -180,9 +186,52 @@ class PhaseFunctions:
         )
         with sdpa_kernel(SDPBackend.MATH):  # the others do not know vmap: it would call them task by task
             (found, others), losses = function(effective, private, columns)
-        for name, gradient in found.items():
-            dense[:, self.space.slice_of(name)] = gradient.flatten(1)
+        rows.write_all(found)
         return losses, [others[name].sum(0) for name in private]
+
+
+class _Rows:
+    """Where gradients are written, `[T, P]`: pulled back through a sharing, or as they are.
+
+    Args:
+        space: Names and places of the parameters.
+        values: `[T, P]`.
+        sharing: Pull back through it; None leaves the gradients as they are.
+        task_ids: `[T]`, for the sharing.
+        adding: Add to what is there.
+    """
+
+    def __init__(
+        self,
+        space: ParameterSpace,
+        values: Tensor,
+        sharing: Sharing | None = None,
+        task_ids: Tensor | None = None,
+        adding: bool = False,
+    ) -> None:
+        self._space, self._values, self._adding = space, values, adding
+        self._sharing = None if sharing is None or sharing.uniform else sharing
+        self._task_ids = torch.empty(0) if task_ids is None else task_ids
+
+    def write(self, row: int, gradients: dict[str, Tensor]) -> None:
+        """Writes the gradient of one task."""
+        if self._sharing is not None:
+            gradients = self._sharing.pull_back(gradients, int(self._task_ids[row]))
+        for name, view in self._space.unflatten(self._values[row]).items():
+            self._put(view, gradients[name])
+
+    def write_all(self, gradients: dict[str, Tensor]) -> None:
+        """Writes those of all tasks, each with the tasks as its first axis."""
+        if self._sharing is not None:
+            gradients = self._sharing.stacked_pull_back(gradients, self._task_ids)
+        for name, value in gradients.items():
+            self._put(self._values[:, self._space.slice_of(name)], value.flatten(1))
+
+    def _put(self, place: Tensor, value: Tensor) -> None:
+        if self._adding:
+            place += value
+        else:
+            place.copy_(value)
 
 
 def _joined(parts: list[Tensor | None]) -> Tensor | None:

@@ -9,21 +9,17 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class TaskGradients:
-    """One gradient per task, at the parameters that the task computes with and pulled back to the shared ones.
+    """The gradient of every task's loss with respect to the shared parameters: for balancers.
 
-    The matrices live in buffers that the next batch overwrites: clone what is to be kept.
+    The matrix lives in a buffer that the next batch overwrites: clone what is to be kept.
 
     Attributes:
         losses: `[T]`, detached.
-        dense: `[T, P]`, gradient of each loss at its own effective parameters. Where a mask is off it says what the
-            weight would do there: for strategies that revive weights.
-        pulled_back: `[T, P]`, gradient of each loss with respect to the shared parameters: for balancers. The same
-            tensor as `dense` where all tasks share everything.
+        pulled_back: `[T, P]`.
         task_ids: `[T]`.
     """
 
     losses: Tensor
-    dense: Tensor
     pulled_back: Tensor
     task_ids: Tensor
 
@@ -34,6 +30,24 @@ class TaskGradients:
         It is symmetric to the last bit.
         """
         return gramian(self.pulled_back)
+
+
+@dataclass(frozen=True)
+class DenseGradients:
+    """The gradient of every task's loss at the parameters that the task computes with: for strategies of sharing.
+
+    Where a mask is off it says what the weight would do there. The matrix lives in the same buffer as that of
+    `TaskGradients`.
+
+    Attributes:
+        losses: `[T]`, detached.
+        dense: `[T, P]`.
+        task_ids: `[T]`.
+    """
+
+    losses: Tensor
+    dense: Tensor
+    task_ids: Tensor
 
 
 BLOCK = 512

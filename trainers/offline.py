@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
-from torch import Tensor
-
 from mtorl import InputError
 from mtorl.agents.base import Agent
 from mtorl.datasets.sampler import TaskSampler
@@ -21,7 +19,6 @@ from mtorl.progress import Progress
 from mtorl.trainers.balancers.base import Balancer
 from mtorl.trainers.checkpoint import CheckpointFolder
 from mtorl.trainers.executions import Execution, PhaseFunctions
-from mtorl.trainers.gradients import TaskGradients
 from mtorl.trainers.logs import RunLog
 from mtorl.trainers.monitor import conflicts
 from mtorl.trainers.optimizer import OptimizerSettings, PhaseOptimizer
@@ -162,10 +159,10 @@ class OfflineTrainer:
             update = MultiTaskUpdate(functions, optimizer, batch, sharing, self._step, steps, self.seed)
             if self.schedule.monitor_every and self._step % self.schedule.monitor_every == 0:
                 self._monitor(phase.name, update)
-            numbers = _numbers(self.balancers[phase.name], self.balancers[phase.name].step(update))
+            numbers = _numbers(self.balancers[phase.name], "step", self.balancers[phase.name].step(update))
             phase.after_step()
             if sharing.due(self._step):
-                sharing.update(*self._probe(functions, sharing), self._step / steps)
+                self._update_sharing(phase.name)
             self._add(phase.name, update, numbers)
         self._step += 1
         if self.schedule.due(self._step, self.schedule.log_every):
@@ -176,12 +173,17 @@ class OfflineTrainer:
         entry = {"kind": "conflicts", "step": self._step, "phase": phase, "tasks": names}
         self.log.write(entry | conflicts(update.gradients(), names))
 
-    def _probe(self, functions: PhaseFunctions, sharing: Sharing) -> tuple[dict[str, Tensor], TaskGradients]:
-        """Shared parameters and the gradients of all tasks on windows of a stream of their own."""
-        batch = self.probe.draw().to(self._device, self._dtype)
+    def _update_sharing(self, phase: str) -> None:
+        """Lets a sharing change, with the gradients of all tasks on windows of a stream of their own."""
+        functions, sharing = self.functions[phase], self.sharing[phase]
+        batches = [self.probe.draw().to(self._device, self._dtype) for _ in range(sharing.probes)]
         with isolated(self.seed, "probe", self._step, device=self._device):
-            gradients, _ = functions.gradients(batch, sharing)
-        return functions.space.select(self.agent), gradients
+            gradients = functions.dense_gradients(batches, sharing)
+        parameters = functions.space.select(self.agent)
+        numbers = sharing.update(parameters, gradients, self._step / self.schedule.steps)
+        entry = {"kind": "sharing", "step": self._step + 1, "phase": phase}
+        if self.schedule.log_every:  # not in a rehearsal
+            self.log.write(entry | _numbers(sharing, "update", numbers))
 
     def _settle(self) -> None:
         """Saves and evaluates where it is due; repeated calls at the same step do nothing.
@@ -282,8 +284,8 @@ class OfflineTrainer:
         self.log.rewind(state["log_bytes"])
 
 
-def _numbers(balancer: Balancer, returned: Any) -> dict[str, float]:
-    """What a balancer's step returned, if it can be logged; a balancer may be somebody's first."""
+def _numbers(member: object, method: str, returned: Any) -> dict[str, float]:
+    """What a method returned, if it can be logged; a balancer may be somebody's first."""
     if not isinstance(returned, dict):
         found = type(returned).__name__
     else:
@@ -291,7 +293,7 @@ def _numbers(balancer: Balancer, returned: Any) -> dict[str, float]:
         if not found:
             return returned
     raise TypeError(
-        f"{type(balancer).__name__}.step returned {found}; expected a dictionary of finite numbers for the log, such "
+        f"{type(member).__name__}.{method} returned {found}; expected a dictionary of finite numbers for the log, such "
         "as update.descend_loss returns."
     )
 

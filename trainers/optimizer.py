@@ -96,7 +96,7 @@ class PhaseOptimizer:
             index: Number of the training step, from 0, for the learning rate: a training step may take several of
                 these.
             task_ids: The tasks of the batch; the rows of all others are restored.
-            unused: Parameters of which some entries are to be restored, each with a bool mask of its shape.
+            unused: Parameters of which some entries are to be restored, each with their flat indices.
 
         Returns:
             Norm of the gradient before clipping, and the learning rate.
@@ -114,13 +114,14 @@ class PhaseOptimizer:
                 "--optimizer.lr, or check the data with `mtorl info --verify`."
             )
         catching_up = self._late_rows(task_ids, rate)
-        resting = [*((row, others) for row in self._rows if len(others := _others(row, task_ids))), *unused]
-        kept = [(parameter, where, self._read(parameter, where)) for parameter, where in resting]
+        rows = [(row, others, False) for row in self._rows if len(others := _others(row, task_ids))]
+        resting = [*rows, *((parameter, entries, True) for parameter, entries in unused)]
+        kept = [(parameter, where, flat, self._read(parameter, where, flat)) for parameter, where, flat in resting]
         self._adam.step()
         for row, present, factor, decayed in catching_up:
             row.detach()[present] = decayed + factor * (row.detach()[present] - decayed)
-        for parameter, where, values in kept:
-            self._write(parameter, where, values)
+        for parameter, where, flat, values in kept:
+            self._write(parameter, where, flat, values)
         return {"gradient_norm": float(norm), "learning_rate": rate}
 
     def _late_rows(self, task_ids: Tensor, rate: float) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
@@ -146,17 +147,17 @@ class PhaseOptimizer:
             found.append((row, places, factor.to(row).view(shape), values * (1 - rate * decay)))
         return found
 
-    def _read(self, parameter: Tensor, where: Tensor) -> list[Tensor]:
-        """Values and both moments at an index (indexing with a tensor copies)."""
-        state, value = self._adam.state.get(parameter, {}), parameter.detach()[where]
-        moments = [state[name][where] if name in state else torch.zeros_like(value) for name in MOMENTS]
+    def _read(self, parameter: Tensor, where: Tensor, flat: bool) -> list[Tensor]:
+        """Values and both moments at rows, or at flat indices (indexing with a tensor copies)."""
+        state, value = self._adam.state.get(parameter, {}), _view(parameter, flat)[where]
+        moments = [_view(state[name], flat)[where] if name in state else torch.zeros_like(value) for name in MOMENTS]
         return [value, *moments]
 
-    def _write(self, parameter: Tensor, where: Tensor, values: list[Tensor]) -> None:
+    def _write(self, parameter: Tensor, where: Tensor, flat: bool, values: list[Tensor]) -> None:
         state = self._adam.state.get(parameter)
-        targets = [parameter.detach(), *([state[name] for name in MOMENTS] if state else [])]
+        targets = [parameter, *([state[name] for name in MOMENTS] if state else [])]
         for target, value in zip(targets, values, strict=False):
-            target[where] = value
+            _view(target, flat)[where] = value
 
     def state_dict(self) -> dict[str, Any]:
         """Moments, and how many steps every row took part in."""
@@ -167,6 +168,10 @@ class PhaseOptimizer:
         self._adam.load_state_dict(state["adam"])
         for seen, saved in zip(self._seen, state["seen"], strict=True):
             seen[:] = saved
+
+
+def _view(values: Tensor, flat: bool) -> Tensor:
+    return values.detach().view(-1) if flat else values.detach()
 
 
 def _others(row: nn.Parameter, task_ids: Tensor) -> Tensor:

@@ -171,13 +171,10 @@ class MultiTaskUpdate:
         return self._step()
 
     def _step(self) -> dict[str, float]:
-        used = self.sharing.used(self._batch.task_ids)
-        if used is None:
-            return self._optimizer.step(self._index, self._batch.task_ids)
-        space = self._functions.space
-        parameters = space.select(self._functions.agent)
-        unused = [(parameters[name], ~mask) for name, mask in space.unflatten(used).items() if not bool(mask.all())]
-        return self._optimizer.step(self._index, self._batch.task_ids, unused)
+        unused = self.sharing.unused(self._batch.task_ids)
+        parameters = self._functions.space.select(self._functions.agent) if unused else {}
+        entries = [(parameters[name], places) for name, places in unused.items()]
+        return self._optimizer.step(self._index, self._batch.task_ids, entries)
 
     def _note(self, weights: Tensor | None) -> None:
         if weights is not None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from families import AGENT_VARIANTS
+from families import AGENT_VARIANTS, kept_by
 from torch import Tensor
 
 from mtorl import InputError
@@ -39,10 +39,12 @@ def draw(agent: Agent, store: EpisodeStore, spec: DataSpec, dtype: torch.dtype) 
 
 
 def snapshot(agent: Agent, batch: TaskBatch, sharing: Sharing, execution: str, chunk: int | None = None) -> dict:
-    found, private = PhaseFunctions(agent, 0, execution, chunk).gradients(batch, sharing)  # type: ignore[arg-type]
+    functions = PhaseFunctions(agent, 0, execution, chunk)  # type: ignore[arg-type]
+    dense = functions.dense_gradients([batch, batch], sharing).dense.clone()
+    found, private = functions.gradients(batch, sharing)
     return {
         "losses": found.losses,
-        "dense": found.dense,
+        "dense": dense,
         "pulled_back": found.pulled_back,
         "gramian": found.gramian,
         **private,
@@ -84,21 +86,23 @@ def test_gradients_sum_to_that_of_the_summed_losses(
 
 def test_dense_gradients_see_where_a_mask_is_off(spec: DataSpec, store: EpisodeStore) -> None:
     agent = BehaviorCloning(spec, hidden=(24, 24))
-    masks = RandomMasks(density=0.5)
+    masks = RandomMasks(sparsity=0.5)
     masks.init(agent.phases[0].space, 3, torch.Generator().manual_seed(0))
-    gradients, _ = PhaseFunctions(agent).gradients(draw(agent, store, spec, torch.float32), masks)
-    off = ~masks.masks
-    assert gradients.dense[off].any() and not gradients.pulled_back[off].any()
-    assert torch.equal(gradients.pulled_back[~off], gradients.dense[~off])
+    functions, batch = PhaseFunctions(agent), draw(agent, store, spec, torch.float32)
+    dense = functions.dense_gradients([batch], masks).dense.clone()
+    pulled_back = functions.gradients(batch, masks)[0].pulled_back
+    off = torch.stack([~kept_by(masks, functions.space, task) for task in range(3)])
+    assert dense[off].any() and not pulled_back[off].any()
+    assert torch.equal(pulled_back[~off], dense[~off])
 
 
 def test_the_matrix_is_made_once(spec: DataSpec, store: EpisodeStore) -> None:
     agent = BehaviorCloning(spec, hidden=(8,))
     batch = draw(agent, store, spec, torch.float32)
     functions = PhaseFunctions(agent)
-    first = functions.gradients(batch, Shared())[0].dense.data_ptr()
-    assert functions.gradients(batch.select([1]), Shared())[0].dense.data_ptr() == first
-    assert functions.gradients(batch, Shared())[0].dense.data_ptr() == first
+    first = functions.gradients(batch, Shared())[0].pulled_back.data_ptr()
+    assert functions.gradients(batch.select([1]), Shared())[0].pulled_back.data_ptr() == first
+    assert functions.gradients(batch, Shared())[0].pulled_back.data_ptr() == first
 
 
 def test_the_loop_frees_each_graph_before_the_next(
@@ -141,7 +145,7 @@ def test_unknown_executions_are_refused(spec: DataSpec) -> None:
 
 def test_the_gramian_is_symmetric_and_in_float64() -> None:
     rows = torch.randn(7, 1000)
-    gradients = TaskGradients(torch.ones(7), rows, rows, torch.arange(7))
+    gradients = TaskGradients(torch.ones(7), rows, torch.arange(7))
     assert gradients.gramian.dtype == torch.float64
     assert torch.equal(gradients.gramian, gradients.gramian.T)
     torch.testing.assert_close(gradients.gramian, rows.double() @ rows.double().T, rtol=1e-12, atol=1e-12)

@@ -14,6 +14,7 @@ from torch import Tensor
 from mtorl import InputError
 from mtorl.agents.base import Agent
 from mtorl.trainers.balancers.base import Balancer
+from mtorl.trainers.sharing.masks import TaskMasks
 from mtorl.trainers.update import MultiTaskUpdate
 
 Strength = Literal["auto", "task_affine", "head_link", "harmony_mask"]
@@ -98,7 +99,7 @@ class ConnectionStrength(Balancer):
     def _links(self, update: MultiTaskUpdate) -> dict[str, Tensor]:
         """Strengths `[T, channels]` of the batch's tasks, for every layer that has connections."""
         agent, space, ids = update.phase.module, update.phase.space, update.task_ids
-        masks = getattr(update.sharing, "masks", None)
+        masks = update.sharing if isinstance(update.sharing, TaskMasks) else None
         assert isinstance(agent, Agent)
         weights = {name: value.detach() for name, value in space.select(agent).items()}
         known = agent.task_links()
@@ -113,9 +114,8 @@ class ConnectionStrength(Balancer):
             return {link.name: link.strengths[ids] * self._feature_variance(update) for link in heads}
         if kind == "harmony_mask" and masks is not None:
             return {
-                name: (masks[:, space.slice_of(name)][ids].view(len(ids), *weight.shape) * weight.square()).sum(2)
-                for (name, weight), maskable in zip(weights.items(), space.maskable, strict=True)
-                if maskable
+                name: torch.stack([(masks.mask(name, task) * weights[name].square()).sum(1) for task in ids.tolist()])
+                for name in masks.places
             }
         raise InputError(
             f"ConnectionStrength finds no connection of single tasks to shared layers (strength {self.strength}). Add "

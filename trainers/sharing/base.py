@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from mtorl.agents.parameters import ParameterSpace
 
 if TYPE_CHECKING:
-    from mtorl.trainers.gradients import TaskGradients
+    from mtorl.trainers.gradients import DenseGradients
 
 
 class Sharing(nn.Module, ABC):
@@ -17,9 +17,11 @@ class Sharing(nn.Module, ABC):
 
     Attributes:
         uniform: All tasks compute with the shared parameters as they are, in one pass. Nothing below is then called.
+        probes: Batches of windows whose mean gradients `update` is given.
     """
 
     uniform = False
+    probes = 1
 
     def init(self, space: ParameterSpace, tasks: int, generator: torch.Generator) -> None:
         """Prepares for the shared parameters of one phase and T tasks; called once, before training."""
@@ -34,34 +36,50 @@ class Sharing(nn.Module, ABC):
         """
 
     @abstractmethod
-    def pull_back(self, dense: Tensor, task_ids: Tensor) -> Tensor:
-        """From gradients at the effective parameters to gradients of the shared ones (the chain rule).
+    def pull_back(self, gradients: dict[str, Tensor], task: int) -> dict[str, Tensor]:
+        """From a gradient at a task's effective parameters to that of the shared ones (the chain rule).
 
         Args:
-            dense: `[T, P]`, gradient of each task's loss at its own effective parameters; left as it is.
-            task_ids: `[T]`, the rows' tasks.
+            gradients: Of the task's loss at its own effective parameters, by name; may be changed in place.
+            task: Id of the task.
+        """
+
+    def stacked_effective(self, parameters: dict[str, Tensor], task_ids: Tensor) -> dict[str, Tensor]:
+        """`effective` of several tasks `[T]`, each parameter with the tasks as its first axis."""
+        each = [self.effective(parameters, task) for task in task_ids.tolist()]
+        return {name: torch.stack([one[name] for one in each]) for name in parameters}
+
+    def stacked_pull_back(self, gradients: dict[str, Tensor], task_ids: Tensor) -> dict[str, Tensor]:
+        """`pull_back` of several tasks `[T]`, each gradient with the tasks as its first axis."""
+        each = [
+            self.pull_back({name: value[row] for name, value in gradients.items()}, task)
+            for row, task in enumerate(task_ids.tolist())
+        ]
+        return {name: torch.stack([one[name] for one in each]) for name in gradients}
+
+    def unused(self, task_ids: Tensor) -> dict[str, Tensor]:
+        """Which entries of the shared parameters none of these tasks computes with.
+
+        A step leaves them where they are, together with their optimizer moments.
 
         Returns:
-            `[T, P]`.
+            Flat indices by the parameter's name; nothing for a parameter of which all entries are used.
         """
-
-    def used(self, task_ids: Tensor) -> Tensor | None:
-        """Which shared parameters at least one of these tasks computes with: bool `[P]`, or None for all.
-
-        The others are left where they are by a step, together with their optimizer moments.
-        """
-        return None
+        return {}
 
     def due(self, index: int) -> bool:
         """Whether `update` is to be called after training step `index` (from 0)."""
         return False
 
-    def update(self, parameters: dict[str, Tensor], gradients: "TaskGradients", progress: float) -> None:
+    def update(self, parameters: dict[str, Tensor], gradients: "DenseGradients", progress: float) -> dict[str, float]:
         """Changes which parameters the tasks use.
 
         Args:
             parameters: The shared parameters by name.
             gradients: Of all tasks, on windows that training does not see.
             progress: Share of training that is done, in [0, 1].
+
+        Returns:
+            Numbers for the log.
         """
         raise NotImplementedError(f"{type(self).__name__} is due to be updated, but has no update.")

@@ -1,0 +1,156 @@
+"""What every way of sharing parameters must do."""
+
+import inspect
+
+import numpy as np
+import pytest
+import torch
+from families import concrete, kept_by
+from torch import Tensor
+
+from mtorl.agents import Agent, BehaviorCloning, DecisionTransformer
+from mtorl.datasets.sampler import TaskBatch, TaskSampler
+from mtorl.datasets.spec import DataSpec
+from mtorl.datasets.store import EpisodeStore
+from mtorl.envs.evaluator import Protocol
+from mtorl.trainers import train
+from mtorl.trainers.executions import PhaseFunctions
+from mtorl.trainers.logs import read_log
+from mtorl.trainers.offline import TIMING_ENTRIES
+from mtorl.trainers.optimizer import OptimizerSettings, PhaseOptimizer
+from mtorl.trainers.sharing import MovingMasks, Sharing, TaskMasks
+from mtorl.trainers.update import MultiTaskUpdate
+
+ALL = sorted(
+    {kind for kind in concrete(Sharing) if not inspect.isabstract(kind) and kind.__module__.startswith("mtorl.")}
+    - {TaskMasks},
+    key=lambda kind: kind.__name__,
+)
+MASKS = [kind for kind in ALL if issubclass(kind, TaskMasks)]
+MOVING = [kind for kind in ALL if issubclass(kind, MovingMasks)]
+AGENTS: list[tuple[type, dict]] = [
+    (BehaviorCloning, {"hidden": (24, 24), "output_heads": "per_task"}),
+    (DecisionTransformer, {"width": 16, "layers": 2, "attention_heads": 2, "context": 6, "dropout": 0.0}),
+]
+
+
+def names(kinds: list[type]) -> list:
+    return [pytest.param(kind, id=kind.__name__) for kind in kinds]
+
+
+def agent_and_batch(position: int, store: EpisodeStore, spec: DataSpec) -> tuple[Agent, TaskBatch]:
+    kind, options = AGENTS[position]
+    torch.manual_seed(0)
+    agent = kind(spec, **options).to(torch.float64)
+    sampler = TaskSampler([store], spec.task_names, 5, agent.window, np.random.default_rng(0))
+    return agent, sampler.draw().to("cpu", torch.float64)
+
+
+def settled(kind: type, agent: Agent, batch: TaskBatch) -> Sharing:
+    """A member that has been updated a few times, if it moves."""
+    member = kind()
+    member.init(agent.phases[0].space, 3, torch.Generator().manual_seed(0))
+    functions = PhaseFunctions(agent)
+    for progress in (0.3, 0.5, 0.7) if issubclass(kind, MovingMasks) else ():
+        numbers = member.update(
+            functions.space.select(agent), functions.dense_gradients([batch, batch], member), progress
+        )
+        assert numbers["swapped"] > 0
+    return member
+
+
+@pytest.mark.parametrize("kind", names(ALL))
+@pytest.mark.parametrize("position", [0, 1], ids=["mlp", "transformer"])
+def test_gradients_are_those_of_the_shared_parameters(
+    kind: type, position: int, store: EpisodeStore, spec: DataSpec
+) -> None:
+    """Differentiated through `effective`, and pulled back."""
+    agent, batch = agent_and_batch(position, store, spec)
+    member = settled(kind, agent, batch)
+    functions = PhaseFunctions(agent)
+    rows = functions.gradients(batch, member)[0].pulled_back
+    shared = list(functions.space.select(agent).values())
+    for row, loss in zip(rows, functions.losses(batch, member).values, strict=True):
+        found = torch.autograd.grad(loss, shared, retain_graph=True, materialize_grads=True)
+        torch.testing.assert_close(row, functions.space.flatten(list(found)), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", names(ALL))
+def test_executions_agree_after_changes(kind: type, store: EpisodeStore, spec: DataSpec) -> None:
+    agent, batch = agent_and_batch(1, store, spec)
+    member = settled(kind, agent, batch)
+    batch = batch.select([2, 0])
+    expected = PhaseFunctions(agent, 0, "joint").gradients(batch, member)
+    for execution in ("loop", "vmap"):
+        found = PhaseFunctions(agent, 0, execution).gradients(batch, member)  # type: ignore[arg-type]
+        torch.testing.assert_close(found[0].pulled_back, expected[0].pulled_back, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(found[0].losses, expected[0].losses, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", names(MASKS))
+def test_masked_weights_have_dense_gradients_and_no_others(kind: type, store: EpisodeStore, spec: DataSpec) -> None:
+    agent, batch = agent_and_batch(0, store, spec)
+    member = settled(kind, agent, batch)
+    functions = PhaseFunctions(agent)
+    dense = functions.dense_gradients([batch], member).dense.clone()
+    rows = functions.gradients(batch, member)[0].pulled_back
+    kept = torch.stack([kept_by(member, functions.space, task) for task in range(3)])  # type: ignore[arg-type]
+    assert not rows[~kept].any() and dense[~kept].any()
+    assert torch.equal(rows[kept], dense[kept])
+
+
+@pytest.mark.parametrize("kind", names(MASKS))
+def test_what_no_task_of_a_batch_uses_stays_bit_for_bit(kind: type, store: EpisodeStore, spec: DataSpec) -> None:
+    """Under momentum and weight decay, and with its moments."""
+    agent, batch = agent_and_batch(0, store, spec)
+    member = settled(kind, agent, batch)
+    functions = PhaseFunctions(agent)
+    settings = OptimizerSettings(lr=0.1, weight_decay=0.1, warmup=0)
+    optimizer = PhaseOptimizer(settings, agent, [], agent.task_rows(), 10)
+
+    def step(tasks: list[int], index: int) -> None:
+        one = MultiTaskUpdate(functions, optimizer, batch.select(tasks), member, index, 10, seed=0)
+        one.descend(one.gradients().pulled_back.sum(0))
+
+    def flat(values: dict[str, Tensor]) -> Tensor:
+        return functions.space.flatten({name: value.detach().clone() for name, value in values.items()})
+
+    step([0, 1, 2], 0)
+    before = flat(functions.space.select(agent))
+    moments = [value.clone() for state in optimizer._adam.state.values() for value in state.values()]
+    step([1], 1)
+    off = ~kept_by(member, functions.space, 1)  # type: ignore[arg-type]
+    after = flat(functions.space.select(agent))
+    assert torch.equal(before[off], after[off]) and off.any()
+    assert (before[~off] != after[~off]).double().mean() > 0.5
+    assert len(moments) == len([value for state in optimizer._adam.state.values() for value in state.values()])
+
+
+@pytest.mark.parametrize("kind", names(ALL))
+@pytest.mark.parametrize("balancer", ["Equal", "PCGrad"])
+@pytest.mark.parametrize("tasks_per_batch", [2, 3])
+def test_a_run_resumes_bit_for_bit(kind: type, balancer: str, tasks_per_batch: int, train_options: dict) -> None:
+    options = {**train_options, "sharing": kind.__name__, "balancer": balancer, "tasks_per_batch": tasks_per_batch}
+    if kind in MOVING:
+        options |= {"sharing.interval": 4}
+    if kind.__name__ == "HarmonyMasksReleased":
+        options |= {"sharing.swap_count": 5}
+    run = train(**options)
+
+    def entries() -> list[dict]:
+        return [{k: v for k, v in row.items() if k not in TIMING_ENTRIES} for row in read_log(run.folder)]
+
+    whole, log = run.checkpoints().load(), entries()
+    run.checkpoints().file(30).unlink()
+    train(resume=run.folder)
+    again = run.checkpoints().load()
+    for name, value in whole["agent"].items():
+        assert torch.equal(value, again["agent"][name])
+    if kind in MASKS:
+        one, other = (it["sharing"]["policy"]["_extra_state"]["masks"] for it in (whole, again))
+        assert torch.equal(one, other)
+    assert entries() == log
+    moves = [row for row in log if row["kind"] == "sharing"]
+    assert len(moves) == (7 if kind in MOVING else 0)
+    assert not moves or moves[-1]["changed"] > 0
+    assert 0 <= run.evaluate(Protocol(goals=1), workers=0, quiet=True).mean_success <= 1

@@ -1,0 +1,101 @@
+"""Harmony masks (HarmoDT). Written from the papers.
+
+Deviations:
+1. Gradients are taken where the task computes, also at weights that its mask leaves out: what a weight would do there
+   is known when it is chosen to come back. The released code sees zeros there (see `HarmonyMasksReleased`).
+2. Gradients are scaled to norm one by default, so that lambda means the same for every task and at every time, and
+   importances to a sum of one, so that it means the same for all three.
+3. How many weights move is a share of the mask's zeros by default. The published number, 100 of millions, changes a
+   thousandth of a mask in a short run.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from mtorl import InputError
+from mtorl.trainers.gradients import DenseGradients
+from mtorl.trainers.sharing.masks import Distribution, MovingMasks, Scope, SwapSchedule, _check_choice
+
+Importance = Literal["fisher", "magnitude", "gradient"]
+
+
+class HarmonyMasks(MovingMasks):
+    """Every task drops weights that matter little to it and on which it conflicts with the others.
+
+    A weight's agreement is its gradient for the task times the mean gradient of all tasks. A mask leaves out the
+    weights with the smallest `agreement_weight * agreement + importance`, and takes in those with the largest
+    agreement.
+
+    Source: Hu et al., HarmoDT: Harmony Multi-Task Decision Transformer for Offline Reinforcement Learning, 2024.
+
+    Args:
+        sparsity: Share of the maskable weights that a mask leaves out, in [0, 1).
+        distribution: Over the matrices at first: `erk` (small and narrow matrices keep more) or `uniform`.
+        importance: Of a weight to a task: `fisher` (squared gradient), `magnitude` (of the weight) or `gradient` (its
+            magnitude).
+        agreement_weight: The paper's lambda.
+        interval: Training steps between two changes.
+        swap_fraction: Share of a mask's zeros that move in a change, at the most; see `schedule`.
+        swap_count: The same as a number of weights, instead of the share.
+        schedule: How many of these move as training goes on: `hump` (none, all at half time, none), `decay` (all to
+            none along a cosine) or `constant`.
+        scope: Compare scores over the whole network, or within each matrix, whose density then never changes.
+        probes: Batches whose mean gradients the scores are made of.
+        normalise: Scale gradients and importances; see above.
+    """
+
+    def __init__(
+        self,
+        sparsity: float = 0.2,
+        distribution: Distribution = "erk",
+        importance: Importance = "fisher",
+        agreement_weight: float = 10.0,
+        interval: int = 100,
+        swap_fraction: float = 0.05,
+        swap_count: int | None = None,
+        schedule: SwapSchedule = "hump",
+        scope: Scope = "global",
+        probes: int = 4,
+        normalise: bool = True,
+    ) -> None:
+        super().__init__(sparsity, distribution, interval, swap_fraction, swap_count, schedule, scope, probes)
+        _check_choice("importance", importance, Importance)
+        if agreement_weight < 0:
+            raise InputError(f"agreement_weight is {agreement_weight}; expected no negative number.")
+        self.importance, self.agreement_weight, self.normalise = importance, agreement_weight, normalise
+
+    def prepare(self, parameters: dict[str, Tensor], gradients: DenseGradients) -> None:
+        """The mean gradient, and by what each gradient is to be scaled."""
+        self._rows = self.row_gradients(gradients.dense)
+        self._scale = self._rows.new_ones(len(self._rows))
+        if self.normalise:
+            squares = torch.stack(
+                [self._rows[:, place.flat].square().sum(1, dtype=torch.float64) for place in self.places.values()]
+            )
+            norms = squares.sum(0).sqrt()
+            self._scale = torch.where(norms > 0, 1 / norms, 0.0).to(self._rows)
+        means = [self._scale @ self._rows[:, place.flat] / len(self._rows) for place in self.places.values()]
+        self._mean = torch.cat(means)
+        self._magnitude = torch.cat([parameters[name].detach().flatten() for name in self.places]).abs()
+        if self.normalise and self.importance == "magnitude":
+            self._magnitude /= self._magnitude.sum()
+
+    def row_gradients(self, dense: Tensor) -> Tensor:
+        """Gradients `[rows, P]` of the masks from those of the tasks `[T, P]`."""
+        return dense
+
+    def scores(self, row: int) -> tuple[Tensor, Tensor]:
+        """See `MovingMasks.scores`."""
+        gradient = torch.cat([self._rows[row, place.flat] for place in self.places.values()]).mul_(self._scale[row])
+        agreement = gradient * self._mean
+        if self.importance == "fisher":
+            importance = gradient.square_()
+        elif self.importance == "gradient":
+            importance = gradient.abs_()
+            if self.normalise:
+                importance /= importance.sum().clamp(min=torch.finfo(importance.dtype).tiny)
+        else:
+            importance = self._magnitude
+        return torch.add(importance, agreement, alpha=self.agreement_weight), agreement

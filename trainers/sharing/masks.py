@@ -1,0 +1,302 @@
+"""Binary masks on the backbone's weight matrices: a sub-network for every task, or for every group of tasks.
+
+Only matrices that an agent declares maskable are masked; biases, norms, embeddings and heads belong to all tasks. The
+maskable weights stand one after the other on an axis of length M.
+"""
+
+import math
+from abc import abstractmethod
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mtorl import InputError
+from mtorl.agents.parameters import ParameterSpace
+from mtorl.trainers.gradients import DenseGradients
+from mtorl.trainers.sharing.base import Sharing
+from mtorl.trainers.sharing.selection import lowest
+
+Distribution = Literal["erk", "uniform"]
+SwapSchedule = Literal["hump", "decay", "constant"]
+Scope = Literal["global", "per_tensor"]
+
+
+class Place:
+    """Where a maskable matrix stands.
+
+    Args:
+        name: Of the parameter.
+        shape: Its shape.
+        flat: Its place among all shared scalars `[P]`.
+        mine: Its place among the maskable ones `[M]`.
+    """
+
+    def __init__(self, name: str, shape: torch.Size, flat: slice, mine: slice) -> None:
+        self.name, self.shape, self.flat, self.mine = name, shape, flat, mine
+
+
+class TaskMasks(Sharing):
+    """Every task computes with the weights that its mask keeps, and zeros elsewhere.
+
+    Args:
+        sparsity: Share of the maskable weights that a mask leaves out, in [0, 1).
+        distribution: Over the matrices: `erk` (Erdos-Renyi kernel, Mocanu et al., 2018: small and narrow matrices keep
+            more) or `uniform`.
+
+    Attributes:
+        masks: bool `[rows, M]`; which row is a task's, `row` says.
+        places: Where each maskable matrix stands, by its name.
+    """
+
+    masks: Tensor
+
+    def __init__(self, sparsity: float = 0.2, distribution: Distribution = "erk") -> None:
+        super().__init__()
+        if not 0 <= sparsity < 1:
+            raise InputError(f"sparsity is {sparsity}; expected a share in [0, 1): 0.2 leaves out a fifth.")
+        _check_choice("distribution", distribution, Distribution)
+        self.sparsity, self.distribution = sparsity, distribution
+        self.places: dict[str, Place] = {}
+        self._unused: tuple[list[int], dict[str, Tensor]] | None = None
+
+    def init(self, space: ParameterSpace, tasks: int, generator: torch.Generator) -> None:
+        """Draws the masks: every weight is kept with its matrix's density, for each row by itself."""
+        self.places, stop = {}, 0
+        for name, shape, maskable in zip(space.names, space.shapes, space.maskable, strict=True):
+            if maskable:
+                start, stop = stop, stop + math.prod(shape)
+                self.places[name] = Place(name, shape, space.slice_of(name), slice(start, stop))
+        if not self.places:
+            raise InputError("the agent has no maskable weights; expected an agent with hidden layers.")
+        masks = torch.ones(self.rows(tasks), stop, dtype=torch.bool)
+        shapes = [place.shape for place in self.places.values()]
+        kept = 1 - self.sparsity
+        shares = erk_densities(shapes, kept) if self.distribution == "erk" else [kept] * len(shapes)
+        for place, density in zip(self.places.values(), shares, strict=True):
+            if density < 1:
+                masks[:, place.mine] = torch.rand(len(masks), math.prod(place.shape), generator=generator) < density
+        self.register_buffer("masks", masks, persistent=False)
+        self._drawn = packed(masks)
+        self._unused = None
+
+    def rows(self, tasks: int) -> int:
+        """How many masks there are; one per task by default."""
+        return tasks
+
+    def row(self, task: int) -> int:
+        """Which mask is a task's."""
+        return task
+
+    def mask(self, name: str, task: int) -> Tensor:
+        """A task's mask of one matrix, bool of the matrix's shape."""
+        place = self.places[name]
+        return self.masks[self.row(task), place.mine].view(place.shape)
+
+    def effective(self, parameters: dict[str, Tensor], task: int) -> dict[str, Tensor]:
+        """The parameters, with zeros where the task's mask is off."""
+        return {
+            name: value * _bytes(self.mask(name, task)) if name in self.places else value
+            for name, value in parameters.items()
+        }
+
+    def pull_back(self, gradients: dict[str, Tensor], task: int) -> dict[str, Tensor]:
+        """Zero where the task's mask is off."""
+        for name in self.places:
+            gradients[name].mul_(_bytes(self.mask(name, task)))
+        return gradients
+
+    def stacked_effective(self, parameters: dict[str, Tensor], task_ids: Tensor) -> dict[str, Tensor]:
+        """See `Sharing.stacked_effective`."""
+        stacked = {name: value.expand(len(task_ids), *value.shape) for name, value in parameters.items()}
+        return self.stacked_pull_back({name: value.clone() for name, value in stacked.items()}, task_ids)
+
+    def stacked_pull_back(self, gradients: dict[str, Tensor], task_ids: Tensor) -> dict[str, Tensor]:
+        """See `Sharing.stacked_pull_back`."""
+        rows = torch.tensor([self.row(task) for task in task_ids.tolist()], device=self.masks.device)
+        for name, place in self.places.items():
+            gradients[name].mul_(_bytes(self.masks[rows, place.mine]).view(len(rows), *place.shape))
+        return gradients
+
+    def unused(self, task_ids: Tensor) -> dict[str, Tensor]:
+        """See `Sharing.unused`; kept until masks or tasks change."""
+        rows = sorted({self.row(task) for task in task_ids.tolist()})
+        if self._unused is None or self._unused[0] != rows:
+            anyone = self.masks[rows].any(0)
+            found = {name: (~anyone[place.mine]).nonzero().flatten() for name, place in self.places.items()}
+            self._unused = rows, {name: entries for name, entries in found.items() if len(entries)}
+        return self._unused[1]
+
+    def overlap(self) -> Tensor:
+        """Share of all maskable weights that two masks both keep, `[rows, rows]`; the diagonal is their density."""
+        products = self.masks.new_zeros(len(self.masks), len(self.masks), dtype=torch.float64)
+        for part in self.masks.split(1 << 16, 1):
+            values = part.float()
+            products += (values @ values.T).double()
+        return products / self.masks.shape[1]
+
+    def densities(self) -> dict[str, Tensor]:
+        """Share of each matrix's weights that each mask keeps, `[rows]` by the matrix's name."""
+        return {name: self.masks[:, place.mine].double().mean(1) for name, place in self.places.items()}
+
+    def changed(self) -> float:
+        """Share of the masks' zeros that were not zeros when they were drawn; mean of the masks."""
+        before, now = self._drawn, packed(self.masks)
+        zeros = (~self.masks).sum(1).cpu().numpy()
+        revived = np.bitwise_count(~before & now).sum(1, dtype=np.int64)  # off when drawn, on now
+        return float((revived / np.maximum(zeros, 1)).mean())
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """The masks, eight to a byte."""
+        shapes = {name: list(place.shape) for name, place in self.places.items()}
+        return {"masks": torch.from_numpy(packed(self.masks)), "shapes": shapes}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """The masks from `get_extra_state`.
+
+        Raises:
+            InputError: They are of another network, or of another number of tasks.
+        """
+        ours, theirs = {name: list(place.shape) for name, place in self.places.items()}, state["shapes"]
+        differing = [
+            f"{name}: expected {ours.get(name, 'no such matrix')}, found {theirs.get(name, 'no such matrix')}"
+            for name in {**ours, **theirs}
+            if ours.get(name) != theirs.get(name)
+        ]
+        if differing:
+            raise InputError(f"the masks are of another network ({'; '.join(differing)}). Use those of the same agent.")
+        found = state["masks"]
+        if len(found) != len(self.masks):
+            raise InputError(f"there are {len(found)} masks; expected {len(self.masks)}, for as many tasks or groups.")
+        bits = np.unpackbits(found.cpu().numpy(), axis=1, count=self.masks.shape[1])
+        self.masks.copy_(torch.from_numpy(bits.astype(bool)))
+        self._unused = None
+
+
+class MovingMasks(TaskMasks):
+    """Masks that, now and then, leave out some weights that they kept, and take in as many that they left out.
+
+    How many weights a mask keeps never changes.
+
+    Args:
+        sparsity: See `TaskMasks`.
+        distribution: See `TaskMasks`.
+        interval: Training steps between two changes.
+        swap_fraction: Share of a mask's zeros that move in a change, at the most; see `schedule`.
+        swap_count: The same as a number of weights, instead of the share.
+        schedule: How many of these move as training goes on: `hump` (none, all at half time, none; HarmoDT), `decay`
+            (all to none along a cosine) or `constant`.
+        scope: Compare scores over the whole network, or within each matrix, whose density then never changes.
+        probes: Batches whose mean gradients the scores are made of.
+    """
+
+    def __init__(
+        self,
+        sparsity: float = 0.2,
+        distribution: Distribution = "erk",
+        interval: int = 100,
+        swap_fraction: float = 0.05,
+        swap_count: int | None = None,
+        schedule: SwapSchedule = "hump",
+        scope: Scope = "global",
+        probes: int = 4,
+    ) -> None:
+        super().__init__(sparsity, distribution)
+        if interval < 1 or probes < 1:
+            raise InputError(f"interval is {interval} and probes {probes}; expected at least 1 each.")
+        if not 0 <= swap_fraction <= 1 or (swap_count is not None and swap_count < 0):
+            raise InputError(
+                f"swap_fraction is {swap_fraction} and swap_count {swap_count}; expected a share in [0, 1], and no "
+                "negative number."
+            )
+        _check_choice("schedule", schedule, SwapSchedule)
+        _check_choice("scope", scope, Scope)
+        self.interval, self.schedule, self.scope, self.probes = interval, schedule, scope, probes
+        self.swap_fraction, self.swap_count = swap_fraction, swap_count
+
+    def due(self, index: int) -> bool:
+        """After every `interval` steps."""
+        return (index + 1) % self.interval == 0
+
+    def swaps(self, zeros: int, progress: float) -> int:
+        """How many weights move in a mask with that many zeros."""
+        most = int(self.swap_fraction * zeros) if self.swap_count is None else self.swap_count
+        share = {
+            "hump": 0.5 * (1 - math.cos(2 * math.pi * progress)),
+            "decay": 0.5 * (1 + math.cos(math.pi * progress)),
+            "constant": 1.0,
+        }[self.schedule]
+        return min(int(most * share + 1e-9), zeros)
+
+    @abstractmethod
+    def scores(self, row: int) -> tuple[Tensor, Tensor]:
+        """What a mask goes by, after `prepare`.
+
+        Returns:
+            Two vectors `[M]`. Where the mask is on, it leaves out the lowest of the first; where it is off, it takes in
+            the highest of the second.
+        """
+
+    @abstractmethod
+    def prepare(self, parameters: dict[str, Tensor], gradients: DenseGradients) -> None:
+        """Works out what the scores of all masks need."""
+
+    def update(self, parameters: dict[str, Tensor], gradients: DenseGradients, progress: float) -> dict[str, float]:
+        """Moves all masks; what to leave out and what to take in is chosen from the masks as they were.
+
+        Returns:
+            `swapped`: weights moved, mean of the masks; `changed`: see `TaskMasks.changed`.
+        """
+        swapped = 0
+        self.prepare(parameters, gradients)
+        for row in range(len(self.masks)):
+            swapped += self._swap(row, progress)
+        self._unused = None
+        return {"swapped": swapped / len(self.masks), "changed": self.changed()}
+
+    def _swap(self, row: int, progress: float) -> int:
+        mask, moved = self.masks[row], 0
+        spans = [place.mine for place in self.places.values()] if self.scope == "per_tensor" else [slice(None)]
+        counts = [self.swaps(int((~mask[span]).sum()), progress) for span in spans]
+        if not any(counts):
+            return 0
+        leave, take = self.scores(row)
+        for span, count in zip(spans, counts, strict=True):
+            part, most = mask[span], min(count, int(mask[span].sum()))
+            off = lowest(leave[span].masked_fill(~part, torch.inf), most)
+            on = lowest((-take[span]).masked_fill(part, torch.inf), most)
+            part[off], part[on] = False, True
+            moved += most
+        return moved
+
+
+def erk_densities(shapes: list[torch.Size], density: float) -> list[float]:
+    """Density of each tensor by the Erdos-Renyi kernel, so that all together have the given density.
+
+    A tensor's density is proportional to the sum of its sides over their product, and at most 1.
+    """
+    sizes, sides = [math.prod(shape) for shape in shapes], [sum(shape) for shape in shapes]
+    full: set[int] = set()
+    while True:
+        left = density * sum(sizes) - sum(sizes[place] for place in full)
+        others = [place for place in range(len(shapes)) if place not in full]
+        factor = left / sum(sides[place] for place in others) if others else 0.0
+        beyond = {place for place in others if factor * sides[place] > sizes[place]}
+        if not beyond:
+            return [1.0 if place in full else factor * sides[place] / sizes[place] for place in range(len(shapes))]
+        full |= beyond
+
+
+def packed(masks: Tensor) -> np.ndarray:
+    """Masks bool `[rows, M]` as uint8 `[rows, ceil(M / 8)]`."""
+    return np.packbits(masks.cpu().numpy(), axis=1)
+
+
+def _bytes(mask: Tensor) -> Tensor:
+    return mask.view(torch.uint8)  # multiplying by bytes takes half the time of multiplying by bool
+
+
+def _check_choice(name: str, value: str, choices: Any) -> None:
+    if value not in get_args(choices):
+        raise InputError(f"{name} is {value!r}; expected one of {', '.join(get_args(choices))}.")
