@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mtorl import InputError
 from mtorl.trainers.gradients import DenseGradients
-from mtorl.trainers.sharing.masks import Distribution, MovingMasks, Scope, SwapSchedule, _check_choice
+from mtorl.trainers.sharing.masks import Distribution, MovingMasks, Place, Scope, SwapSchedule, check_choice
 
 Importance = Literal["fisher", "magnitude", "gradient"]
 
@@ -61,41 +61,41 @@ class HarmonyMasks(MovingMasks):
         normalise: bool = True,
     ) -> None:
         super().__init__(sparsity, distribution, interval, swap_fraction, swap_count, schedule, scope, probes)
-        _check_choice("importance", importance, Importance)
+        check_choice("importance", importance, Importance)
         if agreement_weight < 0:
             raise InputError(f"agreement_weight is {agreement_weight}; expected no negative number.")
         self.importance, self.agreement_weight, self.normalise = importance, agreement_weight, normalise
 
     def prepare(self, parameters: dict[str, Tensor], gradients: DenseGradients) -> None:
-        """The mean gradient, and by what each gradient is to be scaled."""
+        """The mean gradient, and by what gradients and importances are to be scaled."""
         self._rows = self.row_gradients(gradients.dense)
+        parts = [self._rows[:, place.flat] for place in self.places.values()]
         self._scale = self._rows.new_ones(len(self._rows))
+        self._shares = self._rows.new_ones(len(self._rows))
         if self.normalise:
-            squares = torch.stack(
-                [self._rows[:, place.flat].square().sum(1, dtype=torch.float64) for place in self.places.values()]
-            )
-            norms = squares.sum(0).sqrt()
+            norms = torch.stack([part.norm(dim=1) for part in parts]).double().square().sum(0).sqrt()
             self._scale = torch.where(norms > 0, 1 / norms, 0.0).to(self._rows)
-        means = [self._scale @ self._rows[:, place.flat] / len(self._rows) for place in self.places.values()]
-        self._mean = torch.cat(means)
-        self._magnitude = torch.cat([parameters[name].detach().flatten() for name in self.places]).abs()
-        if self.normalise and self.importance == "magnitude":
-            self._magnitude /= self._magnitude.sum()
+        self._mean = torch.cat([self._scale @ part / len(self._rows) for part in parts])
+        if self.importance == "gradient" and self.normalise:
+            sums = self._scale * torch.stack([part.norm(1, dim=1) for part in parts]).sum(0)
+            self._shares = torch.where(sums > 0, 1 / sums, 0.0)
+        if self.importance == "magnitude":
+            self._magnitude = torch.cat([parameters[name].detach().flatten() for name in self.places]).abs()
+            if self.normalise:
+                self._magnitude /= self._magnitude.sum()
 
     def row_gradients(self, dense: Tensor) -> Tensor:
         """Gradients `[rows, P]` of the masks from those of the tasks `[T, P]`."""
         return dense
 
-    def scores(self, row: int) -> tuple[Tensor, Tensor]:
+    def scores(self, row: int, place: Place) -> tuple[Tensor, Tensor]:
         """See `MovingMasks.scores`."""
-        gradient = torch.cat([self._rows[row, place.flat] for place in self.places.values()]).mul_(self._scale[row])
-        agreement = gradient * self._mean
+        gradient = self._rows[row, place.flat] * self._scale[row]
+        agreement = gradient * self._mean[place.mine]
         if self.importance == "fisher":
             importance = gradient.square_()
         elif self.importance == "gradient":
-            importance = gradient.abs_()
-            if self.normalise:
-                importance /= importance.sum().clamp(min=torch.finfo(importance.dtype).tiny)
+            importance = gradient.abs_().mul_(self._shares[row])
         else:
-            importance = self._magnitude
+            importance = self._magnitude[place.mine]
         return torch.add(importance, agreement, alpha=self.agreement_weight), agreement

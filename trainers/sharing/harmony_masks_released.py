@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mtorl.trainers.gradients import DenseGradients
 from mtorl.trainers.sharing.harmony_masks import HarmonyMasks, Importance
+from mtorl.trainers.sharing.masks import Place
 
 CLIP = 0.25
 
@@ -61,7 +62,7 @@ class HarmonyMasksReleased(HarmonyMasks):
         for place in self.places.values():
             self._rows[0, place.flat] = self._mean[place.mine]
 
-    def scores(self, row: int) -> tuple[Tensor, Tensor]:
+    def scores(self, row: int, place: Place) -> tuple[Tensor, Tensor]:
         """Fault 2."""
-        leave, agreement = super().scores(row)
+        leave, agreement = super().scores(row, place)
         return leave, agreement.float() + 1.0

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from mtorl.agents.parameters import ParameterSpace
 from mtorl.trainers.gradients import DenseGradients
-from mtorl.trainers.sharing.masks import MovingMasks
+from mtorl.trainers.sharing.masks import MovingMasks, Place
 
 
 class MagnitudeMasks(MovingMasks):
@@ -23,10 +23,10 @@ class MagnitudeMasks(MovingMasks):
         """The weights' magnitudes."""
         self._magnitude = torch.cat([parameters[name].detach().flatten() for name in self.places]).abs()
 
-    def scores(self, row: int) -> tuple[Tensor, Tensor]:
+    def scores(self, row: int, place: Place) -> tuple[Tensor, Tensor]:
         """See `MovingMasks.scores`."""
-        drawn = torch.rand(len(self._magnitude), generator=self._generator)
-        return self._magnitude, drawn.to(self._magnitude.device)
+        magnitude = self._magnitude[place.mine]
+        return magnitude, torch.rand(len(magnitude), generator=self._generator).to(magnitude)
 
     def get_extra_state(self) -> dict:
         """The masks, and where the draws stand."""

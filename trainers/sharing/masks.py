@@ -56,7 +56,7 @@ class TaskMasks(Sharing):
         super().__init__()
         if not 0 <= sparsity < 1:
             raise InputError(f"sparsity is {sparsity}; expected a share in [0, 1): 0.2 leaves out a fifth.")
-        _check_choice("distribution", distribution, Distribution)
+        check_choice("distribution", distribution, Distribution)
         self.sparsity, self.distribution = sparsity, distribution
         self.places: dict[str, Place] = {}
         self._unused: tuple[list[int], dict[str, Tensor]] | None = None
@@ -142,10 +142,13 @@ class TaskMasks(Sharing):
 
     def changed(self) -> float:
         """Share of the masks' zeros that were not zeros when they were drawn; mean of the masks."""
-        before, now = self._drawn, packed(self.masks)
-        zeros = (~self.masks).sum(1).cpu().numpy()
-        revived = np.bitwise_count(~before & now).sum(1, dtype=np.int64)  # off when drawn, on now
-        return float((revived / np.maximum(zeros, 1)).mean())
+        shares, size = [], self.masks.shape[1]
+        for before, mask in zip(self._drawn, self.masks, strict=True):
+            now = packed(mask)
+            zeros = size - np.bitwise_count(now).sum(dtype=np.int64)
+            revived = np.bitwise_count(~before & now).sum(dtype=np.int64)  # off when drawn, on now
+            shares.append(revived / max(zeros, 1))
+        return float(np.mean(shares))
 
     def get_extra_state(self) -> dict[str, Any]:
         """The masks, eight to a byte."""
@@ -210,8 +213,8 @@ class MovingMasks(TaskMasks):
                 f"swap_fraction is {swap_fraction} and swap_count {swap_count}; expected a share in [0, 1], and no "
                 "negative number."
             )
-        _check_choice("schedule", schedule, SwapSchedule)
-        _check_choice("scope", scope, Scope)
+        check_choice("schedule", schedule, SwapSchedule)
+        check_choice("scope", scope, Scope)
         self.interval, self.schedule, self.scope, self.probes = interval, schedule, scope, probes
         self.swap_fraction, self.swap_count = swap_fraction, swap_count
 
@@ -230,17 +233,17 @@ class MovingMasks(TaskMasks):
         return min(int(most * share + 1e-9), zeros)
 
     @abstractmethod
-    def scores(self, row: int) -> tuple[Tensor, Tensor]:
-        """What a mask goes by, after `prepare`.
-
-        Returns:
-            Two vectors `[M]`. Where the mask is on, it leaves out the lowest of the first; where it is off, it takes in
-            the highest of the second.
-        """
-
-    @abstractmethod
     def prepare(self, parameters: dict[str, Tensor], gradients: DenseGradients) -> None:
         """Works out what the scores of all masks need."""
+
+    @abstractmethod
+    def scores(self, row: int, place: Place) -> tuple[Tensor, Tensor]:
+        """What a mask goes by in one matrix, after `prepare`.
+
+        Returns:
+            Two vectors, an entry for each weight of the matrix. Where the mask is on, it leaves out the lowest of the
+            first; where it is off, it takes in the highest of the second.
+        """
 
     def update(self, parameters: dict[str, Tensor], gradients: DenseGradients, progress: float) -> dict[str, float]:
         """Moves all masks; what to leave out and what to take in is chosen from the masks as they were.
@@ -248,26 +251,32 @@ class MovingMasks(TaskMasks):
         Returns:
             `swapped`: weights moved, mean of the masks; `changed`: see `TaskMasks.changed`.
         """
-        swapped = 0
         self.prepare(parameters, gradients)
-        for row in range(len(self.masks)):
-            swapped += self._swap(row, progress)
+        leave = gradients.dense.new_empty(self.masks.shape[1])  # once: fresh memory costs more than the arithmetic
+        take = torch.empty_like(leave)
+        swapped = sum(self._swap(row, progress, leave, take) for row in range(len(self.masks)))
         self._unused = None
         return {"swapped": swapped / len(self.masks), "changed": self.changed()}
 
-    def _swap(self, row: int, progress: float) -> int:
+    def _swap(self, row: int, progress: float, leave: Tensor, take: Tensor) -> int:
         mask, moved = self.masks[row], 0
-        spans = [place.mine for place in self.places.values()] if self.scope == "per_tensor" else [slice(None)]
-        counts = [self.swaps(int((~mask[span]).sum()), progress) for span in spans]
+        places = list(self.places.values())
+        spans = [place.mine for place in places] if self.scope == "per_tensor" else [slice(0, len(mask))]
+        kept = [int(torch.count_nonzero(mask[span])) for span in spans]
+        counts = [self.swaps(span.stop - span.start - on, progress) for span, on in zip(spans, kept, strict=True)]
         if not any(counts):
             return 0
-        leave, take = self.scores(row)
-        for span, count in zip(spans, counts, strict=True):
-            part, most = mask[span], min(count, int(mask[span].sum()))
-            off = lowest(leave[span].masked_fill(~part, torch.inf), most)
-            on = lowest((-take[span]).masked_fill(part, torch.inf), most)
-            part[off], part[on] = False, True
-            moved += most
+        beyond = torch.finfo(leave.dtype).max / 4
+        for place in places:  # one matrix at a time stays in the cache
+            on = _bytes(mask[place.mine])
+            first, second = self.scores(row, place)
+            torch.add(first, on ^ 1, alpha=beyond, out=leave[place.mine])
+            torch.add(-second, on, alpha=beyond, out=take[place.mine])
+        for span, count, most in zip(spans, counts, kept, strict=True):
+            part, number = mask[span], min(count, most)
+            off, back = lowest(leave[span], number), lowest(take[span], number)
+            part[off], part[back] = False, True
+            moved += number
         return moved
 
 
@@ -289,14 +298,15 @@ def erk_densities(shapes: list[torch.Size], density: float) -> list[float]:
 
 
 def packed(masks: Tensor) -> np.ndarray:
-    """Masks bool `[rows, M]` as uint8 `[rows, ceil(M / 8)]`."""
-    return np.packbits(masks.cpu().numpy(), axis=1)
+    """Masks bool `[..., M]` as uint8 `[..., ceil(M / 8)]`."""
+    return np.packbits(masks.cpu().numpy(), axis=-1)
 
 
 def _bytes(mask: Tensor) -> Tensor:
     return mask.view(torch.uint8)  # multiplying by bytes takes half the time of multiplying by bool
 
 
-def _check_choice(name: str, value: str, choices: Any) -> None:
+def check_choice(name: str, value: str, choices: Any) -> None:
+    """Raises InputError unless a value is one of a Literal's."""
     if value not in get_args(choices):
         raise InputError(f"{name} is {value!r}; expected one of {', '.join(get_args(choices))}.")
