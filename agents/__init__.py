@@ -7,5 +7,14 @@ from mtorl.agents.base import Agent, Phase, TaskLosses
 from mtorl.agents.behavior_cloning import BehaviorCloning
 from mtorl.agents.decision_transformer import DecisionTransformer
 from mtorl.agents.parameters import ParameterSpace
+from mtorl.agents.prompt_decision_transformer import PromptDecisionTransformer
 
-__all__ = ["Agent", "BehaviorCloning", "DecisionTransformer", "ParameterSpace", "Phase", "TaskLosses"]
+__all__ = [
+    "Agent",
+    "BehaviorCloning",
+    "DecisionTransformer",
+    "ParameterSpace",
+    "Phase",
+    "PromptDecisionTransformer",
+    "TaskLosses",
+]

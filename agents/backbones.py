@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+KeysValues = tuple[Tensor, Tensor]
+
 
 class TaskGains(nn.Module):
     """A factor of each task for every output of some shared layers; all one at first.
@@ -77,21 +79,34 @@ class CausalTransformer(nn.Module):
         self.blocks = nn.ModuleList([Block(width, heads, dropout) for _ in range(layers)])
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, tokens: Tensor, last_only: bool = False, gains: Sequence[Tensor] = ()) -> Tensor:
+    def forward(
+        self, tokens: Tensor, last_only: bool = False, gains: Sequence[Tensor] = (), before: Sequence[KeysValues] = ()
+    ) -> Tensor:
         """Transforms tokens `[M, S, width]`.
 
         Args:
             tokens: M sequences of S tokens.
             last_only: Compute the last block only for the newest token.
             gains: `[M, 4 * width]` for each block, or none.
+            before: Keys and values of tokens that come before these, from `keys_values`, or none.
 
         Returns:
             `[M, S, width]`, or `[M, 1, width]` with `last_only`.
         """
         for number, block in enumerate(self.blocks, start=1):
             gain = gains[number - 1] if gains else None
-            tokens = block(tokens, last_only and number == len(self.blocks), gain)
+            seen = before[number - 1] if before else None
+            tokens = block(tokens, last_only and number == len(self.blocks), gain, seen)
         return self.norm(tokens)
+
+    def keys_values(self, tokens: Tensor, gains: Sequence[Tensor] = ()) -> list[KeysValues]:
+        """What later tokens attend to of these `[M, S, width]`, for each block: keys and values `[M, heads, S, w]`."""
+        found = []
+        for number, block in enumerate(self.blocks):
+            assert isinstance(block, Block)
+            found.append(block.keys_values(tokens))
+            tokens = block(tokens, False, gains[number] if gains else None)
+        return found
 
 
 class Block(nn.Module):
@@ -113,23 +128,48 @@ class Block(nn.Module):
         self.expand = nn.Linear(width, 4 * width)
         self.contract = nn.Linear(4 * width, width)
 
-    def forward(self, tokens: Tensor, last_only: bool = False, gain: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        tokens: Tensor,
+        last_only: bool = False,
+        gain: Tensor | None = None,
+        before: KeysValues | None = None,
+    ) -> Tensor:
         """Tokens `[M, S, width]` to the same shape, or to `[M, 1, width]` of the newest token."""
-        attended = self._attend(self.norm_attention(tokens), last_only)
+        attended = self._attend(self.norm_attention(tokens), last_only, before)
         tokens = (tokens[:, -1:] if last_only else tokens) + self._drop(attended)
         hidden = self.expand(self.norm_feed_forward(tokens))
         hidden = functional.relu(hidden if gain is None else hidden * gain[:, None])
         return tokens + self._drop(self.contract(hidden))
 
-    def _attend(self, tokens: Tensor, last_only: bool) -> Tensor:
+    def keys_values(self, tokens: Tensor) -> KeysValues:
+        """What later tokens attend to of these, which enter the block."""
+        _, keys, values = self._project(self.norm_attention(tokens))
+        return keys, values
+
+    def _project(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         queries, keys, values = (
             part.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # m s (h w) -> m h s w
             for part in self.queries_keys_values(tokens).chunk(3, -1)
         )
+        return queries, keys, values
+
+    def _attend(self, tokens: Tensor, last_only: bool, before: KeysValues | None) -> Tensor:
+        queries, keys, values = self._project(tokens)
+        visible = None  # the plain causal mask
+        if before is not None:
+            keys, values = torch.cat([before[0], keys], 2), torch.cat([before[1], values], 2)
+            size, earlier = queries.shape[2], before[0].shape[2]
+            visible = torch.ones(size, earlier + size, dtype=torch.bool, device=tokens.device).tril(earlier)
         if last_only:
-            queries = queries[:, :, -1:]
+            queries, visible = queries[:, :, -1:], None
         mixed = functional.scaled_dot_product_attention(
-            queries, keys, values, dropout_p=self.dropout if self.training else 0.0, is_causal=not last_only
+            queries,
+            keys,
+            values,
+            attn_mask=visible,
+            dropout_p=self.dropout if self.training else 0.0,
+            is_causal=not last_only and visible is None,
         )
         return self.mix(mixed.transpose(1, 2).flatten(2))
 

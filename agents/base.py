@@ -1,8 +1,8 @@
 """What every agent offers: phases with one loss per task, and acting."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -15,8 +15,10 @@ from mtorl.agents.backbones import TaskGains
 from mtorl.agents.heads import Head, TaskLosses
 from mtorl.agents.parameters import ParameterSpace
 from mtorl.agents.task_encoders import TaskEncoder
+from mtorl.datasets.prompts import PromptSettings
 from mtorl.datasets.sampler import TaskBatch
 from mtorl.datasets.spec import DataSpec
+from mtorl.datasets.store import EpisodeStore
 from mtorl.envs.base import RolloutContext
 
 
@@ -39,6 +41,10 @@ class Phase:
     module: nn.Module
     every: int = 1
     after_step: Callable[[], None] = lambda: None
+
+    def over(self, space: ParameterSpace) -> "Phase":
+        """The same phase with other shared parameters: those of an agent that added some."""
+        return replace(self, space=space)
 
 
 @dataclass(frozen=True)
@@ -69,9 +75,11 @@ class Agent(nn.Module, ABC):
         spec: The same.
         window: L, steps per training window.
         phases: The losses, in the order in which they are applied.
+        prompts: Which recorded steps its windows come with, if it wants any.
     """
 
     window: int
+    prompts: PromptSettings | None = None
     phases: tuple[Phase, ...]
     privileged = False
     observation_mean: Tensor
@@ -97,6 +105,9 @@ class Agent(nn.Module, ABC):
             observations: `[N, O]`, as the suite gives them.
             rewards: `[N]`, of the steps before; zero at the first call of an episode.
         """
+
+    def remember(self, stores: Sequence[EpisodeStore]) -> None:
+        """Keeps, in buffers, what acting needs of the training data; nothing by default."""
 
     def reset(self, context: RolloutContext) -> None:
         """Begins a block of N episodes.

@@ -15,6 +15,7 @@ near the expert) give failures, which run to the horizon, the higher return; col
 horizon if the policy is to be steered by returns.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mtorl import InputError
-from mtorl.agents.backbones import CausalTransformer, TaskGains, initialise_transformer
+from mtorl.agents.backbones import CausalTransformer, KeysValues, TaskGains, initialise_transformer
 from mtorl.agents.base import Agent, Phase, TaskLink, TaskLosses
 from mtorl.agents.heads import OutputHeads, RegressionHead
 from mtorl.agents.parameters import ParameterSpace
@@ -51,6 +52,7 @@ class DecisionTransformer(Agent):
         action_context: Past actions as tokens: full, dropout (each token is zeroed with `action_dropout`), or none.
         action_dropout: Probability for `action_context=dropout`.
         time: Number the steps within the window, within the episode, or not at all.
+        positions: Steps that the table of `time=episode` tells apart; those of the longest episode by default.
         task_identity: How the network is told its task: none, onehot or embed (a learned vector).
         output_heads: One last layer for all tasks (shared), one each (per_task), or one each without tanh (linear, for
             balancers that need it).
@@ -73,6 +75,7 @@ class DecisionTransformer(Agent):
         action_context: Literal["full", "dropout", "none"] = "none",
         action_dropout: float = 0.5,
         time: Literal["window", "episode", "none"] = "window",
+        positions: int | None = None,
         task_identity: TaskIdentity = "onehot",
         output_heads: OutputHeads = "shared",
         task_gain: bool = False,
@@ -94,8 +97,10 @@ class DecisionTransformer(Agent):
         self.embed_return = nn.Linear(1, width) if return_conditioning else None
         self.embed_observation = nn.Linear(spec.observation_dim + self.encoder.size, width)
         self.embed_action = nn.Linear(spec.action_dim, width) if action_context != "none" else None
-        positions = {"window": context, "episode": spec.horizon, "none": 1}[time]
-        self.embed_time = nn.Embedding(positions, width)
+        if positions is not None and positions < spec.horizon:
+            raise InputError(f"positions is {positions}; expected at least {spec.horizon}, the steps of an episode.")
+        self.positions = positions or spec.horizon
+        self.embed_time = nn.Embedding({"window": context, "episode": self.positions, "none": 1}[time], width)
         self.norm_tokens = nn.LayerNorm(width)
         self.backbone = CausalTransformer(width, layers, attention_heads, dropout)
         initialise_transformer(self)
@@ -118,10 +123,18 @@ class DecisionTransformer(Agent):
             batch.timesteps.flatten(0, 1),
         )
         gains = [gain.repeat_interleave(windows, 0) for gain in self.gains(batch.task_ids)]
-        outputs = rearrange(self.backbone(tokens, gains=gains), "m (l k) f -> m l k f", k=self.tokens_per_step)
+        prefix = self._prefix(batch)
+        if prefix is not None:
+            tokens = torch.cat([prefix, tokens], 1)
+        outputs = self.backbone(tokens, gains=gains)[:, 0 if prefix is None else prefix.shape[1] :]
+        outputs = rearrange(outputs, "m (l k) f -> m l k f", k=self.tokens_per_step)
         features = outputs[:, :, int(self.return_conditioning)]  # the action is read from the observation's token
         features = features.view(tasks, windows, steps, -1)
         return self.head.task_losses(features, batch)
+
+    def _prefix(self, batch: TaskBatch) -> Tensor | None:
+        """Tokens `[M, S, width]` in front of each window; none here."""
+        return None
 
     def _observation_inputs(self, observations: Tensor, task_ids: Tensor) -> Tensor:
         """Normalised observations `[T, ..., O]` with the task's vector behind them."""
@@ -174,6 +187,7 @@ class DecisionTransformer(Agent):
         """See `Agent.reset`."""
         super().reset(context)
         self._history = _History(self, self._tasks)
+        self._before: Sequence[KeysValues] = ()
 
     @torch.no_grad()
     def act(self, observations: NDArray[np.float32], rewards: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -184,7 +198,7 @@ class DecisionTransformer(Agent):
         tokens = self._tokens(*history.window())
         if self.embed_action is not None:
             tokens = tokens[:, :-1]  # the newest action is what is asked for
-        features = self.backbone(tokens, True, self.gains(self._tasks))[:, 0]
+        features = self.backbone(tokens, True, self.gains(self._tasks), self._before)[:, 0]
         actions = self.head.act(features, self._tasks)
         history.acted(actions)
         return actions.to(torch.float32).cpu().numpy()

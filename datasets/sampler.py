@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mtorl import InputError
+from mtorl.datasets.prompts import PromptPool, PromptSettings
 from mtorl.datasets.store import EpisodeStore
 
 
@@ -26,6 +27,10 @@ class TaskBatch:
         valid: bool `[T, B, L]`, false where a window reaches past the end of its episode.
         task_ids: int64 `[T]`, positions in the data specification's task names.
         next_observations: float32 `[T, B, L, O]` if asked for.
+        prompt_observations: float32 `[T, B, K, O]`, as all of the prompt if asked for: K steps of another episode.
+        prompt_actions: float32 `[T, B, K, A]`.
+        prompt_returns_to_go: float32 `[T, B, K]`.
+        prompt_timesteps: int64 `[T, B, K]`.
     """
 
     observations: Tensor
@@ -36,6 +41,10 @@ class TaskBatch:
     valid: Tensor
     task_ids: Tensor
     next_observations: Tensor | None = None
+    prompt_observations: Tensor | None = None
+    prompt_actions: Tensor | None = None
+    prompt_returns_to_go: Tensor | None = None
+    prompt_timesteps: Tensor | None = None
 
     def __post_init__(self) -> None:
         shape = self.valid.shape
@@ -80,6 +89,7 @@ class TaskSampler:
         order: Which tasks come into a batch of fewer: `random` draws without replacement, `round_robin` takes them
             in turn.
         next_observations: Also return every step's successor.
+        prompts: Also return a prompt for every window.
     """
 
     def __init__(
@@ -92,6 +102,7 @@ class TaskSampler:
         tasks_per_batch: int | None = None,
         order: Literal["random", "round_robin"] = "random",
         next_observations: bool = False,
+        prompts: PromptSettings | None = None,
     ) -> None:
         for name, value in (("windows", windows), ("length", length), ("tasks_per_batch", tasks_per_batch)):
             if value is not None and value < 1:
@@ -102,6 +113,7 @@ class TaskSampler:
         self.windows, self.length, self.order = windows, length, order
         self.tasks_per_batch = tasks_per_batch or len(self.task_names)
         self.next_observations = next_observations
+        self._pool = PromptPool(stores, task_names, prompts) if prompts else None
         self._generator = generator
         self._turn = 0
         self._index_episodes()
@@ -112,6 +124,10 @@ class TaskSampler:
         for position, store in enumerate(self.stores):
             ids = np.array([self.task_names.index(n) if n in self.task_names else -1 for n in store.task_names])
             tasks = ids[store.index["task"]]
+            held_out = (
+                [number for store_id, number in self._pool.held_out if store_id == position] if self._pool else []
+            )
+            tasks[held_out] = -1
             chosen = np.flatnonzero(tasks >= 0)
             store_of.append(np.full(len(chosen), position))
             number.append(chosen)
@@ -166,9 +182,11 @@ class TaskSampler:
         }
         if self.next_observations:
             columns["next_observations"] = self._take("observations", episode, rows + 1, valid)
+        prompts = self._pool.draw(tasks, self.windows, self._generator) if self._pool else {}
         shape = (len(tasks), self.windows, self.length)
         return TaskBatch(
             task_ids=torch.from_numpy(tasks),
+            **{f"prompt_{name}": torch.from_numpy(values) for name, values in prompts.items()},
             **{name: torch.from_numpy(values.reshape(*shape, *values.shape[2:])) for name, values in columns.items()},
         )
 

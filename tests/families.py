@@ -2,12 +2,16 @@
 
 import importlib.util
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from mtorl.agents import BehaviorCloning, DecisionTransformer
+from mtorl.agents import Agent, BehaviorCloning, DecisionTransformer, PromptDecisionTransformer
 from mtorl.agents.parameters import ParameterSpace
+from mtorl.datasets.sampler import TaskSampler
+from mtorl.datasets.spec import DataSpec
+from mtorl.datasets.store import EpisodeStore
 from mtorl.trainers.balancers import (
     Balancer,
     GradientAggregation,
@@ -29,6 +33,14 @@ from mtorl.trainers.sharing import TaskMasks
 SMALL_AGENTS: dict[type, dict] = {
     BehaviorCloning: {"hidden": (24, 24)},
     DecisionTransformer: {"width": 16, "layers": 2, "attention_heads": 2, "context": 6, "dropout": 0.0},
+    PromptDecisionTransformer: {
+        "width": 16,
+        "layers": 2,
+        "attention_heads": 2,
+        "context": 6,
+        "dropout": 0.0,
+        "prompt_length": 3,
+    },
 }
 
 
@@ -49,11 +61,17 @@ AGENT_VARIANTS = [
                 {"return_conditioning": False},
                 {"time": "episode", "action_context": "full", "return_conditioning": False},
             ]
-            if kind is DecisionTransformer
+            if issubclass(kind, DecisionTransformer)
             else []
         ),
     )
 ]
+
+
+def sampler_of(agent: Agent, store: EpisodeStore, spec: DataSpec, windows: int = 5, seed: int = 3) -> TaskSampler:
+    """Draws what an agent trains on."""
+    generator = np.random.default_rng(seed)
+    return TaskSampler([store], spec.task_names, windows, agent.window, generator, prompts=agent.prompts)
 
 
 def concrete(kind: type) -> list[type]:

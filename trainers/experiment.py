@@ -99,20 +99,30 @@ class Experiment:
         with isolated(self.seed, "init"):
             return self.agent(spec)
 
-    def build_probe(self, stores: Sequence[EpisodeStore], spec: DataSpec, length: int) -> TaskSampler:
+    def build_probe(self, stores: Sequence[EpisodeStore], agent: Agent) -> TaskSampler:
         """Draws windows of all tasks from a stream of its own."""
-        return TaskSampler(stores, spec.task_names, self.windows, length, numpy_stream(self.seed, "probe"))
+        stream = numpy_stream(self.seed, "probe")
+        return TaskSampler(stores, agent.spec.task_names, self.windows, agent.window, stream, prompts=agent.prompts)
 
-    def build_sampler(self, stores: Sequence[EpisodeStore], spec: DataSpec, length: int) -> TaskSampler:
-        """Draws windows of that many steps."""
-        stream = numpy_stream(self.seed, "data")
-        return TaskSampler(stores, spec.task_names, self.windows, length, stream, self.tasks_per_batch, self.order)
+    def build_sampler(self, stores: Sequence[EpisodeStore], agent: Agent) -> TaskSampler:
+        """Draws the windows that an agent trains on."""
+        return TaskSampler(
+            stores,
+            agent.spec.task_names,
+            self.windows,
+            agent.window,
+            numpy_stream(self.seed, "data"),
+            self.tasks_per_batch,
+            self.order,
+            prompts=agent.prompts,
+        )
 
     def check(self, stores: Sequence[EpisodeStore], spec: DataSpec) -> None:
         """Raises InputError for whatever would fail later; called before anything is written."""
         for name, value, least in (
             ("seed", self.seed, 0),
             ("workers", self.workers, 0),
+            ("windows", self.windows, 1),
             ("threads", 1 if self.threads is None else self.threads, 1),
         ):
             if value < least:
@@ -123,7 +133,6 @@ class Experiment:
                 f"the data in {', '.join(spoilt)} were recorded on held-out goals, which evaluations keep for "
                 "themselves. Train on data collected with --split train."
             )
-        self.build_sampler(stores, spec, 1)
         find_device(self.device)
         suite = suite_of(spec)
         found, expected = (spec.observation_dim, spec.action_dim), (suite.observation_dim, suite.action_dim)
@@ -153,11 +162,12 @@ class Experiment:
     ) -> OfflineTrainer:
         """Everything that training needs, from what was configured."""
         agent = self.build_agent(spec)
+        agent.remember(stores)
         agent.to(find_device(self.device), getattr(torch, self.dtype))
         return OfflineTrainer(
             agent,
-            self.build_sampler(stores, spec, agent.window),
-            self.build_probe(stores, spec, agent.window),
+            self.build_sampler(stores, agent),
+            self.build_probe(stores, agent),
             self.balancer,
             self.sharing,
             self.optimizer,

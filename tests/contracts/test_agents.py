@@ -1,13 +1,15 @@
 """What every agent must do, for every choice of task identity and heads."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
-from families import AGENT_VARIANTS, SMALL_AGENTS, concrete
+from families import AGENT_VARIANTS, SMALL_AGENTS, concrete, sampler_of
 
 from mtorl import InputError
 from mtorl.agents import Agent
-from mtorl.datasets.sampler import TaskBatch, TaskSampler
+from mtorl.datasets.sampler import TaskBatch
 from mtorl.datasets.spec import DataSpec
 from mtorl.datasets.store import EpisodeStore
 from mtorl.envs.base import RolloutContext
@@ -28,8 +30,7 @@ def agent(request: pytest.FixtureRequest, spec: DataSpec) -> Agent:
 
 @pytest.fixture
 def batch(agent: Agent, store: EpisodeStore, spec: DataSpec) -> TaskBatch:
-    sampler = TaskSampler([store], spec.task_names, 5, agent.window, np.random.default_rng(3))
-    return sampler.draw().to("cpu", torch.float64)
+    return sampler_of(agent, store, spec).draw().to("cpu", torch.float64)
 
 
 def losses(agent: Agent, batch: TaskBatch) -> torch.Tensor:
@@ -60,7 +61,7 @@ def test_padding_has_no_influence(agent: Agent, batch: TaskBatch) -> None:
     noise = {
         name: torch.where(valid.view(*valid.shape, *[1] * (value.ndim - 3)), value, torch.randn_like(value))
         for name, value in vars(batch).items()
-        if value is not None and value.is_floating_point()
+        if value is not None and value.is_floating_point() and not name.startswith("prompt")
     }
     found = losses(agent, TaskBatch(**{**vars(batch), **noise, "valid": valid}))
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
@@ -128,8 +129,13 @@ def test_hidden_tasks(agent: Agent) -> None:
         assert agent.act(np.zeros((2, 4), np.float32), np.zeros(2, np.float32)).shape == (2, 2)
 
 
-def test_what_is_learned_is_what_is_played(agent: Agent, batch: TaskBatch) -> None:
+def test_what_is_learned_is_what_is_played(agent: Agent, batch: TaskBatch, store: EpisodeStore) -> None:
     """Following a recorded window step by step gives the actions that the loss sees."""
+    agent.remember([store])
+    best = {name: value for name, value in agent.named_buffers() if name.startswith("best_")}
+    if agent.prompts is not None:  # every window gets the prompt that is acted with
+        prompts = {name.replace("best", "prompt"): value[batch.task_ids, None] for name, value in best.items()}
+        batch = replace(batch, **{name: value.expand(-1, 5, *value.shape[2:]) for name, value in prompts.items()})
     sure = batch.valid[:, 0].all(-1)
     features = agent(0, batch).features
     assert features is not None

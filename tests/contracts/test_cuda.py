@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from families import AGENT_VARIANTS, BALANCERS, run_options
+from families import AGENT_VARIANTS, BALANCERS, run_options, sampler_of
 
-from mtorl.datasets.sampler import TaskSampler
 from mtorl.datasets.spec import DataSpec
 from mtorl.datasets.store import EpisodeStore
 from mtorl.envs.evaluator import Protocol
@@ -33,8 +32,7 @@ def test_gradients_are_those_of_the_cpu(
         sharing = kind()
         sharing.init(agent.phases[0].space, 3, torch.Generator().manual_seed(0))
         sharing.to(device)
-        sampler = TaskSampler([store], spec.task_names, 5, agent.window, np.random.default_rng(3))
-        batch = sampler.draw().to(device, torch.float64)
+        batch = sampler_of(agent, store, spec).draw().to(device, torch.float64)
         functions = PhaseFunctions(agent, 0, execution)  # type: ignore[arg-type]
         dense = functions.dense_gradients([batch], sharing).dense.clone()
         gradients, private = functions.gradients(batch, sharing)

@@ -1,14 +1,13 @@
 """All executions give the same losses and gradients, for every agent and way of sharing."""
 
-import numpy as np
 import pytest
 import torch
-from families import AGENT_VARIANTS, kept_by
+from families import AGENT_VARIANTS, kept_by, sampler_of
 from torch import Tensor
 
 from mtorl import InputError
 from mtorl.agents import Agent, BehaviorCloning
-from mtorl.datasets.sampler import TaskBatch, TaskSampler
+from mtorl.datasets.sampler import TaskBatch
 from mtorl.datasets.spec import DataSpec
 from mtorl.datasets.store import EpisodeStore
 from mtorl.trainers.executions import PhaseFunctions
@@ -35,7 +34,7 @@ def sharing(request: pytest.FixtureRequest, agent: Agent) -> Sharing:
 
 def draw(agent: Agent, store: EpisodeStore, spec: DataSpec, dtype: torch.dtype) -> TaskBatch:
     agent.to(dtype)
-    return TaskSampler([store], spec.task_names, 5, agent.window, np.random.default_rng(3)).draw().to("cpu", dtype)
+    return sampler_of(agent, store, spec).draw().to("cpu", dtype)
 
 
 def snapshot(agent: Agent, batch: TaskBatch, sharing: Sharing, execution: str, chunk: int | None = None) -> dict:

@@ -2,14 +2,13 @@
 
 import inspect
 
-import numpy as np
 import pytest
 import torch
-from families import concrete, kept_by
+from families import concrete, kept_by, sampler_of
 from torch import Tensor
 
 from mtorl.agents import Agent, BehaviorCloning, DecisionTransformer
-from mtorl.datasets.sampler import TaskBatch, TaskSampler
+from mtorl.datasets.sampler import TaskBatch
 from mtorl.datasets.spec import DataSpec
 from mtorl.datasets.store import EpisodeStore
 from mtorl.envs.evaluator import Protocol
@@ -42,8 +41,7 @@ def agent_and_batch(position: int, store: EpisodeStore, spec: DataSpec) -> tuple
     kind, options = AGENTS[position]
     torch.manual_seed(0)
     agent = kind(spec, **options).to(torch.float64)
-    sampler = TaskSampler([store], spec.task_names, 5, agent.window, np.random.default_rng(0))
-    return agent, sampler.draw().to("cpu", torch.float64)
+    return agent, sampler_of(agent, store, spec).draw().to("cpu", torch.float64)
 
 
 def settled(kind: type, agent: Agent, batch: TaskBatch) -> Sharing:

@@ -1,0 +1,185 @@
+"""Prompt Decision Transformer (Xu et al., 2022): a decision transformer that is shown the task instead of its name.
+
+In front of every window stand some steps of a recorded episode of the same task, as tokens (return, observation,
+action) with projections and a time table of their own. They see nothing of the window, so when acting their keys and
+values are worked out once per episode.
+
+Deviations:
+1. The steps are the end of an episode, one before its last (HarmoDT), so that they show the task solved.
+2. Prompts hold past actions even where the window does not: they are the demonstrator's, and cannot be copied.
+3. The published network also predicts returns and observations, which its loss does not use; those heads (10,280 of its
+   5.29 million parameters) are left out.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from mtorl import InputError
+from mtorl.agents.backbones import initialise_transformer
+from mtorl.agents.decision_transformer import DecisionTransformer
+from mtorl.agents.heads import OutputHeads
+from mtorl.agents.parameters import ParameterSpace
+from mtorl.agents.task_encoders import TaskIdentity
+from mtorl.datasets.prompts import PromptPick, PromptPool, PromptSettings, PromptSource
+from mtorl.datasets.sampler import TaskBatch
+from mtorl.datasets.spec import DataSpec
+from mtorl.datasets.store import EpisodeStore
+from mtorl.envs.base import RolloutContext
+
+
+class PromptDecisionTransformer(DecisionTransformer):
+    """A causal transformer over a prompt and the last steps of an episode.
+
+    Args:
+        spec: What is known of the data.
+        context: K, steps in the window.
+        prompt_length: Steps in the prompt.
+        prompt_pick: Whose steps: a random one of the `prompt_best` episodes with the highest returns (topk), any
+            (uniform), or as the released code of HarmoDT (official). Acting, the best episode's.
+        prompt_source: Take prompts from the episodes that are trained on (train), or from the last two of each task,
+            which then are not trained on (heldout).
+        prompt_best: Episodes that `topk` draws from.
+        width: Size of a token.
+        layers: Transformer blocks.
+        attention_heads: Attention heads per block; must divide `width`.
+        dropout: Probability in the transformer.
+        return_conditioning: Give the network the return-to-go of every step.
+        target_quantile: The return asked for when acting: this quantile of the task's recorded returns.
+        action_context: Past actions as tokens: full, dropout (each token is zeroed with `action_dropout`), or none.
+        action_dropout: Probability for `action_context=dropout`.
+        time: Number the steps within the window, within the episode, or not at all; prompts' steps always within the
+            episode.
+        positions: Steps that the time tables tell apart; those of the longest episode by default.
+        task_identity: How else the network is told its task: none, onehot or embed (a learned vector).
+        output_heads: One last layer for all tasks (shared), one each (per_task), or one each without tanh (linear, for
+            balancers that need it).
+        task_gain: A learned factor of each task on every hidden unit of the feed-forward networks.
+        per_task_normalisation: Normalise observations with each task's own statistics.
+        std_floor: Smallest standard deviation used for normalising.
+        clip: Normalised observations are clipped to plus or minus this.
+    """
+
+    best_observations: Tensor
+    best_actions: Tensor
+    best_returns_to_go: Tensor
+    best_timesteps: Tensor
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        context: int = 20,
+        prompt_length: int = 5,
+        prompt_pick: PromptPick = "topk",
+        prompt_source: PromptSource = "train",
+        prompt_best: int = 10,
+        width: int = 256,
+        layers: int = 6,
+        attention_heads: int = 8,
+        dropout: float = 0.1,
+        return_conditioning: bool = True,
+        target_quantile: float = 0.9,
+        action_context: Literal["full", "dropout", "none"] = "none",
+        action_dropout: float = 0.5,
+        time: Literal["window", "episode", "none"] = "window",
+        positions: int | None = None,
+        task_identity: TaskIdentity = "none",
+        output_heads: OutputHeads = "shared",
+        task_gain: bool = False,
+        per_task_normalisation: bool = False,
+        std_floor: float = 0.01,
+        clip: float = 5.0,
+    ) -> None:
+        settings = PromptSettings(prompt_length, prompt_pick, prompt_source, prompt_best)
+        super().__init__(
+            spec,
+            context,
+            width,
+            layers,
+            attention_heads,
+            dropout,
+            return_conditioning,
+            target_quantile,
+            action_context,
+            action_dropout,
+            time,
+            positions,
+            task_identity,
+            output_heads,
+            task_gain,
+            per_task_normalisation,
+            std_floor,
+            clip,
+        )
+        self.prompts = settings
+        prompt = nn.ModuleDict(
+            {
+                "returns": nn.Linear(1, width),
+                "observations": nn.Linear(spec.observation_dim + self.encoder.size, width),
+                "actions": nn.Linear(spec.action_dim, width),
+                "time": nn.Embedding(self.positions, width),
+            }
+        )
+        initialise_transformer(prompt)
+        self.embed_prompt = prompt
+        tasks, length = len(spec.task_names), settings.length
+        self.register_buffer("best_observations", torch.zeros(tasks, length, spec.observation_dim))
+        self.register_buffer("best_actions", torch.zeros(tasks, length, spec.action_dim))
+        self.register_buffer("best_returns_to_go", torch.zeros(tasks, length))
+        self.register_buffer("best_timesteps", torch.zeros(tasks, length, dtype=torch.long))
+        (phase,) = self.phases
+        private = [self.encoder, self.gains, *([self.head] if self.head.per_task else [])]
+        self.phases = (phase.over(ParameterSpace(self, private=private, maskable=[self.backbone])),)
+
+    def remember(self, stores: Sequence[EpisodeStore]) -> None:
+        """Keeps the prompt of each task's best episode, for acting."""
+        assert self.prompts is not None
+        for name, values in PromptPool(stores, self.spec.task_names, self.prompts).best().items():
+            getattr(self, f"best_{name}").copy_(torch.from_numpy(values))
+
+    def _prefix(self, batch: TaskBatch) -> Tensor:
+        if batch.prompt_observations is None:
+            raise InputError("the batch has no prompts; expected windows from a sampler with the agent's prompts.")
+        assert batch.prompt_actions is not None and batch.prompt_returns_to_go is not None
+        assert batch.prompt_timesteps is not None
+        return self._prompt_tokens(
+            batch.prompt_observations,
+            batch.prompt_actions,
+            batch.prompt_returns_to_go,
+            batch.prompt_timesteps,
+            batch.task_ids,
+        ).flatten(0, 1)
+
+    def _prompt_tokens(
+        self, observations: Tensor, actions: Tensor, returns: Tensor, timesteps: Tensor, task_ids: Tensor
+    ) -> Tensor:
+        """Tokens `[..., 3 * length, width]` of prompts `[..., length, ...]`: return, observation, action, ..."""
+        scale = self.return_scale[task_ids].view(-1, *[1] * (returns.ndim - 1))
+        kinds = [
+            self.embed_prompt["returns"]((returns / scale)[..., None]),
+            self.embed_prompt["observations"](self._observation_inputs(observations, task_ids)),
+            self.embed_prompt["actions"](actions),
+        ]
+        steps = torch.stack(kinds, -2) + self.embed_prompt["time"](timesteps)[..., None, :]
+        return steps.flatten(-3, -2)  # t b k 3 f -> t b (k 3) f
+
+    @torch.no_grad()
+    def reset(self, context: RolloutContext) -> None:
+        """See `Agent.reset`; the prompt is read once."""
+        super().reset(context)
+        rows = self._tasks
+        tokens = self._prompt_tokens(
+            self.best_observations[rows],
+            self.best_actions[rows],
+            self.best_returns_to_go[rows],
+            self.best_timesteps[rows],
+            rows,
+        )
+        self._before = self.backbone.keys_values(tokens, self.gains(rows))
+
+    @property
+    def needs_task(self) -> bool:
+        """The prompt is chosen by the task."""
+        return True
