@@ -14,7 +14,7 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from mtorl import InputError
 
-LISTS = ("data", "tasks", "suite.tasks")
+LISTS = ("data", "tasks", "suite.tasks", "baselines")
 """Options that take one or more words: `--tasks reach-v3 push-v3`."""
 
 

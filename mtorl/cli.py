@@ -25,6 +25,7 @@ commands:
   train     train one policy for all tasks of a data set; --resume continues a run
   evaluate  play a trained run, the expert or random actions: success per task
   report    compare runs in one self-contained HTML file
+  masks     show what a run's masks are like; --export writes them to a file
   ablate    train and evaluate all combinations of settings and seeds, and compare them
   list      what can be chosen: balancers, sharing, agents, suites
 
@@ -55,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "train": _train,
         "evaluate": _evaluate,
         "report": _report,
+        "masks": _masks,
         "ablate": _ablate,
         "list": _list,
     }
@@ -249,6 +251,32 @@ def _report(arguments: list[str]) -> None:
     parser.add_argument("runs", nargs="+", help="Folders of evaluated runs.")
     path = make_report(**_objects(parser, arguments))
     print(f"report: {path} and {path.with_suffix('.json')}")
+
+
+def _masks(arguments: list[str]) -> None:
+    from mtorl.tables import show_masks
+    from mtorl.trainers.mask_report import export_masks, summarise
+    from mtorl.trainers.run import Run
+
+    def masks(checkpoint: str = "last", export: str | None = None) -> None:
+        """Shows what the masks of a run are like: densities, what tasks have in common, how far they moved.
+
+        Args:
+            checkpoint: Which checkpoint of the run: last, best (on training goals), or a step.
+            export: Also write the masks to this file (safetensors): bool [tasks, rows, columns] by the matrix's name.
+        """
+
+    parser = _parser("masks", masks)
+    parser.add_argument("run", help="Folder of a trained run.")
+    options = _objects(parser, arguments)
+    run = Run(options["run"])
+    summaries = summarise(run, options["checkpoint"])
+    if not summaries:
+        raise InputError(f"{run.folder} has no masks: it was trained with a sharing that has none, such as Shared.")
+    for summary in summaries:
+        show_masks(summary)
+    if options["export"]:
+        print(f"exported: {export_masks(run, options['export'], options['checkpoint'])}")
 
 
 def _ablate(arguments: list[str]) -> None:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from mtorl.datasets.store import EpisodeStore
     from mtorl.envs.evaluator import EvalReport
     from mtorl.families import Member
+    from mtorl.trainers.mask_report import MaskSummary
 
 
 def _table(title: str, first: str, *columns: str) -> Table:
@@ -35,20 +36,28 @@ def show_comparison(path: "Path") -> None:
     from mtorl.datasets.files import read_json
 
     content = read_json(path, "comparison")
-    base = content["baseline"]
+    bases = content["baselines"]
     single, errors = content["single_task_models"], content["heldout_data"]
-    title = f"compared to {base}; in brackets 95 % intervals"
+    title = f"compared to {' and '.join(bases)}; in brackets 95 % intervals"
     title += f"; action error in thousandths, on {errors}" if errors else ""
-    columns = ["mean", "IQM", "P(better)", *["delta-m"] * bool(single), *["action error"] * bool(errors), "ms a step"]
+    columns = [
+        "mean",
+        "IQM",
+        *["P(better)"] * len(bases),
+        *["delta-m"] * bool(single),
+        *["action error"] * bool(errors),
+        "ms a step",
+    ]
     table = _table(title, "method", "seeds", *columns)
     for row in content["methods"]:
         middle, beats = row["interquartile_mean"], row["probability_of_improvement"]
+        each = [beats[base] for base in bases]
         table.add_row(
             row["name"],
             f"{row['seeds']}",
             f"{row['mean'][0]:.1%}",
             f"{middle[0]:.1%} [{100 * middle[1]:.1f}, {100 * middle[2]:.1f}]",
-            f"{beats[0]:.0%} [{100 * beats[1]:.0f}, {100 * beats[2]:.0f}]" if beats else "-",
+            *[f"{it[0]:.0%} [{100 * it[1]:.0f}, {100 * it[2]:.0f}]" if it else "-" for it in each],
             *([f"{row['delta_m'][0]:+.1%}" if row["delta_m"] else "-"] if single else []),
             *([f"{1000 * row['action_error'][0]:.1f}"] if errors else []),
             f"{row['milliseconds_per_step']:.1f} ({row['step_over_baseline']:.2f}x)",
@@ -64,6 +73,35 @@ def show_action_errors(found: dict[str, Any]) -> None:
     table.add_section()
     table.add_row(f"mean of {len(found['tasks'])} tasks", f"{found['mean_error']:.5f}")
     _print(table)
+
+
+def show_masks(summary: "MaskSummary") -> None:
+    """Prints what a run's masks are like."""
+    table = _table(
+        f"masks of phase {summary.phase}: {sum(summary.sizes.values()):,} weights, share kept by each task",
+        "matrix",
+        "weights",
+        "fewest",
+        "mean",
+        "most",
+        "all tasks keep",
+        "no task keeps",
+    )
+    for name, kept in summary.densities.items():
+        table.add_row(
+            name,
+            f"{summary.sizes[name]:,}",
+            f"{float(kept.min()):.1%}",
+            f"{float(kept.mean()):.1%}",
+            f"{float(kept.max()):.1%}",
+            f"{summary.everyone[name]:.1%}",
+            f"{summary.nobody[name]:.1%}",
+        )
+    _print(table)
+    print(
+        f"two tasks both keep {summary.pair_mean():.1%} of the weights (drawn without regard to each other: "
+        f"{summary.chance():.1%}); {summary.changed:.1%} of the zeros were none when the masks were drawn"
+    )
 
 
 def show_members(family: str, members: "Sequence[Member]") -> None:

@@ -57,7 +57,7 @@ def ablate(
     protocol: ProtocolName = "heldout",
     goals: int = 25,
     stop_at_success: bool = True,
-    baseline: str | None = None,
+    baselines: list[str] | None = None,
     heldout_data: str | None = None,
     single_tasks: bool = False,
     workers: int = 2,
@@ -75,7 +75,7 @@ def ablate(
         protocol: How runs are judged: official or heldout.
         goals: Goals per task.
         stop_at_success: End episodes at their first success.
-        baseline: Label of the row that others are compared to; the first by default.
+        baselines: Labels of the rows that others are compared to; the first row by default.
         heldout_data: Also compare the policies' actions with those of this data set (collected with --split heldout):
             less noisy than success.
         single_tasks: Also train a model for each task alone with the base configuration and all seeds: one more row,
@@ -93,8 +93,9 @@ def ablate(
     cells = plan(vary, Path(out))
     variants = list(dict.fromkeys(cell.variant for cell in cells))
     seeds = list(dict.fromkeys(cell.seed for cell in cells))
-    if baseline is not None and baseline not in variants:
-        raise InputError(f"baseline is {baseline!r}; expected one of {', '.join(variants)}.")
+    for name in baselines or []:
+        if name not in variants:
+            raise InputError(f"baselines has {name!r}; expected one of {', '.join(variants)}.")
     if not Path(base).is_file():
         raise InputError(f"no configuration {base}; expected a YAML file of `mtorl train`.")
     if single_tasks or heldout_data:
@@ -127,7 +128,7 @@ def ablate(
         Path(out) / "comparison.html",
         protocol,
         goals,
-        baseline,
+        baselines,
         SINGLE if single_tasks else None,
         heldout_data,
     )

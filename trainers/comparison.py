@@ -19,16 +19,18 @@ from mtorl.datasets.statistics import (
 )
 from mtorl.envs.evaluator import EvalReport, Protocol, ProtocolName
 from mtorl.trainers.logs import read_log
+from mtorl.trainers.mask_report import MaskSummary, draw_masks, draw_moves, summarise
 from mtorl.trainers.pages import page, picture, subplots
 from mtorl.trainers.run import Run
 
+Moves = list[tuple[int, float]]
 BLUE, GREY = "#0072b2", "#888888"
 Scores = NDArray[np.float64]
 Interval = tuple[float, float, float]
 """A value and the ends of its 95 % interval."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Method:
     """What was measured of one method.
 
@@ -69,7 +71,7 @@ class Row:
         method: What was measured.
         mean: Success over seeds and tasks.
         middle: Its interquartile mean.
-        improvement: Probability that it beats the baseline; None for the baseline.
+        improvement: Probability that it beats each baseline, by the baseline's name; None for itself.
         gain: Relative gain of success over single-task models (delta-m); None without them, or for them.
         error: Mean error of actions, if it was measured.
         error_gain: delta-m of that error.
@@ -78,7 +80,7 @@ class Row:
     method: Method
     mean: Interval
     middle: Interval
-    improvement: Interval | None
+    improvement: dict[str, Interval | None]
     gain: Interval | None
     error: Interval | None
     error_gain: Interval | None
@@ -89,7 +91,7 @@ def make_comparison(
     out: Path,
     protocol: ProtocolName,
     goals: int,
-    baseline: str | None = None,
+    baselines: Sequence[str] | None = None,
     single: str | None = None,
     heldout_data: str | None = None,
 ) -> Path:
@@ -100,32 +102,36 @@ def make_comparison(
         out: The HTML file.
         protocol: Which evaluation to compare.
         goals: Of how many goals per task.
-        baseline: The method that others are compared to; the first by default.
+        baselines: The methods that others are compared to; the first method by default.
         single: The method that consists of single-task models.
         heldout_data: Data set on which the errors of actions were measured, if they were.
 
     Returns:
         The HTML file.
     """
-    chosen = baseline or next(iter(methods))
-    tasks = _tasks(methods[chosen])
+    chosen = list(baselines or [next(iter(methods))])
+    tasks = _tasks(methods[chosen[0]])
     found = {name: _measure(name, runs, tasks, protocol, goals, heldout_data) for name, runs in methods.items()}
-    base, models = found[chosen], found[single] if single else None
+    bases, models = [found[name] for name in chosen], found[single] if single else None
+    base = bases[0]
     for method in found.values():
         if method.protocol != base.protocol:
             raise InputError(f"runs of {method.name} and {base.name} were evaluated in different ways.")
-    rows = [_row(method, None if method is base else base, models) for method in found.values()]
-    base_row = next(row for row in rows if row.method is base)
+    rows = [_row(method, bases, models) for method in found.values()]
+    masks, moves = _masks(found)
     content = {
         "rows": rows,
         "tasks": tasks,
         "base": base,
+        "bases": bases,
+        "masks": masks,
+        "moves": picture(draw_moves(moves)) if moves else None,
         "single": single,
         "heldout_data": heldout_data,
         "protocol": base.protocol,
-        "picture": picture(_draw(rows, base_row)),
+        "picture": picture(_draw(rows, bases)),
     }
-    write_json(out.with_suffix(".json"), _as_json(rows, base, single, heldout_data))
+    write_json(out.with_suffix(".json"), _as_json(rows, bases, single, heldout_data))
     html = page("comparison.html", content)
     write_atomically(out, lambda file: file.write(html))
     return out
@@ -189,7 +195,7 @@ def _seconds(folder: Path) -> list[float]:
     return [count / row["steps_per_second"] for count, row in zip(steps, entries, strict=True)]
 
 
-def _row(method: Method, base: Method | None, models: Method | None) -> Row:
+def _row(method: Method, bases: Sequence[Method], models: Method | None) -> Row:
     def with_interval(statistic: Callable[..., float], *samples: Scores) -> Interval:
         return statistic(*samples), *bootstrap_interval(statistic, *samples)
 
@@ -205,7 +211,10 @@ def _row(method: Method, base: Method | None, models: Method | None) -> Row:
         method,
         with_interval(mean, scores),
         with_interval(interquartile_mean, scores),
-        with_interval(probability_of_improvement, scores, base.scores) if base else None,
+        {
+            base.name: None if method is base else with_interval(probability_of_improvement, scores, base.scores)
+            for base in bases
+        },
         with_interval(delta_m, scores, compared.scores)
         if compared and (compared.scores.min(0) > 0).any()  # in every draw of seeds some task has a relative gain
         else None,
@@ -216,9 +225,12 @@ def _row(method: Method, base: Method | None, models: Method | None) -> Row:
     )
 
 
-def _as_json(rows: Sequence[Row], base: Method, single: str | None, heldout_data: str | None) -> dict[str, Any]:
+def _as_json(
+    rows: Sequence[Row], bases: Sequence[Method], single: str | None, heldout_data: str | None
+) -> dict[str, Any]:
+    base = bases[0]
     return {
-        "baseline": base.name,
+        "baselines": [base.name for base in bases],
         "single_task_models": single,
         "heldout_data": heldout_data,
         "tasks": list(base.tasks),
@@ -247,30 +259,45 @@ def _as_json(rows: Sequence[Row], base: Method, single: str | None, heldout_data
     }
 
 
-def _draw(rows: Sequence[Row], base: Row) -> Any:
+def _masks(methods: Mapping[str, Method]) -> tuple[list[tuple[str, MaskSummary, str]], list[tuple[str, Moves]]]:
+    """Summary and picture of the masks of each method's first run, and how they moved."""
+    summaries = [(name, one) for name, method in methods.items() for one in summarise(Run(method.runs[0][0]))]
+    pictures = [(_title(name, one), one, picture(draw_masks(one))) for name, one in summaries]
+    return pictures, [(_title(name, one), one.moves) for name, one in summaries if one.moves]
+
+
+def _title(name: str, summary: MaskSummary) -> str:
+    return name if summary.phase == "policy" else f"{name}, {summary.phase}"
+
+
+def _draw(rows: Sequence[Row], bases: Sequence[Method]) -> Any:
     """Interquartile means, probabilities of improvement and errors of actions, as points with intervals."""
     panels: list[tuple[str, float, list[Interval | None]]] = [
         ("interquartile mean of success, %", 100, [row.middle for row in rows]),
-        (f"probability of improvement over {base.method.name}, %", 100, [row.improvement for row in rows]),
+        *(
+            (f"probability of improvement over {base.name}, %", 100, [row.improvement[base.name] for row in rows])
+            for base in bases
+        ),
     ]
-    if base.error is not None:
+    if rows[0].error is not None:
         panels.append(("squared error of actions, thousandths", 1000, [row.error for row in rows]))
     figure, axes = subplots(1, len(panels), (3 + 4 * len(panels), 0.8 + 0.28 * len(rows)))
     places = range(len(rows))
     for axis, (title, factor, values) in zip(axes[0], panels, strict=True):
         for row, place, value in zip(rows, places, values, strict=True):
             if value is not None:
-                colour = GREY if row is base else BLUE
+                colour = GREY if row.method in bases else BLUE
                 axis.plot([factor * value[1], factor * value[2]], [place, place], color=colour, linewidth=2)
                 axis.plot(factor * value[0], place, "o", color=colour, markersize=5)
-                if row is base:
+                if row.method is bases[0]:
                     axis.axvline(factor * value[0], color=GREY, linewidth=0.8, linestyle="--")
         axis.set_title(title, fontsize=10)
         axis.set_ylim(len(rows) - 0.5, -0.5)
         axis.set_yticks(places, [])
         axis.grid(axis="x", color="#dddddd", linewidth=0.7)
     axes[0][0].set_yticks(places, [row.method.name for row in rows])
-    axes[0][1].axvline(50, color=GREY, linewidth=0.8, linestyle="--")
-    axes[0][1].set_xlim(0, 100)
+    for axis in axes[0][1 : 1 + len(bases)]:
+        axis.axvline(50, color=GREY, linewidth=0.8, linestyle="--")
+        axis.set_xlim(0, 100)
     figure.tight_layout()
     return figure

@@ -22,11 +22,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from jsonargparse import Namespace
 
 from mtorl import InputError, __version__
+from mtorl.agents import Agent
 from mtorl.datasets.files import locked, read_json, remove_leftovers, write_atomically, write_json
 from mtorl.datasets.spec import DataSpec, check_fits
 from mtorl.datasets.store import EpisodeStore, sha256
@@ -45,6 +45,8 @@ from mtorl.trainers.experiment import (
 )
 from mtorl.trainers.logs import RunLog
 from mtorl.trainers.policy import TaskPolicy
+from mtorl.trainers.seeding import torch_stream
+from mtorl.trainers.sharing import Sharing
 
 FREE_KEYS = ("workers", "quiet", "data", "verify")
 """Settings that do not change results (data is known by its hash); a run may be resumed with others."""
@@ -231,13 +233,22 @@ class Run:
         _refuse_differences(_config_of(state), plain_config(config), f"checkpoint at step {state['step']}")
         agent = experiment.build_agent(self.spec)
         agent.load_state_dict(state["agent"])
-        sharing = {}
+        policy = TaskPolicy(agent, self._sharing(experiment, agent, state))
+        return policy, {"checkpoint": checkpoint, "step": int(state["step"]), "sha256": digest}
+
+    def _sharing(self, experiment: Experiment, agent: Agent, state: dict[str, Any]) -> dict[str, Sharing]:
+        found = {}
         for phase in agent.phases:
             member = copy.deepcopy(experiment.sharing)
-            member.init(phase.space, len(self.spec.task_names), torch.Generator())
+            member.init(phase.space, len(self.spec.task_names), torch_stream(experiment.seed, f"sharing {phase.name}"))
             member.load_state_dict(state["sharing"][phase.name])
-            sharing[phase.name] = member
-        return TaskPolicy(agent, sharing), {"checkpoint": checkpoint, "step": int(state["step"]), "sha256": digest}
+            found[phase.name] = member
+        return found
+
+    def sharing(self, checkpoint: str = "last") -> dict[str, Sharing]:
+        """What the tasks share in each phase, as a checkpoint has it."""
+        experiment = build_experiment(self.config())
+        return self._sharing(experiment, experiment.build_agent(self.spec), self.checkpoints().read(checkpoint)[0])
 
     def evaluate(
         self,

@@ -66,12 +66,12 @@ def test_impossible_plans_are_refused(vary: dict, message: str) -> None:
 def test_an_ablation_compares_methods(base: str, tmp_path: Path) -> None:
     path = ablate(base, VARY, str(tmp_path / "out"), goals=4, workers=0, quiet=True)
     content = json.loads(path.with_suffix(".json").read_text())
-    assert content["baseline"] == "Equal"
+    assert content["baselines"] == ["Equal"]
     equal, other = content["methods"]
     assert (equal["name"], other["name"], other["seeds"]) == ("Equal", "PCGrad", 2)
-    assert equal["probability_of_improvement"] is None and equal["step_over_baseline"] == 1
-    low, high = other["probability_of_improvement"][1:]
-    assert 0 <= low <= other["probability_of_improvement"][0] <= high <= 1
+    assert equal["probability_of_improvement"] == {"Equal": None} and equal["step_over_baseline"] == 1
+    found, low, high = other["probability_of_improvement"]["Equal"]
+    assert 0 <= low <= found <= high <= 1
     reports = [Run(folder).reports()[0] for folder in other["runs"]]
     scores = np.array([[row.rate for row in report.tasks()] for report in reports])
     assert other["scores"] == scores.tolist() and other["mean"][0] == pytest.approx(scores.mean())
@@ -112,8 +112,8 @@ def test_other_runs_finish_when_one_fails(base: str, tmp_path: Path) -> None:
 
 
 def test_wrong_settings_are_refused(base: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="baseline is 'Best'; expected one of Equal, PCGrad"):
-        ablate(base, VARY, str(tmp_path / "out"), baseline="Best")
+    with pytest.raises(InputError, match="baselines has 'Best'; expected one of Equal, PCGrad"):
+        ablate(base, VARY, str(tmp_path / "out"), baselines=["Best"])
     with pytest.raises(InputError, match=r"no configuration no\.yaml"):
         ablate("no.yaml", VARY, str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
@@ -161,3 +161,24 @@ def test_heldout_data_of_other_tasks_is_refused_at_once(base: str, tmp_path: Pat
     with pytest.raises(InputError, match=r"has no episodes of \['towards-0', 'towards-2', 'away-0'\]"):
         ablate(base, VARY, str(tmp_path / "out"), heldout_data=str(other.path), workers=0, quiet=True)
     assert not (tmp_path / "out").exists()
+
+
+def test_masks_are_compared_with_two_controls(base: str, tmp_path: Path) -> None:
+    harmony = {"class_path": "HarmonyMasks", "init_args": {"interval": 5}}
+    path = ablate(
+        base,
+        {"sharing": ["Shared", "RandomMasks", harmony], "seed": [0, 1]},
+        str(tmp_path / "out"),
+        goals=2,
+        baselines=["Shared", "RandomMasks"],
+        workers=0,
+        quiet=True,
+    )
+    content = json.loads(path.with_suffix(".json").read_text())
+    assert content["baselines"] == ["Shared", "RandomMasks"]
+    chances = [row["probability_of_improvement"] for row in content["methods"]]
+    assert [[bool(it[name]) for name in ("Shared", "RandomMasks")] for it in chances] == [[0, 1], [1, 0], [1, 1]]
+    page = path.read_text()
+    assert "<h2>Masks</h2>" in page and "How far masks are from where they began" in page
+    assert page.count("<h3>") == 2
+    show_comparison(path.with_suffix(".json"))

@@ -1,6 +1,7 @@
 """Ways to share parameters between tasks. A new one is one file here and one line below."""
 
 from mtorl.trainers.sharing.base import Sharing
+from mtorl.trainers.sharing.frozen_masks import FrozenMasks
 from mtorl.trainers.sharing.harmony_masks import HarmonyMasks
 from mtorl.trainers.sharing.harmony_masks_released import HarmonyMasksReleased
 from mtorl.trainers.sharing.magnitude_masks import MagnitudeMasks
@@ -9,6 +10,7 @@ from mtorl.trainers.sharing.random_masks import RandomMasks
 from mtorl.trainers.sharing.shared import Shared
 
 __all__ = [
+    "FrozenMasks",
     "HarmonyMasks",
     "HarmonyMasksReleased",
     "MagnitudeMasks",

@@ -161,20 +161,24 @@ class TaskMasks(Sharing):
         Raises:
             InputError: They are of another network, or of another number of tasks.
         """
-        ours, theirs = {name: list(place.shape) for name, place in self.places.items()}, state["shapes"]
-        differing = [
-            f"{name}: expected {ours.get(name, 'no such matrix')}, found {theirs.get(name, 'no such matrix')}"
-            for name in {**ours, **theirs}
-            if ours.get(name) != theirs.get(name)
-        ]
-        if differing:
-            raise InputError(f"the masks are of another network ({'; '.join(differing)}). Use those of the same agent.")
         found = state["masks"]
-        if len(found) != len(self.masks):
-            raise InputError(f"there are {len(found)} masks; expected {len(self.masks)}, for as many tasks or groups.")
+        self._check(state["shapes"], len(found), "the masks")
         bits = np.unpackbits(found.cpu().numpy(), axis=1, count=self.masks.shape[1])
         self.masks.copy_(torch.from_numpy(bits.astype(bool)))
         self._unused = None
+
+    def _check(self, shapes: dict[str, list[int]], count: int, what: str) -> None:
+        """Raises InputError unless so many masks of these matrices fit; names the matrices that differ."""
+        ours = {name: list(place.shape) for name, place in self.places.items()}
+        differing = [
+            f"{name}: expected {ours.get(name, 'no such matrix')}, found {shapes.get(name, 'no such matrix')}"
+            for name in {**ours, **shapes}
+            if ours.get(name) != shapes.get(name)
+        ]
+        if differing:
+            raise InputError(f"{what} are of another network ({'; '.join(differing)}). Use those of the same agent.")
+        if count != len(self.masks):
+            raise InputError(f"{what} are {count}; expected {len(self.masks)}, for as many tasks or groups.")
 
 
 class MovingMasks(TaskMasks):

@@ -236,7 +236,7 @@ def test_masks_of_another_network_are_refused() -> None:
     with pytest.raises(InputError, match=r"layers\.0\.weight: expected \[20, 12\], found \[30, 12\]; layers"):
         other.load_state_dict(masks.state_dict())
     fewer, _ = build(RandomMasks(), tasks=2)
-    with pytest.raises(InputError, match="there are 3 masks; expected 2"):
+    with pytest.raises(InputError, match="the masks are 3; expected 2"):
         fewer.load_state_dict(masks.state_dict())
 
 
