@@ -65,7 +65,9 @@ def gramian(rows: Tensor) -> Tensor:
     differences between tasks turn into wrong directions.
     """
     whole = rows.shape[1] // BLOCK * BLOCK if rows.shape[1] > FEW else 0
-    blocks = rows[:, :whole].unflatten(1, (-1, BLOCK)).transpose(0, 1)  # views: nothing is copied
     rest = rows[:, whole:].double()
-    products = torch.bmm(blocks, blocks.mT).sum(0, dtype=torch.float64) + rest @ rest.T
+    products = rest @ rest.T
+    for part in rows[:, :whole].split(64 * BLOCK, 1) if whole else ():  # whose products stay in the cache
+        blocks = part.unflatten(1, (-1, BLOCK)).transpose(0, 1)  # views: nothing is copied
+        products += torch.bmm(blocks, blocks.mT).sum(0, dtype=torch.float64)
     return (products + products.T).cpu() / 2

