@@ -207,12 +207,46 @@ def _times(entry: dict[str, float], found: dict[str, Any]) -> str:
     return f"{entry['ms']:.0f} ms, {entry['ms'] / plain:.1f}x a summed backward pass"
 
 
+def ablation(name: str) -> str:
+    """A comparison: one row per method, and success per task folded away."""
+    found = read(f"ablation_{name}")
+    bases, single, errors = found["baselines"], found["single_task_models"], found["heldout_data"]
+    head = ["", "success, %", *[f"beats {base}, %" for base in bases]]
+    head += ["&Delta;m, %"] if single else []
+    head += ["action error, 10<sup>-3</sup>"] if errors else []
+    head += ["&Delta;m of it, %"] if single and errors else []
+    rows = []
+    for row in found["methods"]:
+        chances = [row["probability_of_improvement"][base] for base in bases]
+        cells = [
+            row["name"],
+            _interval(row["mean"], 100, ".1f"),
+            *[_interval(it, 100, ".0f") if it else "-" for it in chances],
+        ]
+        cells += [_interval(row["delta_m"], 100, "+.1f") if row["delta_m"] else "-"] if single else []
+        cells += [_interval(row["action_error"], 1000, ".1f")] if errors else []
+        if single and errors:
+            gain = row["action_error_delta_m"]
+            cells.append(_interval(gain, 100, "+.1f") if gain else "-")
+        rows.append([*cells, f"{row['steps']:,}", f"{row['minutes']:.1f}"])
+    tasks = [task.removesuffix("-v3") for task in found["tasks"]]
+    each = [[row["name"], *[f"{100 * it[0]:.0f}" for it in row["tasks"].values()]] for row in found["methods"]]
+    details = f"<details><summary>Success per task, %</summary>\n\n{table(['', *tasks], each)}\n\n</details>"
+    return f"{table([*head, 'steps', 'minutes'], rows)}\n\n{details}\n\n{origin(found)}"
+
+
+def _interval(value: list[float], factor: float, form: str) -> str:
+    middle, low, high = (f"{factor * it:{form}}" for it in value)
+    return f"{middle} ({low} to {high})"
+
+
 def origin(result: dict[str, Any]) -> str:
     """Machine and date of a measurement."""
     return f"Measured on {result['machine']}, {result['date']}."
 
 
 BLOCKS = {"mt10": mt10, "mt50": mt50, "speed": speed, "balancing": balancing, "gpu": gpu}
+BLOCKS |= {"balancers": lambda: ablation("balancers_mt10")}
 
 
 def main() -> int:

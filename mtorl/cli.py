@@ -25,6 +25,7 @@ commands:
   train     train one policy for all tasks of a data set; --resume continues a run
   evaluate  play a trained run, the expert or random actions: success per task
   report    compare runs in one self-contained HTML file
+  group     find groups of tasks from the gradients of a trained run
   masks     show what a run's masks are like; --export writes them to a file
   ablate    train and evaluate all combinations of settings and seeds, and compare them
   list      what can be chosen: balancers, sharing, agents, suites
@@ -56,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "train": _train,
         "evaluate": _evaluate,
         "report": _report,
+        "group": _group,
         "masks": _masks,
         "ablate": _ablate,
         "list": _list,
@@ -251,6 +253,32 @@ def _report(arguments: list[str]) -> None:
     parser.add_argument("runs", nargs="+", help="Folders of evaluated runs.")
     path = make_report(**_objects(parser, arguments))
     print(f"report: {path} and {path.with_suffix('.json')}")
+
+
+def _group(arguments: list[str]) -> None:
+    from mtorl.tables import show_grouping
+    from mtorl.trainers.groupers import AgreementKMeans, TaskGrouper
+    from mtorl.trainers.run import Run
+
+    def group(groups: int, out: str, grouper: TaskGrouper | None = None, checkpoint: str = "last") -> None:
+        """Finds groups of tasks from the gradients of a trained run, for --sharing GroupMasks.
+
+        Args:
+            groups: How many groups.
+            out: File of the grouping.
+            grouper: How; AgreementKMeans by default.
+            checkpoint: Which checkpoint of the run: last, best (on training goals), or a step.
+        """
+
+    parser = _parser("group", group)
+    parser.add_argument("run", help="Folder of a trained run.")
+    options = _objects(parser, arguments)
+    grouping = Run(options["run"]).group(
+        options["grouper"] or AgreementKMeans(), options["groups"], options["checkpoint"]
+    )
+    grouping.save(options["out"])
+    show_grouping(grouping)
+    print(f"saved: {options['out']}")
 
 
 def _masks(arguments: list[str]) -> None:

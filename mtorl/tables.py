@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from mtorl.datasets.grouping import Grouping
     from mtorl.datasets.store import EpisodeStore
     from mtorl.envs.evaluator import EvalReport
     from mtorl.families import Member
@@ -72,6 +73,23 @@ def show_action_errors(found: dict[str, Any]) -> None:
         table.add_row(task, f"{error:.5f}")
     table.add_section()
     table.add_row(f"mean of {len(found['tasks'])} tasks", f"{found['mean_error']:.5f}")
+    _print(table)
+
+
+def show_grouping(grouping: "Grouping") -> None:
+    """Prints the groups, and how alike their tasks are."""
+    table = _table(f"{grouping.method}: {grouping.score:.2f}", "group", "tasks", "affinity within", "to others")
+    for group in range(grouping.count):
+        mine = [place for place, label in enumerate(grouping.labels) if label == group]
+        others = [place for place, label in enumerate(grouping.labels) if label != group]
+        pairs = [grouping.affinity[one][other] for one in mine for other in mine if one != other]
+        between = [grouping.affinity[one][other] for one in mine for other in others]
+        table.add_row(
+            f"{group}",
+            ", ".join(grouping.task_names[place] for place in mine),
+            f"{sum(pairs) / len(pairs):.2f}" if pairs else "-",
+            f"{sum(between) / len(between):.2f}" if between else "-",
+        )
     _print(table)
 
 

@@ -33,6 +33,7 @@ LEVELS = {  # the longest matching prefix decides
     "mtorl.trainers.update": 4,
     "mtorl.trainers.policy": 4,
     "mtorl.trainers.balancers": 5,
+    "mtorl.trainers.groupers": 5,
     "mtorl.trainers": 6,
     "mtorl.families": 6,
     "mtorl.tables": 6,

@@ -28,6 +28,7 @@ from jsonargparse import Namespace
 from mtorl import InputError, __version__
 from mtorl.agents import Agent
 from mtorl.datasets.files import locked, read_json, remove_leftovers, write_atomically, write_json
+from mtorl.datasets.grouping import Grouping
 from mtorl.datasets.spec import DataSpec, check_fits
 from mtorl.datasets.store import EpisodeStore, sha256
 from mtorl.envs.base import Suite
@@ -35,6 +36,7 @@ from mtorl.envs.evaluator import EvalReport, Protocol, ProtocolName, evaluate
 from mtorl.envs.workers import WorkerPool
 from mtorl.trainers.action_error import action_errors
 from mtorl.trainers.checkpoint import CheckpointFolder
+from mtorl.trainers.executions import PhaseFunctions
 from mtorl.trainers.experiment import (
     Experiment,
     build_experiment,
@@ -43,6 +45,7 @@ from mtorl.trainers.experiment import (
     suite_of,
     train_parser,
 )
+from mtorl.trainers.groupers import TaskGrouper
 from mtorl.trainers.logs import RunLog
 from mtorl.trainers.policy import TaskPolicy
 from mtorl.trainers.seeding import torch_stream
@@ -170,11 +173,7 @@ class Run:
                 _refuse_differences(plain_config(self.config()), plain, "run")
             experiment = build_experiment(config)
             stores, spec = experiment.open_data()
-            if [entry["sha256"] for entry in spec.data] != [entry["sha256"] for entry in self.spec.data]:
-                raise InputError(
-                    f"the data in {', '.join(config.data)} is not what the run {self.folder} began with (the "
-                    "manifests' hashes differ). Restore it, say where it is with --data, or start a new run."
-                )
+            self._refuse_other_data(spec, config.data)
             self.train(experiment, stores, plain, state)
         return self
 
@@ -249,6 +248,29 @@ class Run:
         """What the tasks share in each phase, as a checkpoint has it."""
         experiment = build_experiment(self.config())
         return self._sharing(experiment, experiment.build_agent(self.spec), self.checkpoints().read(checkpoint)[0])
+
+    def group(self, grouper: TaskGrouper, groups: int, checkpoint: str = "last") -> Grouping:
+        """Groups the run's tasks by what its agent's gradients say on its data.
+
+        Args:
+            grouper: How.
+            groups: How many.
+            checkpoint: `last`, `best` on training goals, or a step.
+        """
+        experiment = build_experiment(self.config())
+        stores, spec = experiment.open_data()
+        self._refuse_other_data(spec, experiment.data)
+        agent = experiment.build_agent(self.spec)
+        agent.load_state_dict(self.checkpoints().read(checkpoint)[0]["agent"])
+        functions = PhaseFunctions(agent.eval())
+        return grouper.fit(functions, experiment.build_probe(stores, agent), groups, experiment.seed)
+
+    def _refuse_other_data(self, spec: DataSpec, paths: Sequence[str]) -> None:
+        if [entry["sha256"] for entry in spec.data] != [entry["sha256"] for entry in self.spec.data]:
+            raise InputError(
+                f"the data in {', '.join(paths)} is not what the run {self.folder} began with (the manifests' hashes "
+                "differ). Restore it, say where it is with --data, or start a new run."
+            )
 
     def evaluate(
         self,

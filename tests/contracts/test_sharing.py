@@ -17,12 +17,12 @@ from mtorl.trainers.executions import PhaseFunctions
 from mtorl.trainers.logs import read_log
 from mtorl.trainers.offline import TIMING_ENTRIES
 from mtorl.trainers.optimizer import OptimizerSettings, PhaseOptimizer
-from mtorl.trainers.sharing import FrozenMasks, MovingMasks, Sharing, TaskMasks
+from mtorl.trainers.sharing import FrozenMasks, GroupMasks, MovingMasks, Sharing, TaskMasks
 from mtorl.trainers.update import MultiTaskUpdate
 
 ALL = sorted(
     {kind for kind in concrete(Sharing) if not inspect.isabstract(kind) and kind.__module__.startswith("mtorl.")}
-    - {TaskMasks, FrozenMasks},  # the latter needs a file, see test_mask_report.py
+    - {TaskMasks, FrozenMasks, GroupMasks},  # these need files: test_mask_report.py, test_agreement_kmeans.py
     key=lambda kind: kind.__name__,
 )
 MASKS = [kind for kind in ALL if issubclass(kind, TaskMasks)]

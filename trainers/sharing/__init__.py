@@ -2,6 +2,7 @@
 
 from mtorl.trainers.sharing.base import Sharing
 from mtorl.trainers.sharing.frozen_masks import FrozenMasks
+from mtorl.trainers.sharing.group_masks import GroupMasks
 from mtorl.trainers.sharing.harmony_masks import HarmonyMasks
 from mtorl.trainers.sharing.harmony_masks_released import HarmonyMasksReleased
 from mtorl.trainers.sharing.magnitude_masks import MagnitudeMasks
@@ -11,6 +12,7 @@ from mtorl.trainers.sharing.shared import Shared
 
 __all__ = [
     "FrozenMasks",
+    "GroupMasks",
     "HarmonyMasks",
     "HarmonyMasksReleased",
     "MagnitudeMasks",

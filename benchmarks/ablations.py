@@ -1,0 +1,41 @@
+"""Runs an ablation of configs/ablations, or continues it, and keeps its numbers in results/ablation_NAME.json.
+
+    python benchmarks/ablations.py learning_rate_mt10_few    # plain training: learning rate and steps, 8 minutes
+    python benchmarks/ablations.py balancers_mt10            # all balancers, about an hour and a half
+    python benchmarks/ablations.py masks_mt10                # strategies of masking, behavior cloning
+    python benchmarks/ablations.py masks_dt_mt10             # the same with a small transformer
+
+Two processors work on runs of their own, so minutes are those of a busy machine.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from common import save
+
+from mtorl.envs import MetaWorld
+from mtorl.envs.collect import collect
+
+ROOT = Path(__file__).parent.parent
+
+
+def main() -> None:
+    """Collects the data, if they are not there, and runs the ablation."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("name", choices=sorted(path.stem for path in (ROOT / "configs/ablations").glob("*.yaml")))
+    name = parser.parse_args().name
+    collect(MetaWorld("MT10"), "data/mt10_expert5", "expert", episodes=5)
+    collect(MetaWorld("MT10"), "data/mt10_heldout", "expert", episodes=20, split="heldout")
+    command = ["ablate", "--config", f"configs/ablations/{name}.yaml", "--out", f"runs/{name}"]
+    subprocess.run([sys.executable, "-m", "mtorl", *command], check=True)
+    content = json.loads(Path(f"runs/{name}/comparison.json").read_text())
+    for row in content["methods"]:
+        del row["runs"]
+    save(f"ablation_{name}", content)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""Which tasks belong together: the product of a grouper, a file."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mtorl import InputError
+from mtorl.datasets.files import check_schema, interpreting, read_json, write_json
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """An assignment of tasks to groups.
+
+    Attributes:
+        task_names: The T tasks.
+        labels: `[T]`, the group of each task, from 0.
+        affinity: `[T, T]`, what the groups were found from; larger is closer.
+        score: How well separated the groups are, by the method's own measure.
+        method: Who found them, and from what.
+    """
+
+    task_names: tuple[str, ...]
+    labels: tuple[int, ...]
+    affinity: tuple[tuple[float, ...], ...]
+    score: float
+    method: str
+
+    def __post_init__(self) -> None:
+        size = len(self.task_names)
+        if len(self.labels) != size or len(self.affinity) != size or any(len(row) != size for row in self.affinity):
+            raise InputError(
+                f"a grouping of {size} tasks has {len(self.labels)} labels and {len(self.affinity)} rows of affinity; "
+                "expected one each per task."
+            )
+        if sorted(set(self.labels)) != list(range(self.count)):
+            raise InputError(f"the groups are {sorted(set(self.labels))}; expected 0, 1, ... without gaps.")
+
+    @property
+    def count(self) -> int:
+        """Number of groups."""
+        return max(self.labels, default=-1) + 1
+
+    def labels_of(self, task_names: tuple[str, ...]) -> list[int]:
+        """The groups of these tasks; raises InputError for one that is not grouped."""
+        known = dict(zip(self.task_names, self.labels, strict=True))
+        missing = [name for name in task_names if name not in known]
+        if missing:
+            raise InputError(f"tasks {missing} are in no group; the grouping knows {list(self.task_names)}.")
+        return [known[name] for name in task_names]
+
+    def save(self, path: str | Path) -> None:
+        """Writes it as JSON, atomically."""
+        write_json(
+            Path(path),
+            {
+                "schema": SCHEMA,
+                "method": self.method,
+                "score": self.score,
+                "groups": [
+                    [name for name, label in zip(self.task_names, self.labels, strict=True) if label == group]
+                    for group in range(self.count)
+                ],
+                "task_names": list(self.task_names),
+                "labels": list(self.labels),
+                "affinity": [list(row) for row in self.affinity],
+            },
+        )
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Grouping":
+        """Reads what `save` wrote.
+
+        Raises:
+            InputError: The file is missing, malformed, or of a newer version.
+        """
+        content = read_json(Path(path), "grouping")
+        check_schema(content, SCHEMA, f"grouping {path}")
+        with interpreting(f"grouping {path}"):
+            return cls(
+                tuple(content["task_names"]),
+                tuple(int(label) for label in content["labels"]),
+                tuple(tuple(float(value) for value in row) for row in content["affinity"]),
+                float(content["score"]),
+                str(content["method"]),
+            )

@@ -1,0 +1,93 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mtorl import InputError
+from mtorl.cli import main
+from mtorl.datasets.grouping import Grouping
+from mtorl.envs import PointReach
+from mtorl.envs.collect import collect
+from mtorl.trainers import train
+from mtorl.trainers.groupers import AgreementKMeans
+from mtorl.trainers.sharing import GroupMasks
+
+FAMILIES = ["towards-0", "towards-1", "towards-2", "away-0", "away-1", "away-2"]
+
+
+@pytest.fixture(scope="module")
+def options(tmp_path_factory: pytest.TempPathFactory) -> dict:
+    folder = tmp_path_factory.mktemp("groups")
+    data = collect(PointReach(FAMILIES), folder / "data", "expert", episodes=20, workers=0, quiet=True)
+    return {
+        "data": str(data.path),
+        "out": str(folder / "warm"),
+        "agent": {"class_path": "BehaviorCloning", "init_args": {"hidden": [32], "task_identity": "none"}},
+        "optimizer": {"lr": 0.01, "warmup": 0},
+        "schedule": {"steps": 60, "evaluate_every": 0, "save_every": 0, "monitor_every": 0},
+        "windows": 64,
+        "evaluate_goals": 2,
+        "workers": 0,
+        "threads": 1,
+        "quiet": True,
+    }
+
+
+def test_two_families_that_pull_apart_are_told_apart(
+    options: dict, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Half of the tasks go to the goal, half away from it, and the policy is not told which."""
+    run = train(**options)
+    path = tmp_path / "groups.json"
+    assert main(["group", str(run.folder), "--groups", "2", "--out", str(path)]) == 0
+    assert "towards-0, towards-1, towards-2" in capsys.readouterr().out
+    found = Grouping.load(path)
+    assert found.task_names == run.spec.task_names and found.count == 2
+    kinds = [name.split("-")[0] for name in found.task_names]
+    assert len(set(zip(kinds, found.labels, strict=True))) == 2, found
+    assert found.labels[0] == 0 and found.score > 0.2
+    inside = np.array(found.affinity)[:3, :3].mean()
+    assert inside > np.array(found.affinity)[:3, 3:].mean()
+
+    masked = train(
+        **{**options, "out": str(tmp_path / "masked"), "schedule": {"steps": 40, "evaluate_every": 0}},
+        sharing="GroupMasks",
+        **{"sharing.grouping": str(path), "sharing.interval": 10, "sharing.swap_fraction": 0.3},
+    )
+    masks = masked.sharing()["policy"]
+    assert isinstance(masks, GroupMasks) and len(masks.masks) == 2 and masks.changed() > 0
+    name = next(iter(masks.places))
+    for one, left in enumerate(found.labels):
+        for other, right in enumerate(found.labels):
+            assert torch.equal(masks.mask(name, one), masks.mask(name, other)) == (left == right)
+
+
+def test_k_means_sees_exact_distances() -> None:
+    draw = np.random.default_rng(0)
+    vectors = draw.normal(size=(6, 500)) + 4 * draw.normal(size=(2, 500))[[0, 1, 0, 1, 1, 0]]
+    grouper = AgreementKMeans(cosine=False)
+    found = grouper._cluster(vectors @ vectors.T, tuple("abcdef"), 2, 0)
+    assert found.labels == (0, 1, 0, 1, 1, 0)
+    norms = np.linalg.norm(vectors, axis=1)
+    np.testing.assert_allclose(found.affinity, vectors @ vectors.T / np.outer(norms, norms), atol=1e-12)
+    assert grouper._cluster(vectors @ vectors.T, tuple("abcdef"), 6, 0).labels == (0, 1, 2, 3, 4, 5)
+    assert grouper._cluster(vectors @ vectors.T, tuple("abcdef"), 1, 0).labels == (0,) * 6
+
+
+def test_wrong_input_is_refused(options: dict, tmp_path: Path) -> None:
+    run = train(**{**options, "out": str(tmp_path / "run"), "schedule": {"steps": 1, "evaluate_every": 0}})
+    with pytest.raises(InputError, match="groups is 7; expected 1 to 6"):
+        run.group(AgreementKMeans(), 7)
+    with pytest.raises(InputError, match="batches is 0"):
+        AgreementKMeans(batches=0)
+    grouping = run.group(AgreementKMeans(batches=2), 3)
+    grouping.save(tmp_path / "groups.json")
+    with pytest.raises(InputError, match="groups 6 tasks; expected 2"):
+        train(
+            **{**options, "out": str(tmp_path / "two"), "tasks": FAMILIES[:2]},
+            sharing="GroupMasks",
+            **{"sharing.grouping": str(tmp_path / "groups.json")},
+        )
+    with pytest.raises(InputError, match="grouping not found"):
+        GroupMasks(str(tmp_path / "none.json"))

@@ -1,0 +1,32 @@
+"""A stage before training: from an agent and its data to groups of tasks."""
+
+from abc import ABC, abstractmethod
+
+from mtorl import InputError
+from mtorl.datasets.grouping import Grouping
+from mtorl.datasets.sampler import TaskSampler
+from mtorl.trainers.executions import PhaseFunctions
+
+
+class TaskGrouper(ABC):
+    """Finds groups of tasks."""
+
+    @abstractmethod
+    def fit(self, functions: PhaseFunctions, sampler: TaskSampler, groups: int, seed: int = 0) -> Grouping:
+        """Groups all tasks.
+
+        Args:
+            functions: Losses and gradients of one phase of an agent that has trained a little.
+            sampler: Draws windows of all tasks.
+            groups: How many groups.
+            seed: Of the method's own draws.
+
+        Raises:
+            InputError: There are fewer tasks than groups.
+        """
+
+
+def check_count(groups: int, tasks: int) -> None:
+    """Raises InputError unless that many tasks can form that many groups."""
+    if not 1 <= groups <= tasks:
+        raise InputError(f"groups is {groups}; expected 1 to {tasks}, the number of tasks.")
