@@ -67,7 +67,8 @@ def gramian(rows: Tensor) -> Tensor:
     whole = rows.shape[1] // BLOCK * BLOCK if rows.shape[1] > FEW else 0
     rest = rows[:, whole:].double()
     products = rest @ rest.T
-    for part in rows[:, :whole].split(64 * BLOCK, 1) if whole else ():  # whose products stay in the cache
+    at_once = whole if rows.is_cuda else 64 * BLOCK  # a processor's cache holds the products of so many blocks
+    for part in rows[:, :whole].split(at_once, 1) if whole else ():
         blocks = part.unflatten(1, (-1, BLOCK)).transpose(0, 1)  # views: nothing is copied
         products += torch.bmm(blocks, blocks.mT).sum(0, dtype=torch.float64)
     return (products + products.T).cpu() / 2
