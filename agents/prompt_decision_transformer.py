@@ -168,6 +168,10 @@ class PromptDecisionTransformer(DecisionTransformer):
     @torch.no_grad()
     def reset(self, context: RolloutContext) -> None:
         """See `Agent.reset`; the prompt is read once."""
+        if context.tasks is None:
+            raise InputError(
+                "PromptDecisionTransformer chooses its prompt by the task; it cannot act where that is hidden."
+            )
         super().reset(context)
         rows = self._tasks
         tokens = self._prompt_tokens(

@@ -24,9 +24,9 @@ class PromptSettings:
 
     Attributes:
         length: Steps in a prompt.
-        pick: Of which episode: a random one of the `best` with the highest returns (topk), any (uniform), or as the
-            released code of HarmoDT (official): the first window of a batch gets the worst episode, the next ones the
-            best, the second best, and so on.
+        pick: Of which episode: a random one of the `best` (topk: with success, and with the highest returns), any
+            (uniform), or as the released code of HarmoDT (official: by return alone; the first window of a batch gets
+            the worst episode, the next ones the best, the second best, and so on).
         source: From the episodes that are trained on, or from the last two of each task, which then are not trained on.
         best: Episodes that `topk` draws from.
     """
@@ -85,9 +85,20 @@ class PromptPool:
             )
 
     def _rank(self, episodes: list[tuple[int, int]]) -> list[tuple[int, int]]:
-        """Those that are long enough, with the highest return first."""
+        """Those that are long enough: with success before those without, then the highest return first.
+
+        Returns alone do not tell: where episodes end at success, failures run on and collect more reward. The released
+        code goes by them.
+        """
         usable = [it for it in episodes if self._length(it) >= self.settings.length]
-        return sorted(usable, key=lambda it: -float(self.stores[it[0]].returns_to_go[self.stores[it[0]].starts[it[1]]]))
+
+        def worth(episode: tuple[int, int]) -> tuple[bool, float]:
+            store, number = self.stores[episode[0]], episode[1]
+            start, stop = store.starts[number], store.starts[number + 1]
+            solved = self.settings.pick != "official" and bool(store.success[start:stop].any())
+            return solved, float(store.returns_to_go[start])
+
+        return sorted(usable, key=worth, reverse=True)
 
     def _length(self, episode: tuple[int, int]) -> int:
         store, number = episode

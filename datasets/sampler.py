@@ -27,7 +27,7 @@ class TaskBatch:
         valid: bool `[T, B, L]`, false where a window reaches past the end of its episode.
         task_ids: int64 `[T]`, positions in the data specification's task names.
         next_observations: float32 `[T, B, L, O]` if asked for.
-        prompt_observations: float32 `[T, B, K, O]`, as all of the prompt if asked for: K steps of another episode.
+        prompt_observations: float32 `[T, B, K, O]`, K steps of an episode of the task; all of the prompt if asked for.
         prompt_actions: float32 `[T, B, K, A]`.
         prompt_returns_to_go: float32 `[T, B, K]`.
         prompt_timesteps: int64 `[T, B, K]`.

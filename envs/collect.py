@@ -17,7 +17,7 @@ After success the arm holds still (zero displacement, the gripper as it was): ma
 what they did, and returns would then not rank episodes. Recipes near the expert end an episode 10 steps after its
 success (a cloned policy would otherwise mostly learn to hold still); replay and random ones go on to the horizon.
 
-Every episode draws from its own random stream, derived from (seed, task name, number), so the result does not
+Every episode draws from its own random stream, derived from (seed, task name, number, split), so the result does not
 depend on the number of workers or on interruptions.
 """
 
@@ -273,7 +273,8 @@ def record(suite: Suite, environment: Env, task: int, number: int, request: dict
     """
     name = suite.task_names[task]
     kind = behaviour(request["recipe"], number, request["episodes"])
-    draw = np.random.default_rng([request["seed"], number, *name.encode()])
+    stream = [request["seed"], number, *name.encode(), *([1] if request["split"] == "heldout" else [])]
+    draw = np.random.default_rng(stream)
     actor = _Disturbed(suite, task, kind, draw)
     goals = suite.goals(request["split"])
     goal = goals[number % len(goals)]

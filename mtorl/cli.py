@@ -223,6 +223,8 @@ def evaluate_command(
 
         trained = Run(run)
         if recorded is not None:
+            if out is not None or goal_visible is not None:
+                raise InputError("--recorded takes neither --out nor --goal_visible: nothing is played.")
             from mtorl.tables import show_action_errors
 
             return show_action_errors(trained.action_errors(recorded, checkpoint))

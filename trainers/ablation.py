@@ -126,8 +126,7 @@ def ablate(
             for variant in variants
         },
         Path(out) / "comparison.html",
-        protocol,
-        goals,
+        how,
         baselines,
         SINGLE if single_tasks else None,
         heldout_data,
@@ -207,6 +206,8 @@ def _train_and_evaluate(base: str, cell: Cell, protocol: Protocol, heldout_data:
             run.action_errors(heldout_data)
     except InputError as error:
         return cell, str(error)
+    except Exception as error:  # somebody's own balancer, memory: the others are to be finished
+        return cell, f"{type(error).__name__}: {error}"
     return cell, ""
 
 

@@ -17,7 +17,7 @@ from mtorl.datasets.statistics import (
     probability_of_improvement,
     wilson_interval,
 )
-from mtorl.envs.evaluator import EvalReport, Protocol, ProtocolName
+from mtorl.envs.evaluator import EvalReport, Protocol
 from mtorl.trainers.logs import read_log
 from mtorl.trainers.mask_report import MaskSummary, draw_masks, draw_moves, summarise
 from mtorl.trainers.pages import page, picture, subplots
@@ -89,8 +89,7 @@ class Row:
 def make_comparison(
     methods: Mapping[str, Sequence[Sequence[Path]]],
     out: Path,
-    protocol: ProtocolName,
-    goals: int,
+    protocol: Protocol,
     baselines: Sequence[str] | None = None,
     single: str | None = None,
     heldout_data: str | None = None,
@@ -101,7 +100,6 @@ def make_comparison(
         methods: By the method's label, for each seed the folders of evaluated runs whose tasks together are all.
         out: The HTML file.
         protocol: Which evaluation to compare.
-        goals: Of how many goals per task.
         baselines: The methods that others are compared to; the first method by default.
         single: The method that consists of single-task models.
         heldout_data: Data set on which the errors of actions were measured, if they were.
@@ -111,12 +109,9 @@ def make_comparison(
     """
     chosen = list(baselines or [next(iter(methods))])
     tasks = _tasks(methods[chosen[0]])
-    found = {name: _measure(name, runs, tasks, protocol, goals, heldout_data) for name, runs in methods.items()}
+    found = {name: _measure(name, runs, tasks, protocol, heldout_data) for name, runs in methods.items()}
     bases, models = [found[name] for name in chosen], found[single] if single else None
     base = bases[0]
-    for method in found.values():
-        if method.protocol != base.protocol:
-            raise InputError(f"runs of {method.name} and {base.name} were evaluated in different ways.")
     rows = [_row(method, bases, models) for method in found.values()]
     masks, moves = _masks(found)
     content = {
@@ -145,11 +140,10 @@ def _measure(
     name: str,
     runs: Sequence[Sequence[Path]],
     tasks: tuple[str, ...],
-    protocol: ProtocolName,
-    goals: int,
+    protocol: Protocol,
     heldout_data: str | None,
 ) -> Method:
-    reports = [[_report(folder, protocol, goals) for folder in folders] for folders in runs]
+    reports = [[_report(folder, protocol) for folder in folders] for folders in runs]
     rates = [{row.task: row.rate for report in group for row in report.tasks()} for group in reports]
     if any(set(found) != set(tasks) for found in rates):
         raise InputError(
@@ -170,7 +164,7 @@ def _measure(
         tasks,
         np.array([[found[task] for task in tasks] for found in rates]),
         errors,
-        reports[0][0].protocol,
+        protocol,
         sum(int(report.source["step"]) for report in reports[0]),
         1000 / float(np.median([row["steps_per_second"] for row in entries])),
         sum(sum(_seconds(folder)) for folder in everything) / 60 / len(runs),
@@ -181,10 +175,13 @@ def _errors(folder: Path, heldout_data: str) -> dict[str, float]:
     return Run(folder).action_errors(heldout_data)["tasks"]
 
 
-def _report(folder: Path, protocol: ProtocolName, goals: int) -> EvalReport:
-    found = [it for it in Run(folder).reports(protocol) if it.protocol.goals == goals]
+def _report(folder: Path, protocol: Protocol) -> EvalReport:
+    """The evaluation of the last checkpoint with just that protocol, in the suite as the run knows it."""
+    run = Run(folder)
+    suite = run.suite().describe()
+    found = [it for it in run.reports(protocol.name) if it.protocol == protocol and it.suite == suite]
     if not found:
-        raise InputError(f"{folder} has no {protocol} evaluation of {goals} goals. Evaluate it first.")
+        raise InputError(f"{folder} has no evaluation with {protocol}. Evaluate it first.")
     return found[0]
 
 

@@ -8,7 +8,7 @@ would cost T times that.
 |---|---|---|
 | `joint` | one forward pass for all tasks, T backward passes through its graph | to check the others |
 | `loop` | one forward and backward pass per task, whose graph is freed before the next | on the CPU |
-| `vmap` | `torch.func.vmap` over tasks, in chunks | on a GPU, where a loop waits for the launch of kernels |
+| `vmap` | `torch.func.vmap` over tasks, all at once | on a GPU, where a loop waits for the launch of kernels |
 | `auto` | `loop` on the CPU, `vmap` elsewhere | |
 """
 
@@ -99,13 +99,17 @@ class PhaseFunctions:
         return TaskGradients(losses, rows, batch.task_ids), dict(zip(self._private, private, strict=True))
 
     def dense_gradients(self, batches: Iterable[TaskBatch], sharing: Sharing) -> DenseGradients:
-        """The gradient of every task's loss at its own effective parameters, mean over batches of the same tasks."""
-        rows, total, count = torch.empty(0), torch.empty(0), 0
+        """The gradient of every task's loss at its own effective parameters, mean over batches of the same tasks.
+
+        Without any batch there are no rows.
+        """
+        like = self.agent.observation_mean
+        rows, total, ids, count = like.new_zeros(0, 0), like.new_zeros(0), torch.empty(0, dtype=torch.long), 0
         for count, batch in enumerate(batches, start=1):
-            rows = self._buffer(len(batch.task_ids))
+            rows, ids = self._buffer(len(batch.task_ids)), batch.task_ids
             losses, _ = self._way(batch, sharing, _Rows(self.space, rows, adding=count > 1))
             total = losses if count == 1 else total + losses
-        return DenseGradients(total / count, rows.div_(count) if count > 1 else rows, batch.task_ids)
+        return DenseGradients(total / max(count, 1), rows.div_(count) if count > 1 else rows, ids)
 
     def _buffer(self, tasks: int) -> Tensor:
         """`[tasks, P]`, made once: for a large network it is the largest tensor of all."""

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 import yaml
@@ -22,7 +22,7 @@ from mtorl.envs.evaluator import EvalReport
 from mtorl.trainers.balancers import Balancer
 from mtorl.trainers.checkpoint import CheckpointFolder
 from mtorl.trainers.executions import Execution
-from mtorl.trainers.logs import RunLog
+from mtorl.trainers.logs import NoLog, RunLog
 from mtorl.trainers.offline import OfflineTrainer, Schedule
 from mtorl.trainers.optimizer import OptimizerSettings
 from mtorl.trainers.policy import TaskPolicy
@@ -148,8 +148,8 @@ class Experiment:
             )
         checkpoints = CheckpointFolder(Path(self.out), self.keep)
         with limited_threads(self.threads):  # a step on few windows, thrown away: what does not fit together fails here
-            few = replace(self, windows=1, schedule=replace(self.schedule, log_every=0, monitor_every=0, steps=1 << 60))
-            few.build_trainer(stores, spec, cast(RunLog, None), checkpoints, _never, {}).advance()
+            few = replace(self, windows=1, schedule=replace(self.schedule, steps=1 << 60))
+            few.build_trainer(stores, spec, NoLog(), checkpoints, _never, {}).advance()
 
     def build_trainer(
         self,

@@ -84,6 +84,16 @@ class RunLog:
             self._board.close()
 
 
+class NoLog(RunLog):
+    """Writes nothing, for a rehearsal."""
+
+    def __init__(self) -> None:
+        """Opens no files."""
+
+    def write(self, entry: dict[str, Any]) -> None:
+        """Forgets the entry."""
+
+
 def _picture(matrix: list[list[float]]) -> Any:
     """A matrix as a picture `[3, H, W]`: -1 blue, 0 white, 1 red, eight pixels an entry."""
     import numpy as np

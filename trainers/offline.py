@@ -19,6 +19,7 @@ from mtorl.progress import Progress
 from mtorl.trainers.balancers.base import Balancer
 from mtorl.trainers.checkpoint import CheckpointFolder
 from mtorl.trainers.executions import Execution, PhaseFunctions
+from mtorl.trainers.gradients import DenseGradients
 from mtorl.trainers.logs import RunLog
 from mtorl.trainers.monitor import conflicts
 from mtorl.trainers.optimizer import OptimizerSettings, PhaseOptimizer
@@ -65,7 +66,7 @@ class OfflineTrainer:
     Args:
         agent: The agent, on its device.
         sampler: Draws the batches.
-        probe: Draws windows of all tasks for the sharing's updates; training does not see them.
+        probe: Draws windows of all tasks for the sharing's updates.
         balancer: Copied for every phase of the agent.
         sharing: Copied for every phase of the agent.
         optimizer: Settings for every phase.
@@ -110,6 +111,7 @@ class OfflineTrainer:
         for position, phase in enumerate(agent.phases):
             mine, ours = copy.deepcopy(balancer), copy.deepcopy(sharing)
             mine.init(tasks, phase.space, torch_stream(seed, f"balancer {phase.name}"))
+            ours.task_names = agent.spec.task_names
             ours.init(phase.space, tasks, torch_stream(seed, f"sharing {phase.name}"))
             ours.to(self._device)  # balancers think in small numbers, on the CPU
             self.functions[phase.name] = PhaseFunctions(agent, position, execution)
@@ -179,11 +181,20 @@ class OfflineTrainer:
         batches = [self.probe.draw().to(self._device, self._dtype) for _ in range(sharing.probes)]
         with isolated(self.seed, "probe", self._step, device=self._device):
             gradients = functions.dense_gradients(batches, sharing)
+        self._check_probe(gradients)
         parameters = functions.space.select(self.agent)
         numbers = sharing.update(parameters, gradients, self._step / self.schedule.steps)
         entry = {"kind": "sharing", "step": self._step + 1, "phase": phase}
-        if self.schedule.log_every:  # not in a rehearsal
-            self.log.write(entry | _numbers(sharing, "update", numbers))
+        self.log.write(entry | _numbers(sharing, "update", numbers))
+
+    def _check_probe(self, gradients: DenseGradients) -> None:
+        finite = gradients.losses.isfinite() & gradients.dense.norm(dim=1).isfinite()
+        if not bool(finite.all()):
+            bad = [self.agent.spec.task_names[task] for task in gradients.task_ids[~finite].tolist()]
+            raise InputError(
+                f"losses or gradients of {', '.join(bad)} are not finite at step {self._step}, on windows drawn to "
+                "change what the tasks share. Check the data with `mtorl info --verify`, or lower --optimizer.lr."
+            )
 
     def _settle(self) -> None:
         """Saves and evaluates where it is due; repeated calls at the same step do nothing.

@@ -239,6 +239,7 @@ class Run:
         found = {}
         for phase in agent.phases:
             member = copy.deepcopy(experiment.sharing)
+            member.task_names = self.spec.task_names
             member.init(phase.space, len(self.spec.task_names), torch_stream(experiment.seed, f"sharing {phase.name}"))
             member.load_state_dict(state["sharing"][phase.name])
             found[phase.name] = member
@@ -260,10 +261,11 @@ class Run:
         experiment = build_experiment(self.config())
         stores, spec = experiment.open_data()
         self._refuse_other_data(spec, experiment.data)
-        agent = experiment.build_agent(self.spec)
-        agent.load_state_dict(self.checkpoints().read(checkpoint)[0]["agent"])
+        agent, state = experiment.build_agent(self.spec), self.checkpoints().read(checkpoint)[0]
+        agent.load_state_dict(state["agent"])
         functions = PhaseFunctions(agent.eval())
-        return grouper.fit(functions, experiment.build_probe(stores, agent), groups, experiment.seed)
+        sharing = self._sharing(experiment, agent, state)[functions.phase.name]
+        return grouper.fit(functions, sharing, experiment.build_probe(stores, agent), groups, experiment.seed)
 
     def _refuse_other_data(self, spec: DataSpec, paths: Sequence[str]) -> None:
         if [entry["sha256"] for entry in spec.data] != [entry["sha256"] for entry in self.spec.data]:

@@ -1,13 +1,17 @@
 """What every way of sharing parameters must do."""
 
 import inspect
+import json
+from pathlib import Path
 
 import pytest
 import torch
 from families import concrete, kept_by, sampler_of
+from safetensors.torch import save_file
 from torch import Tensor
 
 from mtorl.agents import Agent, BehaviorCloning, DecisionTransformer
+from mtorl.datasets.grouping import Grouping
 from mtorl.datasets.sampler import TaskBatch
 from mtorl.datasets.spec import DataSpec
 from mtorl.datasets.store import EpisodeStore
@@ -17,12 +21,12 @@ from mtorl.trainers.executions import PhaseFunctions
 from mtorl.trainers.logs import read_log
 from mtorl.trainers.offline import TIMING_ENTRIES
 from mtorl.trainers.optimizer import OptimizerSettings, PhaseOptimizer
-from mtorl.trainers.sharing import FrozenMasks, GroupMasks, MovingMasks, Sharing, TaskMasks
+from mtorl.trainers.sharing import FrozenMasks, GroupMasks, HarmonyMasksReleased, MovingMasks, Sharing, TaskMasks
 from mtorl.trainers.update import MultiTaskUpdate
 
 ALL = sorted(
     {kind for kind in concrete(Sharing) if not inspect.isabstract(kind) and kind.__module__.startswith("mtorl.")}
-    - {TaskMasks, FrozenMasks, GroupMasks},  # these need files: test_mask_report.py, test_agreement_kmeans.py
+    - {TaskMasks},
     key=lambda kind: kind.__name__,
 )
 MASKS = [kind for kind in ALL if issubclass(kind, TaskMasks)]
@@ -44,9 +48,10 @@ def agent_and_batch(position: int, store: EpisodeStore, spec: DataSpec) -> tuple
     return agent, sampler_of(agent, store, spec).draw().to("cpu", torch.float64)
 
 
-def settled(kind: type, agent: Agent, batch: TaskBatch) -> Sharing:
+def settled(kind: type, agent: Agent, batch: TaskBatch, folder: Path) -> Sharing:
     """A member that has been updated a few times, if it moves."""
-    member = kind()
+    member = kind(**files(kind, folder, agent))
+    member.task_names = agent.spec.task_names
     member.init(agent.phases[0].space, 3, torch.Generator().manual_seed(0))
     functions = PhaseFunctions(agent)
     for progress in (0.3, 0.5, 0.7) if issubclass(kind, MovingMasks) else ():
@@ -54,17 +59,33 @@ def settled(kind: type, agent: Agent, batch: TaskBatch) -> Sharing:
             functions.space.select(agent), functions.dense_gradients([batch, batch], member), progress
         )
         assert numbers["swapped"] > 0
+    assert not [name for name, value in vars(member).items() if isinstance(value, Tensor)], "no gradients are kept"
     return member
+
+
+def files(kind: type, folder: Path, agent: Agent) -> dict[str, str]:
+    """What the members that read files read: two groups, masks."""
+    names = agent.spec.task_names
+    if kind is GroupMasks:
+        Grouping(names, (0, 1, 0), ((1.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 1.0)), 1.0, "").save(folder / "g.json")
+        return {"grouping": str(folder / "g.json")}
+    if kind is FrozenMasks:
+        draw, space = torch.Generator().manual_seed(5), agent.phases[0].space
+        matrices = [it for it in zip(space.names, space.shapes, space.maskable, strict=True) if it[2]]
+        values = {name: torch.rand(3, *shape, generator=draw) < 0.6 for name, shape, _ in matrices}
+        save_file(values, folder / "m.safetensors", {"tasks": json.dumps(names)})
+        return {"file": str(folder / "m.safetensors")}
+    return {}
 
 
 @pytest.mark.parametrize("kind", names(ALL))
 @pytest.mark.parametrize("position", [0, 1], ids=["mlp", "transformer"])
 def test_gradients_are_those_of_the_shared_parameters(
-    kind: type, position: int, store: EpisodeStore, spec: DataSpec
+    kind: type, position: int, store: EpisodeStore, spec: DataSpec, tmp_path: Path
 ) -> None:
     """Differentiated through `effective`, and pulled back."""
     agent, batch = agent_and_batch(position, store, spec)
-    member = settled(kind, agent, batch)
+    member = settled(kind, agent, batch, tmp_path)
     functions = PhaseFunctions(agent)
     rows = functions.gradients(batch, member)[0].pulled_back
     shared = list(functions.space.select(agent).values())
@@ -74,9 +95,9 @@ def test_gradients_are_those_of_the_shared_parameters(
 
 
 @pytest.mark.parametrize("kind", names(ALL))
-def test_executions_agree_after_changes(kind: type, store: EpisodeStore, spec: DataSpec) -> None:
+def test_executions_agree_after_changes(kind: type, store: EpisodeStore, spec: DataSpec, tmp_path: Path) -> None:
     agent, batch = agent_and_batch(1, store, spec)
-    member = settled(kind, agent, batch)
+    member = settled(kind, agent, batch, tmp_path)
     batch = batch.select([2, 0])
     expected = PhaseFunctions(agent, 0, "joint").gradients(batch, member)
     for execution in ("loop", "vmap"):
@@ -86,9 +107,11 @@ def test_executions_agree_after_changes(kind: type, store: EpisodeStore, spec: D
 
 
 @pytest.mark.parametrize("kind", names(MASKS))
-def test_masked_weights_have_dense_gradients_and_no_others(kind: type, store: EpisodeStore, spec: DataSpec) -> None:
+def test_masked_weights_have_dense_gradients_and_no_others(
+    kind: type, store: EpisodeStore, spec: DataSpec, tmp_path: Path
+) -> None:
     agent, batch = agent_and_batch(0, store, spec)
-    member = settled(kind, agent, batch)
+    member = settled(kind, agent, batch, tmp_path)
     functions = PhaseFunctions(agent)
     dense = functions.dense_gradients([batch], member).dense.clone()
     rows = functions.gradients(batch, member)[0].pulled_back
@@ -98,10 +121,12 @@ def test_masked_weights_have_dense_gradients_and_no_others(kind: type, store: Ep
 
 
 @pytest.mark.parametrize("kind", names(MASKS))
-def test_what_no_task_of_a_batch_uses_stays_bit_for_bit(kind: type, store: EpisodeStore, spec: DataSpec) -> None:
+def test_what_no_task_of_a_batch_uses_stays_bit_for_bit(
+    kind: type, store: EpisodeStore, spec: DataSpec, tmp_path: Path
+) -> None:
     """Under momentum and weight decay, and with its moments."""
     agent, batch = agent_and_batch(0, store, spec)
-    member = settled(kind, agent, batch)
+    member = settled(kind, agent, batch, tmp_path)
     functions = PhaseFunctions(agent)
     settings = OptimizerSettings(lr=0.1, weight_decay=0.1, warmup=0)
     optimizer = PhaseOptimizer(settings, agent, [], agent.task_rows(), 10)
@@ -113,27 +138,38 @@ def test_what_no_task_of_a_batch_uses_stays_bit_for_bit(kind: type, store: Episo
     def flat(values: dict[str, Tensor]) -> Tensor:
         return functions.space.flatten({name: value.detach().clone() for name, value in values.items()})
 
+    def moments() -> list[Tensor]:
+        states = [optimizer._adam.state[parameter] for parameter in functions.space.select(agent).values()]
+        return [functions.space.flatten([it[name] for it in states]).clone() for name in ("exp_avg", "exp_avg_sq")]
+
     step([0, 1, 2], 0)
-    before = flat(functions.space.select(agent))
-    moments = [value.clone() for state in optimizer._adam.state.values() for value in state.values()]
+    before, momenta = flat(functions.space.select(agent)), moments()
     step([1], 1)
     off = ~kept_by(member, functions.space, 1)  # type: ignore[arg-type]
     after = flat(functions.space.select(agent))
-    assert torch.equal(before[off], after[off]) and off.any()
+    assert off.any() and torch.equal(before[off], after[off])
     assert (before[~off] != after[~off]).double().mean() > 0.5
-    assert len(moments) == len([value for state in optimizer._adam.state.values() for value in state.values()])
+    for old, new in zip(momenta, moments(), strict=True):
+        assert old[off].any() and torch.equal(old[off], new[off]) and not torch.equal(old, new)
 
 
 @pytest.mark.parametrize("kind", names(ALL))
 @pytest.mark.parametrize("balancer", ["Equal", "PCGrad"])
 @pytest.mark.parametrize("tasks_per_batch", [2, 3])
-def test_a_run_resumes_bit_for_bit(kind: type, balancer: str, tasks_per_batch: int, train_options: dict) -> None:
+def test_a_run_resumes_bit_for_bit(
+    kind: type, balancer: str, tasks_per_batch: int, train_options: dict, spec: DataSpec, tmp_path: Path
+) -> None:
     options = {**train_options, "sharing": kind.__name__, "balancer": balancer, "tasks_per_batch": tasks_per_batch}
+    agent = BehaviorCloning(spec, hidden=(16, 16))
+    read = files(kind, tmp_path, agent)
+    options |= {f"sharing.{name}": value for name, value in read.items()}
     if kind in MOVING:
         options |= {"sharing.interval": 4}
-    if kind.__name__ == "HarmonyMasksReleased":
-        options |= {"sharing.swap_count": 5}
+    if kind is HarmonyMasksReleased:
+        options |= {"sharing.swap_count": 5, "sharing.interval": 12}  # of single tasks
     run = train(**options)
+    for value in read.values():
+        Path(value).unlink()  # from now on the run holds all it needs
 
     def entries() -> list[dict]:
         return [{k: v for k, v in row.items() if k not in TIMING_ENTRIES} for row in read_log(run.folder)]

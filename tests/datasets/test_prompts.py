@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -74,3 +75,13 @@ def test_impossible_prompts_are_refused(tmp_path: Path) -> None:
         PromptPool([store], ["a"], PromptSettings(5))
     with pytest.raises(InputError, match=r"tasks \['a'\] have 2 episodes or fewer"):
         PromptPool([store], ["a"], PromptSettings(3, source="heldout"))
+
+
+def test_a_failure_with_a_high_return_is_no_example(tmp_path: Path) -> None:
+    """Where episodes end at success, failures run on."""
+    failure, success = replace(episode("a", 9, 0), success=np.zeros(9, dtype=bool)), episode("a", 5, 1)
+    failure = replace(failure, rewards=np.full(9, 5.0, np.float32))
+    store = write(tmp_path / "data", [failure, success], ("a",))
+    for pick, expected in (("topk", success), ("uniform", success), ("official", failure)):
+        best = PromptPool([store], ["a"], PromptSettings(3, pick)).best()["actions"][0]  # type: ignore[arg-type]
+        np.testing.assert_array_equal(best, expected.actions[len(expected) - 4 : len(expected) - 1])

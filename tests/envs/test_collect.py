@@ -179,6 +179,9 @@ def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
 def test_data_of_held_out_goals_cannot_be_trained_on(suite: PointReach, tmp_path: Path) -> None:
     data = collect(suite, tmp_path / "data", "expert", episodes=2, split="heldout", workers=0, quiet=True)
     assert {episode.goal for episode in data} <= set(suite.goals("heldout"))
+    plain = collect(suite, tmp_path / "plain", "random", episodes=2, workers=0, quiet=True)
+    noise = collect(suite, tmp_path / "noise", "random", episodes=2, split="heldout", workers=0, quiet=True)
+    assert not np.array_equal(plain.actions[:5], noise.actions[:5]), "other noise than that of training"
     with pytest.raises(InputError, match="recorded on held-out goals"):
         train(data=str(data.path), out=str(tmp_path / "run"), quiet=True)
     assert not (tmp_path / "run").exists()

@@ -9,9 +9,12 @@ from mtorl import InputError
 from mtorl.cli import main
 from mtorl.envs import PointReach
 from mtorl.envs.collect import collect
+from mtorl.envs.evaluator import Protocol
 from mtorl.tables import show_comparison
 from mtorl.trainers import Run
 from mtorl.trainers.ablation import ablate, plan
+from mtorl.trainers.balancers import Equal
+from mtorl.trainers.update import MultiTaskUpdate
 
 VARY = {"balancer": ["Equal", "PCGrad"], "seed": [0, 1]}
 
@@ -182,3 +185,33 @@ def test_masks_are_compared_with_two_controls(base: str, tmp_path: Path) -> None
     assert "<h2>Masks</h2>" in page and "How far masks are from where they began" in page
     assert page.count("<h3>") == 2
     show_comparison(path.with_suffix(".json"))
+
+
+def test_an_evaluation_of_another_kind_is_not_taken(base: str, tmp_path: Path) -> None:
+    """With as many goals, but hidden ones."""
+    vary, out = {"seed": [0]}, tmp_path / "out"
+    path = ablate(base, vary, str(out), goals=2, workers=0, quiet=True)
+    expected = json.loads(path.with_suffix(".json").read_text())["methods"][0]["scores"]
+    run = Run(out / "base-seed0")
+    hidden = run.evaluate(Protocol("heldout", 2, stop_at_success=True), goal_visible=False, workers=0, quiet=True)
+    (run.folder / "evaluations" / "heldout-a-first.json").write_text(
+        run.report_path(hidden.protocol, goal_visible=False).read_text()
+    )
+    path = ablate(base, vary, str(out), goals=2, workers=0, quiet=True)
+    assert json.loads(path.with_suffix(".json").read_text())["methods"][0]["scores"] == expected
+    report = run.report_path(hidden.protocol)
+    assert json.loads(report.read_text())["suite"] != hidden.suite
+
+
+class Faulty(Equal):
+    """Somebody's first balancer."""
+
+    def step(self, update: MultiTaskUpdate) -> dict[str, float]:
+        raise TypeError("a mistake")
+
+
+def test_a_mistake_in_a_class_of_the_users_does_not_stop_the_others(base: str, tmp_path: Path) -> None:
+    vary = {"balancer": [f"{__name__}.Faulty", "Equal"]}
+    with pytest.raises(InputError, match=r"1 of 2 runs failed; the others are finished.*TypeError: a mistake"):
+        ablate(base, vary, str(tmp_path / "out"), goals=1, workers=0, quiet=True)
+    assert Run(tmp_path / "out" / "Equal").reports()

@@ -78,6 +78,8 @@ def test_the_command(train_options: dict, store: EpisodeStore, capsys: pytest.Ca
     assert f"{run.action_errors(store.path)['mean_error']:.5f}" in capsys.readouterr().out
     assert main(["evaluate", "--policy", "expert", "--suite", "PointReach", "--recorded", str(store.path)]) == 2
     assert "--recorded are for runs" in capsys.readouterr().err
+    assert main(["evaluate", str(run.folder), "--recorded", str(store.path), "--goal_visible", "false"]) == 2
+    assert "nothing is played" in capsys.readouterr().err
 
 
 def test_data_of_another_suite_are_refused(train_options: dict, small: EpisodeStore) -> None:

@@ -74,6 +74,9 @@ def test_files_that_do_not_fit_are_refused(run: Run, train_options: dict, tmp_pa
     options |= {"agent.task_identity": "none"}
     with pytest.raises(InputError, match=r"another network \(backbone\.layers\.0\.weight: expected \[20, \d+\], found"):
         train(**{**options, "agent.hidden": [20, 16]})
+    with pytest.raises(InputError, match=r"are of the tasks \['towards-0', .*; expected \['towards-0', 'away-0'\]"):
+        train(**options, tasks=["towards-0", "away-0"])
+    save_file(load_file(path), path)  # without the tasks' names
     with pytest.raises(InputError, match="are 3; expected 2"):
         train(**options, tasks=["towards-0", "away-0"])
     path.write_text("something else")

@@ -13,7 +13,7 @@ from mtorl.datasets.sampler import TaskSampler
 from mtorl.trainers.executions import PhaseFunctions
 from mtorl.trainers.gradients import gramian
 from mtorl.trainers.groupers.base import TaskGrouper, check_count
-from mtorl.trainers.sharing import Shared
+from mtorl.trainers.sharing import Sharing
 
 
 class AgreementKMeans(TaskGrouper):
@@ -32,13 +32,15 @@ class AgreementKMeans(TaskGrouper):
             raise InputError(f"batches is {batches} and restarts {restarts}; expected at least 1 each.")
         self.batches, self.cosine, self.restarts = batches, cosine, restarts
 
-    def fit(self, functions: PhaseFunctions, sampler: TaskSampler, groups: int, seed: int = 0) -> Grouping:
+    def fit(
+        self, functions: PhaseFunctions, sharing: Sharing, sampler: TaskSampler, groups: int, seed: int = 0
+    ) -> Grouping:
         """See `TaskGrouper.fit`."""
         names = functions.agent.spec.task_names
         check_count(groups, len(names))
         like = functions.agent.observation_mean
         windows = (sampler.draw().to(like.device, like.dtype) for _ in range(self.batches))
-        rows = functions.dense_gradients(windows, Shared()).dense
+        rows = functions.dense_gradients(windows, sharing).dense
         norms = rows.norm(dim=1, keepdim=True)
         if not bool(torch.isfinite(norms).all()):
             raise InputError("gradients are not finite; expected an agent whose losses are. Train it again.")

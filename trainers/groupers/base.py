@@ -6,17 +6,21 @@ from mtorl import InputError
 from mtorl.datasets.grouping import Grouping
 from mtorl.datasets.sampler import TaskSampler
 from mtorl.trainers.executions import PhaseFunctions
+from mtorl.trainers.sharing import Sharing
 
 
 class TaskGrouper(ABC):
     """Finds groups of tasks."""
 
     @abstractmethod
-    def fit(self, functions: PhaseFunctions, sampler: TaskSampler, groups: int, seed: int = 0) -> Grouping:
+    def fit(
+        self, functions: PhaseFunctions, sharing: Sharing, sampler: TaskSampler, groups: int, seed: int = 0
+    ) -> Grouping:
         """Groups all tasks.
 
         Args:
             functions: Losses and gradients of one phase of an agent that has trained a little.
+            sharing: With which parameters its tasks compute.
             sampler: Draws windows of all tasks.
             groups: How many groups.
             seed: Of the method's own draws.

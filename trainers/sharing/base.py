@@ -17,11 +17,13 @@ class Sharing(nn.Module, ABC):
 
     Attributes:
         uniform: All tasks compute with the shared parameters as they are, in one pass. Nothing below is then called.
-        probes: Batches of windows whose mean gradients `update` is given.
+        probes: Batches of windows whose mean gradients `update` is given; 0: it looks at no gradients.
+        task_names: Of the T tasks, set before `init` where they are known, for members that read files.
     """
 
     uniform = False
     probes = 1
+    task_names: tuple[str, ...] | None = None
 
     def init(self, space: ParameterSpace, tasks: int, generator: torch.Generator) -> None:
         """Prepares for the shared parameters of one phase and T tasks; called once, before training."""
@@ -76,7 +78,7 @@ class Sharing(nn.Module, ABC):
 
         Args:
             parameters: The shared parameters by name.
-            gradients: Of all tasks, on windows that training does not see.
+            gradients: Of all tasks, on windows of the training data drawn for this; empty rows without `probes`.
             progress: Share of training that is done, in [0, 1].
 
         Returns:

@@ -1,10 +1,14 @@
 """Masks of another run, fixed: does it matter how masks come about, or only what they are?"""
 
+import json
+from pathlib import Path
+from typing import Any
+
 import torch
 
 from mtorl import InputError
 from mtorl.agents.parameters import ParameterSpace
-from mtorl.trainers.sharing.masks import TaskMasks
+from mtorl.trainers.sharing.masks import TaskMasks, packed
 
 
 class FrozenMasks(TaskMasks):
@@ -20,32 +24,53 @@ class FrozenMasks(TaskMasks):
         self.file, self.rotate = file, rotate
 
     def init(self, space: ParameterSpace, tasks: int, generator: torch.Generator) -> None:
-        """Reads the masks.
+        """Reads the masks. Without the file a checkpoint can still be loaded: it holds them.
 
         Raises:
-            InputError: The file cannot be read, or its masks are of another network or other tasks.
+            InputError: The file is no file of masks, or of another network or other tasks.
         """
         super().init(space, tasks, generator)
-        found = read_masks(self.file)
+        self._missing = not Path(self.file).exists()
+        if self._missing:
+            return
+        found, names = read_masks(self.file)
+        if self.task_names is not None and names and names != self.task_names:
+            raise InputError(
+                f"the masks in {self.file} are of the tasks {list(names)}; expected {list(self.task_names)}. Use those "
+                "of a run on the same tasks."
+            )
         shapes = {name: list(value.shape[1:]) for name, value in found.items()}
         counts = {len(value) for value in found.values()}
         self._check(shapes, counts.pop() if len(counts) == 1 else -1, f"the masks in {self.file}")
         for name, place in self.places.items():
             self.masks[:, place.mine] = found[name].roll(-self.rotate, 0).flatten(1)
+        self._drawn = packed(self.masks)
+
+    def row(self, task: int) -> int:
+        """See `TaskMasks.row`."""
+        if self._missing:
+            read_masks(self.file)  # says what is missing
+        return task
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """See `TaskMasks.set_extra_state`."""
+        super().set_extra_state(state)
+        self._missing = False
 
 
-def read_masks(file: str) -> dict[str, torch.Tensor]:
-    """Masks bool `[T, *shape]` by the matrix's name, from a file of `mtorl masks RUN --export FILE`."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+def read_masks(file: str) -> tuple[dict[str, torch.Tensor], tuple[str, ...]]:
+    """Masks bool `[T, *shape]` by the matrix's name, and the tasks, from a file of `mtorl masks RUN --export FILE`."""
+    from safetensors import SafetensorError, safe_open
 
     try:
-        found = load_file(file)
-    except (SafetensorError, OSError) as error:
+        with safe_open(file, "pt") as content:
+            found = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118  no mapping
+            names = tuple(json.loads((content.metadata() or {}).get("tasks", "[]")))
+    except (SafetensorError, OSError, ValueError) as error:
         raise InputError(
             f"{file} cannot be read as exported masks: {error}. Write it with `mtorl masks RUN --export {file}`."
         ) from None
     odd = [name for name, value in found.items() if value.ndim != 3 or value.dtype != torch.bool]
     if odd or not found:
         raise InputError(f"{file} holds no masks: expected bool [tasks, rows, columns], found {odd or 'nothing'}.")
-    return found
+    return found, names

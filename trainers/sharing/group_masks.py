@@ -1,5 +1,8 @@
 """One harmony mask for each group of tasks (G-HarmoDT). Reconstructed from the abstract."""
 
+from pathlib import Path
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -13,8 +16,8 @@ from mtorl.trainers.sharing.masks import Distribution, Scope, SwapSchedule
 class GroupMasks(HarmonyMasks):
     """Tasks of a group compute with the same mask, which moves by the mean of their gradients.
 
-    Groups come from a file of `mtorl group RUN --groups 3 --out FILE`, whose tasks must be those of the run, in their
-    order.
+    Groups come from a file of `mtorl group RUN --groups 3 --out FILE`, which must know all tasks of the run. Gradients
+    of tasks have length one before they are averaged, so that no task speaks for its group alone.
 
     Source: Hu et al., Task-Aware Harmony Multi-Task Decision Transformer, 2024 (abstract).
 
@@ -61,30 +64,54 @@ class GroupMasks(HarmonyMasks):
             probes,
         )
         self.grouping = grouping
-        self._groups = Grouping.load(grouping)
+        self._labels: list[int] | None = None
 
     def init(self, space: ParameterSpace, tasks: int, generator: torch.Generator) -> None:
-        """See `TaskMasks.init`.
+        """See `TaskMasks.init`. Without the file a checkpoint can still be loaded: it knows the groups.
 
         Raises:
-            InputError: The file groups another number of tasks.
+            InputError: The file groups other tasks.
         """
-        if len(self._groups.labels) != tasks:  # their names are not known here
-            raise InputError(
-                f"{self.grouping} groups {len(self._groups.labels)} tasks; expected {tasks}, those of the run. Group "
-                "the tasks of a run on the same data with `mtorl group`."
-            )
+        self._labels = self._read(tasks) if Path(self.grouping).exists() else None
         super().init(space, tasks, generator)
+
+    def _read(self, tasks: int) -> list[int]:
+        groups = Grouping.load(self.grouping)
+        if self.task_names is not None:
+            found = groups.labels_of(self.task_names)
+        else:
+            found = list(groups.labels)
+        if len(found) != tasks:
+            raise InputError(f"{self.grouping} groups {len(found)} tasks; expected {tasks}, those of the run.")
+        used = sorted(set(found))  # a run of some of the tasks may leave groups empty
+        return [used.index(label) for label in found]
 
     def rows(self, tasks: int) -> int:
         """One mask for each group."""
-        return self._groups.count
+        return len(set(self._labels or []))
 
     def row(self, task: int) -> int:
         """The group of a task."""
-        return self._groups.labels[task]
+        if self._labels is None:
+            Grouping.load(self.grouping)  # says what is missing
+        assert self._labels is not None
+        return self._labels[task]
 
-    def row_gradients(self, dense: Tensor) -> Tensor:
-        """The mean over each group's tasks."""
-        labels = torch.tensor(self._groups.labels, device=dense.device)
-        return torch.stack([dense[labels == group].mean(0) for group in range(self._groups.count)])
+    def by_rows(self, dense: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+        """The mean over each group's tasks of their scaled gradients, scaled again."""
+        labels = torch.tensor(self._labels, device=dense.device)
+        groups = [labels == group for group in range(len(self.masks))]
+        rows = torch.stack([scale[group] @ dense[group] / int(group.sum()) for group in groups])
+        return rows, self.scales(rows)
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """The masks, and which is whose."""
+        return super().get_extra_state() | {"labels": self._labels}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """See `get_extra_state`: the groups are those that training began with, whatever the file says now."""
+        self._labels = list(state["labels"])
+        size = self.masks.shape[1]
+        if len(self.masks) != self.rows(0):
+            self.masks = torch.ones(self.rows(0), size, dtype=torch.bool, device=self.masks.device)
+        super().set_extra_state(state)

@@ -62,31 +62,44 @@ class HarmonyMasks(MovingMasks):
     ) -> None:
         super().__init__(sparsity, distribution, interval, swap_fraction, swap_count, schedule, scope, probes)
         check_choice("importance", importance, Importance)
+        if probes < 1:
+            raise InputError(f"probes is {probes}; expected at least 1 batch.")
         if agreement_weight < 0:
             raise InputError(f"agreement_weight is {agreement_weight}; expected no negative number.")
         self.importance, self.agreement_weight, self.normalise = importance, agreement_weight, normalise
 
     def prepare(self, parameters: dict[str, Tensor], gradients: DenseGradients) -> None:
         """The mean gradient, and by what gradients and importances are to be scaled."""
-        self._rows = self.row_gradients(gradients.dense)
-        parts = [self._rows[:, place.flat] for place in self.places.values()]
-        self._scale = self._rows.new_ones(len(self._rows))
-        self._shares = self._rows.new_ones(len(self._rows))
-        if self.normalise:
-            norms = torch.stack([part.norm(dim=1) for part in parts]).double().square().sum(0).sqrt()
-            self._scale = torch.where(norms > 0, 1 / norms, 0.0).to(self._rows)
-        self._mean = torch.cat([self._scale @ part / len(self._rows) for part in parts])
+        scale = self.scales(gradients.dense)
+        means = [scale @ gradients.dense[:, place.flat] / len(scale) for place in self.places.values()]
+        self._mean = torch.cat(means)
+        self._rows, self._scale = self.by_rows(gradients.dense, scale)
+        self._shares = torch.ones_like(self._scale)
         if self.importance == "gradient" and self.normalise:
-            sums = self._scale * torch.stack([part.norm(1, dim=1) for part in parts]).sum(0)
-            self._shares = torch.where(sums > 0, 1 / sums, 0.0)
+            sums = [self._rows[:, place.flat].norm(1, dim=1) for place in self.places.values()]
+            total = self._scale * torch.stack(sums).sum(0)
+            self._shares = torch.where(total > 0, 1 / total, 0.0)
         if self.importance == "magnitude":
             self._magnitude = torch.cat([parameters[name].detach().flatten() for name in self.places]).abs()
             if self.normalise:
                 self._magnitude /= self._magnitude.sum()
 
-    def row_gradients(self, dense: Tensor) -> Tensor:
-        """Gradients `[rows, P]` of the masks from those of the tasks `[T, P]`."""
-        return dense
+    def scales(self, rows: Tensor) -> Tensor:
+        """By what each of these gradients `[rows, P]` is multiplied to have length one on the maskable weights."""
+        if not self.normalise:
+            return rows.new_ones(len(rows))
+        norms = torch.stack([rows[:, place.flat].norm(dim=1) for place in self.places.values()])
+        total = norms.double().square().sum(0).sqrt()
+        return torch.where(total > 0, 1 / total, 0.0).to(rows)
+
+    def by_rows(self, dense: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradients of the masks and their scales, from those of the tasks: the same, as every task has a mask."""
+        return dense, scale
+
+    def forget(self) -> None:
+        """See `MovingMasks.forget`."""
+        for name in ("_rows", "_scale", "_shares", "_mean", "_magnitude"):
+            vars(self).pop(name, None)
 
     def scores(self, row: int, place: Place) -> tuple[Tensor, Tensor]:
         """See `MovingMasks.scores`."""

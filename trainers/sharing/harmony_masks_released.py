@@ -11,8 +11,10 @@ Deviation: the release draws masks for all tensors, but computes with those of t
 the maskable matrices.
 """
 
+import torch
 from torch import Tensor
 
+from mtorl.agents.parameters import ParameterSpace
 from mtorl.trainers.gradients import DenseGradients
 from mtorl.trainers.sharing.harmony_masks import HarmonyMasks, Importance
 from mtorl.trainers.sharing.masks import Place
@@ -29,8 +31,8 @@ class HarmonyMasksReleased(HarmonyMasks):
         sparsity: Share of the maskable weights that a mask leaves out, in [0, 1).
         importance: Of a weight to a task: `fisher` (squared gradient) or `magnitude` (of the weight).
         agreement_weight: The paper's lambda.
-        interval: Training steps between two changes. The release counts steps of single tasks: 500 of these are 10
-            steps of 50 tasks.
+        interval: Steps of single tasks between two changes, as the release counts: 500 of these are 10 training steps
+            of 50 tasks.
         swap_count: Weights that move at half time.
     """
 
@@ -52,6 +54,15 @@ class HarmonyMasksReleased(HarmonyMasks):
             normalise=False,
         )
 
+    def init(self, space: ParameterSpace, tasks: int, generator: torch.Generator) -> None:
+        """See `TaskMasks.init`."""
+        super().init(space, tasks, generator)
+        self._steps = max(self.interval // tasks, 1)
+
+    def due(self, index: int) -> bool:
+        """After every `interval` steps of single tasks."""
+        return (index + 1) % self._steps == 0
+
     def prepare(self, parameters: dict[str, Tensor], gradients: DenseGradients) -> None:
         """Faults 1, 3 and 4."""
         norms = gradients.dense.norm(dim=1, keepdim=True)
@@ -65,4 +76,4 @@ class HarmonyMasksReleased(HarmonyMasks):
     def scores(self, row: int, place: Place) -> tuple[Tensor, Tensor]:
         """Fault 2."""
         leave, agreement = super().scores(row, place)
-        return leave, agreement.float() + 1.0
+        return leave, (agreement.float() + 1.0).to(agreement)

@@ -151,9 +151,10 @@ class TaskMasks(Sharing):
         return float(np.mean(shares))
 
     def get_extra_state(self) -> dict[str, Any]:
-        """The masks, eight to a byte."""
+        """The masks, and those that were drawn, eight to a byte."""
         shapes = {name: list(place.shape) for name, place in self.places.items()}
-        return {"masks": torch.from_numpy(packed(self.masks)), "shapes": shapes}
+        now, drawn = torch.from_numpy(packed(self.masks)), torch.from_numpy(self._drawn)
+        return {"masks": now, "drawn": drawn, "shapes": shapes}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """The masks from `get_extra_state`.
@@ -165,7 +166,7 @@ class TaskMasks(Sharing):
         self._check(state["shapes"], len(found), "the masks")
         bits = np.unpackbits(found.cpu().numpy(), axis=1, count=self.masks.shape[1])
         self.masks.copy_(torch.from_numpy(bits.astype(bool)))
-        self._unused = None
+        self._drawn, self._unused = state["drawn"].cpu().numpy(), None
 
     def _check(self, shapes: dict[str, list[int]], count: int, what: str) -> None:
         """Raises InputError unless so many masks of these matrices fit; names the matrices that differ."""
@@ -210,8 +211,8 @@ class MovingMasks(TaskMasks):
         probes: int = 4,
     ) -> None:
         super().__init__(sparsity, distribution)
-        if interval < 1 or probes < 1:
-            raise InputError(f"interval is {interval} and probes {probes}; expected at least 1 each.")
+        if interval < 1 or probes < 0:
+            raise InputError(f"interval is {interval} and probes {probes}; expected at least 1 step, and no negative.")
         if not 0 <= swap_fraction <= 1 or (swap_count is not None and swap_count < 0):
             raise InputError(
                 f"swap_fraction is {swap_fraction} and swap_count {swap_count}; expected a share in [0, 1], and no "
@@ -241,6 +242,10 @@ class MovingMasks(TaskMasks):
         """Works out what the scores of all masks need."""
 
     @abstractmethod
+    def forget(self) -> None:
+        """Lets go of what `prepare` worked out: gradients are large, and masks are copied to whoever plays."""
+
+    @abstractmethod
     def scores(self, row: int, place: Place) -> tuple[Tensor, Tensor]:
         """What a mask goes by in one matrix, after `prepare`.
 
@@ -256,10 +261,12 @@ class MovingMasks(TaskMasks):
             `swapped`: weights moved, mean of the masks; `changed`: see `TaskMasks.changed`.
         """
         self.prepare(parameters, gradients)
-        leave = gradients.dense.new_empty(self.masks.shape[1])  # once: fresh memory costs more than the arithmetic
+        like = next(iter(parameters.values())).detach()
+        leave = like.new_empty(self.masks.shape[1])  # once: fresh memory costs more than the arithmetic
         take = torch.empty_like(leave)
         swapped = sum(self._swap(row, progress, leave, take) for row in range(len(self.masks)))
         self._unused = None
+        self.forget()
         return {"swapped": swapped / len(self.masks), "changed": self.changed()}
 
     def _swap(self, row: int, progress: float, leave: Tensor, take: Tensor) -> int:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -5,6 +6,7 @@ import pytest
 import torch
 
 from mtorl import InputError
+from mtorl.agents import ParameterSpace
 from mtorl.cli import main
 from mtorl.datasets.grouping import Grouping
 from mtorl.envs import PointReach
@@ -83,11 +85,28 @@ def test_wrong_input_is_refused(options: dict, tmp_path: Path) -> None:
         AgreementKMeans(batches=0)
     grouping = run.group(AgreementKMeans(batches=2), 3)
     grouping.save(tmp_path / "groups.json")
-    with pytest.raises(InputError, match="groups 6 tasks; expected 2"):
-        train(
-            **{**options, "out": str(tmp_path / "two"), "tasks": FAMILIES[:2]},
-            sharing="GroupMasks",
-            **{"sharing.grouping": str(tmp_path / "groups.json")},
-        )
+    masks = {"sharing": "GroupMasks", "sharing.grouping": str(tmp_path / "groups.json")}
+    few = train(**{**options, **masks, "out": str(tmp_path / "two"), "tasks": [FAMILIES[0], FAMILIES[5]]})
+    found = few.sharing()["policy"]
+    assert isinstance(found, GroupMasks)
+    assert len(found.masks) == 1 + (grouping.labels[0] != grouping.labels[5]), "groups without tasks have no mask"
     with pytest.raises(InputError, match="grouping not found"):
-        GroupMasks(str(tmp_path / "none.json"))
+        train(**{**options, **masks, "out": str(tmp_path / "none"), "sharing.grouping": str(tmp_path / "none.json")})
+    replace(grouping, task_names=tuple("abcdef")).save(tmp_path / "groups.json")
+    with pytest.raises(InputError, match=r"tasks \['towards-0', .* are in no group"):
+        train(**{**options, **masks, "out": str(tmp_path / "other")})
+    assert not (tmp_path / "none").exists() and not (tmp_path / "other").exists()
+
+
+def test_every_task_of_a_group_counts(tmp_path: Path) -> None:
+    """Whatever the lengths of their gradients."""
+    net = torch.nn.Linear(6, 5)
+    Grouping(tuple("abc"), (0, 0, 1), ((1.0,) * 3,) * 3, 0.0, "").save(tmp_path / "groups.json")
+    masks = GroupMasks(str(tmp_path / "groups.json"))
+    masks.init(ParameterSpace(net, maskable=[net]), 3, torch.Generator().manual_seed(0))
+    dense = torch.randn(3, 35, dtype=torch.float64)
+    for factor in (1.0, 1000.0):
+        scaled = dense * torch.tensor([[factor], [1.0], [1.0]])
+        rows, _ = masks.by_rows(scaled, masks.scales(scaled))
+        units = dense / dense[:, :30].norm(dim=1, keepdim=True)
+        torch.testing.assert_close(rows, torch.stack([units[:2].mean(0), units[2]]))

@@ -145,10 +145,17 @@ def test_normalised_scores_do_not_depend_on_the_length_of_a_gradient() -> None:
 
 def test_a_task_without_gradient_disturbs_nobody() -> None:
     masks, net = build(HarmonyMasks(swap_fraction=0.1))
+    alone, _ = build(HarmonyMasks(swap_fraction=0.1))
+    alone.masks, alone._drawn = alone.masks[[0, 2]].clone(), alone._drawn[[0, 2]]
     dense = torch.randn(3, len(space_of(net)))
     dense[1] = 0
+    kept = masks.masks.sum(1)
     move(masks, net, dense)
-    assert (masks.masks.sum(1) > 0).all() and not masks._mean.isnan().any()
+    move(alone, net, dense[[0, 2]])  # a mean of two is larger by the same factor everywhere: lambda is, too
+    assert torch.equal(masks.masks.sum(1), kept)
+    other, _ = build(HarmonyMasks(swap_fraction=0.1, agreement_weight=15.0))
+    move(other, net, dense)
+    assert torch.equal(other.masks[[0, 2]], alone.masks)
 
 
 def test_the_release_revives_blindly() -> None:
@@ -156,6 +163,7 @@ def test_the_release_revives_blindly() -> None:
     found = []
     for factor in (1.0, -5.0):
         masks, net = build(HarmonyMasksReleased(0.5, swap_count=10))
+        assert [index for index in range(500) if masks.due(index)] == [165, 331, 497], "500 steps of 3 single tasks"
         dense = 1e-3 * torch.randn(3, len(space_of(net)), generator=torch.Generator().manual_seed(3))
         for place in masks.places.values():
             dense[:, place.flat] = torch.where(masks.masks[:, place.mine], 1.0, factor) * dense[:, place.flat]
@@ -247,7 +255,7 @@ def test_masks_of_another_network_are_refused() -> None:
         (lambda: RandomMasks(-0.1), "sparsity is -0.1"),
         (lambda: RandomMasks(distribution="even"), "distribution is 'even'; expected one of erk, uniform"),
         (lambda: HarmonyMasks(interval=0), "interval is 0"),
-        (lambda: HarmonyMasks(probes=0), "probes 0"),
+        (lambda: HarmonyMasks(probes=0), "probes is 0"),
         (lambda: HarmonyMasks(swap_fraction=1.5), "swap_fraction is 1.5"),
         (lambda: HarmonyMasks(swap_count=-1), "swap_count -1"),
         (lambda: HarmonyMasks(schedule="up"), "schedule is 'up'; expected one of hump, decay, constant"),
