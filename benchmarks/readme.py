@@ -215,6 +215,8 @@ def ablation(name: str) -> str:
     head += ["&Delta;m, %"] if single else []
     head += ["action error, 10<sup>-3</sup>"] if errors else []
     head += ["&Delta;m of it, %"] if single and errors else []
+    masked = any(row.get("masks_changed") is not None for row in found["methods"])
+    head += ["zeros that moved, %"] if masked else []
     rows = []
     for row in found["methods"]:
         chances = [row["probability_of_improvement"][base] for base in bases]
@@ -228,6 +230,9 @@ def ablation(name: str) -> str:
         if single and errors:
             gain = row["action_error_delta_m"]
             cells.append(_interval(gain, 100, "+.1f") if gain else "-")
+        if masked:
+            moved = row["masks_changed"]
+            cells.append("-" if moved is None else f"{100 * moved:.1f}")
         rows.append([*cells, f"{row['steps']:,}", f"{row['minutes']:.1f}"])
     tasks = [task.removesuffix("-v3") for task in found["tasks"]]
     each = [[row["name"], *[f"{100 * it[0]:.0f}" for it in row["tasks"].values()]] for row in found["methods"]]
@@ -246,7 +251,7 @@ def origin(result: dict[str, Any]) -> str:
 
 
 BLOCKS = {"mt10": mt10, "mt50": mt50, "speed": speed, "balancing": balancing, "gpu": gpu}
-BLOCKS |= {"balancers": lambda: ablation("balancers_mt10")}
+BLOCKS |= {"balancers": lambda: ablation("balancers_mt10"), "masks": lambda: ablation("masks_mt10")}
 
 
 def main() -> int:

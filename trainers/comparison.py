@@ -126,7 +126,10 @@ def make_comparison(
         "protocol": base.protocol,
         "picture": picture(_draw(rows, bases)),
     }
-    write_json(out.with_suffix(".json"), _as_json(rows, bases, single, heldout_data))
+    write_json(
+        out.with_suffix(".json"),
+        _as_json(rows, bases, single, heldout_data, {name: one.changed for name, one, _ in masks}),
+    )
     html = page("comparison.html", content)
     write_atomically(out, lambda file: file.write(html))
     return out
@@ -223,7 +226,11 @@ def _row(method: Method, bases: Sequence[Method], models: Method | None) -> Row:
 
 
 def _as_json(
-    rows: Sequence[Row], bases: Sequence[Method], single: str | None, heldout_data: str | None
+    rows: Sequence[Row],
+    bases: Sequence[Method],
+    single: str | None,
+    heldout_data: str | None,
+    changed: Mapping[str, float],
 ) -> dict[str, Any]:
     base = bases[0]
     return {
@@ -246,6 +253,7 @@ def _as_json(
                 "step_over_baseline": row.method.milliseconds / base.milliseconds,
                 "steps": row.method.steps,
                 "minutes": row.method.minutes,
+                "masks_changed": changed.get(row.method.name),
                 "tasks": {task: row.method.task(number) for number, task in enumerate(base.tasks)},
                 "scores": row.method.scores.tolist(),
                 "action_errors": None if row.method.errors is None else row.method.errors.tolist(),

@@ -167,7 +167,7 @@ def test_heldout_data_of_other_tasks_is_refused_at_once(base: str, tmp_path: Pat
 
 
 def test_masks_are_compared_with_two_controls(base: str, tmp_path: Path) -> None:
-    harmony = {"class_path": "HarmonyMasks", "init_args": {"interval": 5}}
+    harmony = {"class_path": "HarmonyMasks", "init_args": {"interval": 5, "swap_fraction": 0.5}}
     path = ablate(
         base,
         {"sharing": ["Shared", "RandomMasks", harmony], "seed": [0, 1]},
@@ -181,6 +181,7 @@ def test_masks_are_compared_with_two_controls(base: str, tmp_path: Path) -> None
     assert content["baselines"] == ["Shared", "RandomMasks"]
     chances = [row["probability_of_improvement"] for row in content["methods"]]
     assert [[bool(it[name]) for name in ("Shared", "RandomMasks")] for it in chances] == [[0, 1], [1, 0], [1, 1]]
+    assert [bool(row["masks_changed"]) for row in content["methods"]] == [False, False, True]
     page = path.read_text()
     assert "<h2>Masks</h2>" in page and "How far masks are from where they began" in page
     assert page.count("<h3>") == 2
