@@ -35,7 +35,8 @@ from mtorl.agents.base import Agent  # noqa: E402
 from mtorl.envs.base import RolloutContext  # noqa: E402
 from mtorl.trainers.executions import PhaseFunctions  # noqa: E402
 from mtorl.trainers.policy import TaskPolicy  # noqa: E402
-from mtorl.trainers.sharing import HarmonyMasks, MagnitudeMasks, MovingMasks, RandomMasks, Shared, Sharing  # noqa: E402
+from mtorl.trainers.sharing import HarmonyMasks, MagnitudeMasks, RandomMasks, Shared, Sharing  # noqa: E402
+from mtorl.trainers.sharing.masks import MovingMasks  # noqa: E402
 
 SIZE = (256, 6, 8)
 

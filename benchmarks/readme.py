@@ -245,13 +245,46 @@ def _interval(value: list[float], factor: float, form: str) -> str:
     return f"{middle} ({low} to {high})"
 
 
+def masks_cost() -> str:
+    """What masks cost, each beside its goal."""
+    found = read("masks_1_threads")
+    step, change, rest, rollout = found["step"], found["change"], found["rest"], found["rollout"]
+    slowest = max(change["seconds"].values())
+    select = change["milliseconds_of_selecting_100_of_5M"]
+    rows = [
+        [
+            "gradients of 10 and 50 tasks one after the other, with masks against without",
+            f"{step['T=10']['masks_over_none']:.2f}x, {step['T=50']['masks_over_none']:.2f}x the time",
+            "1.15x",
+        ],
+        ["a change of 50 masks, beyond the gradients, slowest strategy", f"{slowest:.1f} s", "3 s"],
+        ["... peak memory of the process", f"{change['process_with_gradients']['peak_GB']:.1f} GB", "2.5 GB"],
+        [
+            f"the 100 smallest of 5 M values (`torch.topk`: {select['torch.topk']:.0f} ms)",
+            f"{select['ours']:.1f} ms",
+            "",
+        ],
+        ["50 masks in memory, in a checkpoint", f"{rest['MB']:.0f} MB, {rest['MB_saved']:.0f} MB", "270 MB"],
+        [
+            "acting with masks against without: MLP, transformer",
+            f"{rollout['MLP']['masks_over_none']:.2f}x, {rollout['transformer']['masks_over_none']:.2f}x the time",
+            "1.05x",
+        ],
+    ]
+    return f"{table(['', 'measured', 'goal'], rows)}\n\n{origin(found)}"
+
+
 def origin(result: dict[str, Any]) -> str:
     """Machine and date of a measurement."""
     return f"Measured on {result['machine']}, {result['date']}."
 
 
 BLOCKS = {"mt10": mt10, "mt50": mt50, "speed": speed, "balancing": balancing, "gpu": gpu}
-BLOCKS |= {"balancers": lambda: ablation("balancers_mt10"), "masks": lambda: ablation("masks_mt10")}
+BLOCKS |= {
+    "masks_cost": masks_cost,
+    "balancers": lambda: ablation("balancers_mt10"),
+    "masks": lambda: ablation("masks_mt10"),
+}
 
 
 def main() -> int:

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -24,12 +25,13 @@ def _table(title: str, first: str, *columns: str) -> Table:
     return table
 
 
-def _print(table: Table) -> None:
+def _print(table: Table, wrap: bool = False) -> None:
     import shutil
 
-    # Not narrower than the table needs: a wrapped number in a log file is worse than a long line.
-    width = max(shutil.get_terminal_size().columns, 110)
-    _Console(width=width).print(table)
+    # Not narrower than the table needs: a number that is cut off is worse than a long line.
+    wide = _Console(width=1000)
+    needed = Measurement.get(wide, wide.options, table).maximum
+    _Console(width=max(shutil.get_terminal_size().columns, 110 if wrap else needed)).print(table)
 
 
 def show_comparison(path: "Path") -> None:
@@ -107,7 +109,7 @@ def show_masks(summary: "MaskSummary") -> None:
     )
     for name, kept in summary.densities.items():
         table.add_row(
-            name,
+            name.removeprefix("backbone.").removesuffix(".weight"),
             f"{summary.sizes[name]:,}",
             f"{float(kept.min()):.1%}",
             f"{float(kept.mean()):.1%}",
@@ -133,7 +135,7 @@ def show_members(family: str, members: "Sequence[Member]") -> None:
             table.add_row("", f"[bold]{member.kind}[/bold]{needs}" if len({it.kind for it in members}) > 1 else "")
         paper = f" [dim]{member.paper}[/dim]" if member.paper else ""
         table.add_row(member.name, f"{member.line}.{paper}")
-    _print(table)
+    _print(table, wrap=True)
 
 
 class _Console(Console):

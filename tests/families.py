@@ -28,7 +28,7 @@ from mtorl.trainers.balancers.wrappers import (
     Reused,
     Subsampled,
 )
-from mtorl.trainers.sharing import TaskMasks
+from mtorl.trainers.sharing.masks import TaskMasks
 
 SMALL_AGENTS: dict[type, dict] = {
     BehaviorCloning: {"hidden": (24, 24)},

@@ -14,7 +14,7 @@ from mtorl.datasets.files import write_atomically
 from mtorl.trainers.logs import read_log
 from mtorl.trainers.pages import subplots
 from mtorl.trainers.run import Run
-from mtorl.trainers.sharing import TaskMasks
+from mtorl.trainers.sharing.masks import TaskMasks
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ from mtorl.trainers.executions import PhaseFunctions
 from mtorl.trainers.logs import read_log
 from mtorl.trainers.offline import TIMING_ENTRIES
 from mtorl.trainers.optimizer import OptimizerSettings, PhaseOptimizer
-from mtorl.trainers.sharing import FrozenMasks, GroupMasks, HarmonyMasksReleased, MovingMasks, Sharing, TaskMasks
+from mtorl.trainers.sharing import FrozenMasks, GroupMasks, HarmonyMasksReleased, Sharing
+from mtorl.trainers.sharing.masks import MovingMasks, TaskMasks
 from mtorl.trainers.update import MultiTaskUpdate
 
 ALL = sorted(

@@ -10,7 +10,7 @@ from mtorl import InputError
 from mtorl.cli import main
 from mtorl.trainers import Run, train
 from mtorl.trainers.mask_report import export_masks, summarise
-from mtorl.trainers.sharing import TaskMasks
+from mtorl.trainers.sharing.masks import TaskMasks
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ from mtorl.trainers.sharing.group_masks import GroupMasks
 from mtorl.trainers.sharing.harmony_masks import HarmonyMasks
 from mtorl.trainers.sharing.harmony_masks_released import HarmonyMasksReleased
 from mtorl.trainers.sharing.magnitude_masks import MagnitudeMasks
-from mtorl.trainers.sharing.masks import MovingMasks, TaskMasks
 from mtorl.trainers.sharing.random_masks import RandomMasks
 from mtorl.trainers.sharing.shared import Shared
 
@@ -16,9 +15,7 @@ __all__ = [
     "HarmonyMasks",
     "HarmonyMasksReleased",
     "MagnitudeMasks",
-    "MovingMasks",
     "RandomMasks",
     "Shared",
     "Sharing",
-    "TaskMasks",
 ]

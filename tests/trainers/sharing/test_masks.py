@@ -14,11 +14,9 @@ from mtorl.trainers.sharing import (
     HarmonyMasks,
     HarmonyMasksReleased,
     MagnitudeMasks,
-    MovingMasks,
     RandomMasks,
-    TaskMasks,
 )
-from mtorl.trainers.sharing.masks import erk_densities
+from mtorl.trainers.sharing.masks import MovingMasks, TaskMasks, erk_densities
 
 MOVING = [HarmonyMasks, MagnitudeMasks, HarmonyMasksReleased]
 
