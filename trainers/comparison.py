@@ -305,6 +305,10 @@ def _draw(rows: Sequence[Row], bases: Sequence[Method]) -> Any:
         axis.axvline(50, color=GREY, linewidth=0.8, linestyle="--")
         axis.set_xlim(0, 100)
     if rows[0].error is not None:
+        from matplotlib.ticker import ScalarFormatter
+
         axes[0][-1].set_xscale("log")  # a method that does not train would squeeze the others together
+        for kind in (axes[0][-1].xaxis.set_major_formatter, axes[0][-1].xaxis.set_minor_formatter):
+            kind(ScalarFormatter())
     figure.tight_layout()
     return figure
