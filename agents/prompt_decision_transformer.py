@@ -170,7 +170,7 @@ class PromptDecisionTransformer(DecisionTransformer):
         """See `Agent.reset`; the prompt is read once."""
         if context.tasks is None:
             raise InputError(
-                "PromptDecisionTransformer chooses its prompt by the task's identity; it cannot act where that is hidden."
+                "PromptDecisionTransformer chooses prompts by the task's identity; it cannot act where that is hidden."
             )
         super().reset(context)
         rows = self._tasks
