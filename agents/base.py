@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -41,10 +41,6 @@ class Phase:
     module: nn.Module
     every: int = 1
     after_step: Callable[[], None] = lambda: None
-
-    def over(self, space: ParameterSpace) -> "Phase":
-        """The same phase with other shared parameters: those of an agent that added some."""
-        return replace(self, space=space)
 
 
 @dataclass(frozen=True)

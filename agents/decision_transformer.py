@@ -109,10 +109,12 @@ class DecisionTransformer(Agent):
         self.register_buffer("return_scale", torch.from_numpy(spec.return_quantile(SCALE_QUANTILE)).clamp(min=1.0))
         self.register_buffer("return_target", torch.from_numpy(spec.return_quantile(target_quantile)))
         self.register_buffer("return_least", torch.from_numpy(spec.return_quantile(0.0)).clamp(max=0.0))
-        private = [self.encoder, self.gains, *([self.head] if self.head.per_task else [])]
-        space = ParameterSpace(self, private=private, maskable=[self.backbone])
-        self.phases = (Phase("policy", self._losses, space, self),)
+        self.phases = (self._phase(),)
         self._history: _History | None = None
+
+    def _phase(self) -> Phase:
+        private = [self.encoder, self.gains, *([self.head] if self.head.per_task else [])]
+        return Phase("policy", self._losses, ParameterSpace(self, private=private, maskable=[self.backbone]), self)
 
     def _losses(self, batch: TaskBatch) -> TaskLosses:
         tasks, windows, steps = batch.valid.shape

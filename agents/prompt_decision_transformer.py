@@ -21,7 +21,6 @@ from mtorl import InputError
 from mtorl.agents.backbones import initialise_transformer
 from mtorl.agents.decision_transformer import DecisionTransformer
 from mtorl.agents.heads import OutputHeads
-from mtorl.agents.parameters import ParameterSpace
 from mtorl.agents.task_encoders import TaskIdentity
 from mtorl.datasets.prompts import PromptPick, PromptPool, PromptSettings, PromptSource
 from mtorl.datasets.sampler import TaskBatch
@@ -37,8 +36,8 @@ class PromptDecisionTransformer(DecisionTransformer):
         spec: What is known of the data.
         context: K, steps in the window.
         prompt_length: Steps in the prompt.
-        prompt_pick: Whose steps: a random one of the `prompt_best` episodes with the highest returns (topk), any
-            (uniform), or as the released code of HarmoDT (official). Acting, the best episode's.
+        prompt_pick: Whose steps: a random one of the `prompt_best` episodes (topk: with success, and with the highest
+            returns), any (uniform), or as the released code of HarmoDT (official). Acting, the best episode's.
         prompt_source: Take prompts from the episodes that are trained on (train), or from the last two of each task,
             which then are not trained on (heldout).
         prompt_best: Episodes that `topk` draws from.
@@ -129,9 +128,7 @@ class PromptDecisionTransformer(DecisionTransformer):
         self.register_buffer("best_actions", torch.zeros(tasks, length, spec.action_dim))
         self.register_buffer("best_returns_to_go", torch.zeros(tasks, length))
         self.register_buffer("best_timesteps", torch.zeros(tasks, length, dtype=torch.long))
-        (phase,) = self.phases
-        private = [self.encoder, self.gains, *([self.head] if self.head.per_task else [])]
-        self.phases = (phase.over(ParameterSpace(self, private=private, maskable=[self.backbone])),)
+        self.phases = (self._phase(),)  # again: now there are more parameters
 
     def remember(self, stores: Sequence[EpisodeStore]) -> None:
         """Keeps the prompt of each task's best episode, for acting."""

@@ -16,7 +16,7 @@ class Grouping:
     Attributes:
         task_names: The T tasks.
         labels: `[T]`, the group of each task, from 0.
-        affinity: `[T, T]`, what the groups were found from; larger is closer.
+        affinity: `[T, T]`, how close every two tasks are; larger is closer.
         score: How well separated the groups are, by the method's own measure.
         method: Who found them, and from what.
     """

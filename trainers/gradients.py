@@ -60,9 +60,9 @@ def gramian(rows: Tensor) -> Tensor:
     """Inner products `[T, T]` of rows `[T, P]`, float64 on the CPU, symmetric to the last bit.
 
     Products of a few hundred columns are summed in single precision, and these sums in float64: errors are about 1e-8
-    of the norms (up to 5e-8 on a GPU), below those of the gradients themselves, in half the time of a product in
-    float64. One single precision sum over millions is a hundred times less exact, which methods that look at small
-    differences between tasks turn into wrong directions.
+    of the norms (up to 5e-8 on a GPU), below those of the gradients themselves, at less cost than a product in
+    float64. One single precision sum over millions is far less exact, which methods that look at small differences
+    between tasks turn into wrong directions.
     """
     whole = rows.shape[1] // BLOCK * BLOCK if rows.shape[1] > FEW else 0
     rest = rows[:, whole:].double()

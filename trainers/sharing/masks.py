@@ -314,7 +314,7 @@ def packed(masks: Tensor) -> np.ndarray:
 
 
 def _bytes(mask: Tensor) -> Tensor:
-    return mask.view(torch.uint8)  # multiplying by bytes takes half the time of multiplying by bool
+    return mask.view(torch.uint8)  # torch multiplies by bytes faster than by bool
 
 
 def check_choice(name: str, value: str, choices: Any) -> None:

@@ -12,7 +12,7 @@ def lowest(values: Tensor, count: int) -> Tensor:
     """Indices of the smallest values, ascending; of equal ones those with the lowest indices.
 
     A sample gives a threshold that a few more values than wanted lie below; only these are sorted. `torch.topk` takes
-    ten times as long, and does not say which of equal values it returns.
+    longer, and does not say which of equal values it returns.
 
     Args:
         values: `[M]`, without NaN; infinite ones come last.
@@ -42,4 +42,4 @@ def _up_to(values: Tensor, threshold: Tensor) -> Tensor:
     """Indices of the values that are not above a threshold, ascending."""
     if values.is_cuda:
         return (values <= threshold).nonzero().flatten()
-    return torch.from_numpy(np.flatnonzero(values.numpy() <= threshold.numpy()))  # a quarter of torch's time
+    return torch.from_numpy(np.flatnonzero(values.numpy() <= threshold.numpy()))  # NumPy searches faster than torch
