@@ -109,13 +109,19 @@ class Agent(nn.Module, ABC):
         """Begins a block of N episodes.
 
         Raises:
-            InputError: The tasks are hidden and this agent needs them.
+            InputError: The tasks are hidden and this agent needs them, or a demonstration instead.
         """
         if context.tasks is None:
             if self.needs_task:
                 raise InputError(
                     f"{type(self).__name__} was trained with the task's identity; it cannot act where that is hidden. "
                     "Train it with task_identity=none, shared heads and global normalisation."
+                )
+            if self.needs_demonstration and context.demonstration is None:
+                raise InputError(
+                    f"{type(self).__name__} asks for a return, or reads a prompt, which it knows of its own tasks "
+                    "only; where the task is hidden it cannot act unless it is shown an episode of it. "
+                    "Say where there are some with --demonstrations DATA."
                 )
             self._tasks = torch.zeros(len(context.goals), dtype=torch.long)
         else:
@@ -128,6 +134,14 @@ class Agent(nn.Module, ABC):
         told = any(isinstance(part, TaskEncoder) and part.kind != "none" for part in parts)
         own = any(isinstance(part, Head | TaskGains) and part.task_rows() for part in parts)
         return told or self._normalised_per_task or own
+
+    @property
+    def needs_demonstration(self) -> bool:
+        """Whether acting in a task whose identity is hidden needs a recorded episode of it."""
+        return False
+
+    def acted(self, actions: NDArray[np.float32]) -> None:
+        """Tells what was done `[N, A]` instead of what `act` said last."""
 
     def task_links(self) -> list[TaskLink]:
         """How strongly tasks are tied to the outputs of shared layers; none by default."""

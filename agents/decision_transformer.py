@@ -185,11 +185,29 @@ class DecisionTransformer(Agent):
             links.append(TaskLink("head", f"backbone.blocks.{last}.contract.weight", heads))
         return links
 
+    @property
+    def needs_demonstration(self) -> bool:
+        """What to ask for is known of the agent's own tasks; of others it is what a demonstration earned."""
+        return self.return_conditioning
+
     def reset(self, context: RolloutContext) -> None:
         """See `Agent.reset`."""
         super().reset(context)
-        self._history = _History(self, self._tasks)
+        self._history = _History(self, *self._wanted(context))
         self._before: Sequence[KeysValues] = ()
+
+    def _wanted(self, context: RolloutContext) -> tuple[Tensor, Tensor, Tensor]:
+        """Of N episodes what returns are divided by, the return that is asked for, and the least, `[N]` each."""
+        rows = self._tasks
+        if context.tasks is not None or context.demonstration is None:
+            return self.return_scale[rows], self.return_target[rows], self.return_least[rows]
+        shown = self.return_target.new_full((len(rows),), float(context.demonstration.rewards.sum()))
+        return shown.clamp(min=1.0), shown, shown.clamp(max=0.0)
+
+    def acted(self, actions: NDArray[np.float32]) -> None:
+        """See `Agent.acted`."""
+        assert self._history is not None, "reset() before acted()"
+        self._history.acted(self._to_tensor(actions))
 
     @torch.no_grad()
     def act(self, observations: NDArray[np.float32], rewards: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -211,20 +229,20 @@ class _History:
 
     Args:
         agent: The agent that acts.
-        tasks: `[N]`.
+        scale: `[N]`, what returns are divided by.
+        target: `[N]`, the return that is asked for.
+        least: `[N]`, what is left of it does not fall below this.
     """
 
-    def __init__(self, agent: DecisionTransformer, tasks: Tensor) -> None:
-        rows, size = len(tasks), 2 * agent.window
+    def __init__(self, agent: DecisionTransformer, scale: Tensor, target: Tensor, least: Tensor) -> None:
+        rows, size = len(scale), 2 * agent.window
         like = agent.observation_mean
         self._length = agent.window
         self._observations = like.new_zeros(rows, size, agent.spec.observation_dim + agent.encoder.size)
         self._actions = like.new_zeros(rows, size, agent.spec.action_dim)
         self._returns = like.new_zeros(rows, size)
         self._timesteps = torch.zeros(rows, size, dtype=torch.long, device=like.device)
-        self._scale = agent.return_scale[tasks]
-        self._left = agent.return_target[tasks].clone()
-        self._least = agent.return_least[tasks]
+        self._scale, self._left, self._least = scale, target.clone(), least
         self._next = self._step = 0
 
     def observe(self, observations: Tensor, rewards: Tensor) -> None:

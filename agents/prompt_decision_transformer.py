@@ -22,7 +22,7 @@ from mtorl.agents.backbones import initialise_transformer
 from mtorl.agents.decision_transformer import DecisionTransformer
 from mtorl.agents.heads import OutputHeads
 from mtorl.agents.task_encoders import TaskIdentity
-from mtorl.datasets.prompts import PromptPick, PromptPool, PromptSettings, PromptSource
+from mtorl.datasets.prompts import PromptPick, PromptPool, PromptSettings, PromptSource, prompt_of
 from mtorl.datasets.sampler import TaskBatch
 from mtorl.datasets.spec import DataSpec
 from mtorl.datasets.store import EpisodeStore
@@ -147,15 +147,22 @@ class PromptDecisionTransformer(DecisionTransformer):
             batch.prompt_returns_to_go,
             batch.prompt_timesteps,
             batch.task_ids,
+            self.return_scale[batch.task_ids],
         ).flatten(0, 1)
 
     def _prompt_tokens(
-        self, observations: Tensor, actions: Tensor, returns: Tensor, timesteps: Tensor, task_ids: Tensor
+        self,
+        observations: Tensor,
+        actions: Tensor,
+        returns: Tensor,
+        timesteps: Tensor,
+        task_ids: Tensor,
+        scale: Tensor,
     ) -> Tensor:
-        """Tokens `[..., 3 * length, width]` of prompts `[..., length, ...]`: return, observation, action, ..."""
-        scale = self.return_scale[task_ids].view(-1, *[1] * (returns.ndim - 1))
+        """Tokens `[T, ..., 3 * length, width]` of prompts `[T, ..., length, ...]`: return, observation, action, ..."""
+        returns = returns / scale.view(-1, *[1] * (returns.ndim - 1))
         kinds = [
-            self.embed_prompt["returns"]((returns / scale)[..., None]),
+            self.embed_prompt["returns"](returns[..., None]),
             self.embed_prompt["observations"](self._observation_inputs(observations, task_ids)),
             self.embed_prompt["actions"](actions),
         ]
@@ -164,23 +171,21 @@ class PromptDecisionTransformer(DecisionTransformer):
 
     @torch.no_grad()
     def reset(self, context: RolloutContext) -> None:
-        """See `Agent.reset`; the prompt is read once."""
-        if context.tasks is None:
-            raise InputError(
-                "PromptDecisionTransformer chooses prompts by the task's identity; it cannot act where that is hidden."
-            )
+        """See `Agent.reset`; the prompt is read once: that of a demonstration if there is one, else the task's own."""
         super().reset(context)
         rows = self._tasks
-        tokens = self._prompt_tokens(
-            self.best_observations[rows],
-            self.best_actions[rows],
-            self.best_returns_to_go[rows],
-            self.best_timesteps[rows],
-            rows,
-        )
+        prompt = [
+            getattr(self, f"best_{name}")[rows] for name in ("observations", "actions", "returns_to_go", "timesteps")
+        ]
+        if context.demonstration is not None:
+            shown = prompt_of(context.demonstration, self.best_timesteps.shape[1])
+            prompt = [torch.tensor(values).to(old).expand_as(old) for values, old in zip(shown, prompt, strict=True)]
+        observations, actions, returns, timesteps = prompt
+        scale = self._wanted(context)[0]
+        tokens = self._prompt_tokens(observations, actions, returns, timesteps, rows, scale)
         self._before = self.backbone.keys_values(tokens, self.gains(rows))
 
     @property
-    def needs_task(self) -> bool:
-        """The prompt is chosen by the task."""
+    def needs_demonstration(self) -> bool:
+        """Prompts are known of the agent's own tasks."""
         return True

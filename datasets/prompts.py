@@ -44,6 +44,44 @@ class PromptSettings:
                 raise InputError(f"prompt {name} is {value!r}; expected one of {', '.join(get_args(known))}.")
 
 
+@dataclass(frozen=True)
+class Demonstration:
+    """A recorded episode of L steps, shown to a policy that is not told its task.
+
+    Attributes:
+        observations: float32 `[L, O]`, before each step.
+        actions: float32 `[L, A]`.
+        rewards: float32 `[L]`.
+    """
+
+    observations: NDArray[np.float32]
+    actions: NDArray[np.float32]
+    rewards: NDArray[np.float32]
+
+    @property
+    def returns_to_go(self) -> NDArray[np.float32]:
+        """Sum of this and all later rewards `[L]`."""
+        return np.cumsum(self.rewards[::-1], dtype=np.float64)[::-1].astype(np.float32)
+
+
+def prompt_start(steps: int, length: int) -> int:
+    """Where the prompt of an episode begins, so that it ends one step before the episode does."""
+    return max(0, steps - length - 1)
+
+
+def prompt_of(shown: Demonstration, length: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """The prompt of an episode: observations, actions, returns-to-go and timesteps of `length` steps.
+
+    Raises:
+        InputError: The episode is shorter.
+    """
+    if len(shown.rewards) < length:
+        raise InputError(f"a demonstration has {len(shown.rewards)} steps; expected at least {length}, a prompt's.")
+    first = prompt_start(len(shown.rewards), length)
+    part = slice(first, first + length)
+    return shown.observations[part], shown.actions[part], shown.returns_to_go[part], np.arange(first, first + length)
+
+
 class PromptPool:
     """The episodes that prompts are taken from.
 
@@ -122,12 +160,20 @@ class PromptPool:
         columns = self._gather([[ranked[0]] for ranked in self._ranked])
         return {name: values[:, 0] for name, values in columns.items()}
 
+    def demonstrations(self) -> list[Demonstration]:
+        """Each task's best episode, whole."""
+        found = []
+        for position, number in (ranked[0] for ranked in self._ranked):
+            episode = self.stores[position].episode(number)
+            found.append(Demonstration(episode.observations[: len(episode)], episode.actions, episode.rewards))
+        return found
+
     def _gather(self, chosen: list[list[tuple[int, int]]]) -> dict[str, NDArray[Any]]:
         length = self.settings.length
         rows: dict[str, list[NDArray[Any]]] = {}
         for position, number in (it for mine in chosen for it in mine):
             store = self.stores[position]
-            first = max(0, self._length((position, number)) - length - 1)
+            first = prompt_start(self._length((position, number)), length)
             step = int(store.starts[number]) + first
             for name, column, start in (
                 ("observations", store.observations, step + number),

@@ -147,13 +147,21 @@ class TaskSampler:
         starts = [store.starts[:-1] for store in self.stores]
         self._first_step = np.array([starts[s][n] for s, n in zip(self._store_of, self._number, strict=True)])
 
-    def draw(self) -> TaskBatch:
-        """The next batch."""
+    def other(self, windows: int, length: int, generator: np.random.Generator) -> "TaskSampler":
+        """Draws other windows of all these tasks, without prompts, from a stream of its own."""
+        return TaskSampler(self.stores, self.task_names, windows, length, generator)
+
+    def draw(self, beginnings: bool = False) -> TaskBatch:
+        """The next batch.
+
+        Args:
+            beginnings: Let windows begin where their episodes do.
+        """
         tasks = self._draw_tasks()
         offset = self._generator.random((len(tasks), self.windows)) * self._task_steps[tasks, None]
         point = (self._task_begin[tasks, None] + offset.astype(np.int64)).ravel()
         episode = np.searchsorted(self._begin, point, side="right") - 1
-        return self._gather(tasks, episode, point - self._begin[episode])
+        return self._gather(tasks, episode, np.zeros_like(point) if beginnings else point - self._begin[episode])
 
     def _draw_tasks(self) -> NDArray[np.int64]:
         total = len(self.task_names)

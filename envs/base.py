@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtorl import InputError
+from mtorl.datasets.prompts import Demonstration
 
 Split = Literal["train", "heldout"]
 
@@ -98,6 +99,14 @@ class Suite(ABC):
         chosen = [name for name in self.task_names if name in task_names]
         return _construct(type(self), {**self.arguments, "tasks": chosen})
 
+    def unseen(self) -> "Suite":
+        """Tasks that belong to none of these: where a policy for this suite meets tasks that it was not trained on.
+
+        Raises:
+            InputError: The suite has none.
+        """
+        raise InputError(f"{type(self).__name__} has no further tasks; expected a suite that says which are unseen.")
+
     def changed(self, **arguments: Any) -> "Suite":
         """The same suite with other constructor arguments."""
         return _construct(type(self), {**self.arguments, **arguments})
@@ -144,11 +153,13 @@ class RolloutContext:
         tasks: int64 `[N]`, each row's task as a position in the suite's task names; None if hidden.
         goals: int64 `[N]`, goal index of each row: part of the rows' random streams, never shown to learned agents.
         seed: Seed of the evaluation.
+        demonstration: A recorded episode of the rows' one task, if policies are shown one.
     """
 
     tasks: NDArray[np.int64] | None
     goals: NDArray[np.int64]
     seed: int = 0
+    demonstration: Demonstration | None = None
 
 
 class Policy(Protocol):

@@ -6,6 +6,10 @@ Protocols:
 |---|---|---|
 | `official` | the 50 training goals of each task (Meta-World's own protocol) | one each |
 | `heldout` | 50 goals that no training episode and no choice of a checkpoint has seen | one each |
+| `ml45-like` | the same of tasks that were not trained on (Meta-World: the five test tasks of ML45) | one each |
+
+A policy is told its task, or not (`task_identity`): then it sees observations and rewards alone, or a recorded episode
+of the task as well (`demonstrations`). In tasks that were not trained on it is never told.
 
 Success at any step is the official criterion; success at the last step is the second column. Two evaluations of the
 same policy give identical reports, whatever the number of workers: an episode is played in a block of fixed size
@@ -17,7 +21,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -26,13 +30,16 @@ from numpy.typing import NDArray
 
 from mtorl import InputError
 from mtorl.datasets.files import check_schema, interpreting, read_json, refused_write, write_json
+from mtorl.datasets.prompts import Demonstration, PromptPool, PromptSettings
 from mtorl.datasets.statistics import mean_rate_interval, wilson_interval
+from mtorl.datasets.store import EpisodeStore, sha256
 from mtorl.envs.base import Policy, RolloutContext, Split, Suite
 from mtorl.envs.workers import WorkerPool, cached_environments, cached_suite
 from mtorl.progress import Progress
 
 SCHEMA = 1
-ProtocolName = Literal["official", "heldout"]
+ProtocolName = Literal["official", "heldout", "ml45-like"]
+TaskVisibility = Literal["shown", "hidden"]
 
 
 @dataclass(frozen=True)
@@ -40,12 +47,14 @@ class Protocol:
     """How episodes are played.
 
     Attributes:
-        name: `official` (training goals) or `heldout` (unseen goals).
+        name: `official` (training goals), `heldout` (unseen goals) or `ml45-like` (unseen goals of unseen tasks).
         goals: Goals per task, one episode each; the first that many.
         stop_at_success: End an episode at its first success: 5 times faster, but success at the last step is then
             unknown and returns are returns until success.
         seed: Seed of random policies; the tasks themselves are deterministic.
         block: Episodes of one task that a policy sees as one batch.
+        task_identity: Whether policies are told the task: shown or hidden.
+        demonstrations: Folder of a data set: of each task its best episode is shown to the policy.
     """
 
     name: ProtocolName = "heldout"
@@ -53,6 +62,8 @@ class Protocol:
     stop_at_success: bool = False
     seed: int = 0
     block: int = 10
+    task_identity: TaskVisibility = "shown"
+    demonstrations: str | None = None
 
     def __post_init__(self) -> None:
         if self.name not in get_args(ProtocolName):
@@ -61,11 +72,23 @@ class Protocol:
             raise InputError(
                 f"goals is {self.goals}, block {self.block} and seed {self.seed}; expected at least 1, 1 and 0."
             )
+        if self.task_identity not in get_args(TaskVisibility):
+            raise InputError(f"task_identity is {self.task_identity!r}; expected shown or hidden.")
 
     @property
     def split(self) -> Split:
         """Which of the suite's goals are played."""
         return "train" if self.name == "official" else "heldout"
+
+    @property
+    def unseen_tasks(self) -> bool:
+        """Whether a policy plays other tasks than it was trained on."""
+        return self.name == "ml45-like"
+
+    @property
+    def hides_tasks(self) -> bool:
+        """Whether policies are not told the task."""
+        return self.task_identity == "hidden" or self.unseen_tasks
 
 
 class Played(NamedTuple):
@@ -112,7 +135,8 @@ class EvalReport:
         protocol: How they were played.
         suite: Class and arguments of the suite.
         versions: Of the simulator and the goals.
-        source: Of a trained run, its `checkpoint` (last, best, a step), `step` and the checkpoint's `sha256`.
+        source: Of a trained run, its `checkpoint` (last, best, a step), `step` and the checkpoint's `sha256`; and
+            `demonstrations_sha256`, of the manifest of the data whose episodes were shown.
     """
 
     policy: str
@@ -232,6 +256,10 @@ def evaluate(
         for task in range(len(suite.task_names))
         for start in range(0, len(chosen), protocol.block)
     ]
+    source = dict(source or {})
+    demonstrations: Sequence[Demonstration | None] = [None] * len(suite.task_names)
+    if protocol.demonstrations is not None:
+        demonstrations, source["demonstrations_sha256"] = _demonstrations(protocol.demonstrations, suite)
     partial = out.with_suffix(".partial") if out else None
     key = json.dumps([name, source, asdict(protocol), suite.describe(), suite.versions()], sort_keys=True)
     played = _read_partial(partial, key)
@@ -243,18 +271,40 @@ def evaluate(
     ):
         parcel = Path(folder) / "policy.pickle"
         token = _pack(policy, parcel)
-        jobs = ((str(parcel), token, suite.describe(), task, row, protocol) for task, row in missing)
+        description = suite.describe()
+        jobs = ((str(parcel), token, description, task, row, protocol, demonstrations[task]) for task, row in missing)
         for episodes in pool.run(_play_block, jobs):
             played |= {(episode.task, episode.goal): episode for episode in episodes}
             if partial:
                 _append_partial(partial, key, episodes)
             progress.advance(len(episodes))
     ordered = tuple(played[task, goal] for task in suite.task_names for goal in chosen)
-    report = EvalReport(name, suite.task_names, ordered, protocol, suite.describe(), suite.versions(), source or {})
+    report = EvalReport(name, suite.task_names, ordered, protocol, suite.describe(), suite.versions(), source)
     if out and partial:
         report.save(out)
         partial.unlink(missing_ok=True)
     return report
+
+
+def _demonstrations(path: str, suite: Suite) -> tuple[list[Demonstration], str]:
+    """The best recorded episode of each task, as agents see it, and the hash of the data's manifest."""
+    store = EpisodeStore(path)
+    kind = suite.describe()["class_path"]
+    missing = [name for name in suite.task_names if name not in store.task_names]
+    if missing or store.manifest["suite"].get("class_path") != kind:
+        raise InputError(
+            f"the data in {path} cannot demonstrate the tasks {missing or list(suite.task_names)} of "
+            f"{type(suite).__name__}: it has {store.manifest['suite'].get('class_path')} with {list(store.task_names)}."
+            " Collect episodes of these tasks, or name another folder."
+        )
+    if store.manifest["source"].get("split") == "heldout":
+        raise InputError(
+            f"the data in {path} were recorded on held-out goals, which evaluations play: a policy would be shown the "
+            "solution. Demonstrate with data collected with --split train."
+        )
+    pool = PromptPool([store], suite.task_names, PromptSettings(length=1))
+    seen = [replace(it, observations=suite.observe(it.observations)) for it in pool.demonstrations()]
+    return seen, sha256(store.path / "manifest.json")
 
 
 def _pack(policy: Policy, path: Path) -> str:
@@ -279,14 +329,27 @@ def _unpack(path: str, token: str) -> Policy:
 
 
 def _play_block(
-    path: str, token: str, description: dict[str, Any], task: int, goals: list[int], protocol: Protocol
+    path: str,
+    token: str,
+    description: dict[str, Any],
+    task: int,
+    goals: list[int],
+    protocol: Protocol,
+    demonstration: Demonstration | None,
 ) -> list[Played]:
     environments = cached_environments(description, task, len(goals))
-    return play_block(_unpack(path, token), cached_suite(description), environments, task, goals, protocol)
+    suite = cached_suite(description)
+    return play_block(_unpack(path, token), suite, environments, task, goals, protocol, demonstration)
 
 
 def play_block(
-    policy: Policy, suite: Suite, environments: Sequence[Any], task: int, goals: Sequence[int], protocol: Protocol
+    policy: Policy,
+    suite: Suite,
+    environments: Sequence[Any],
+    task: int,
+    goals: Sequence[int],
+    protocol: Protocol,
+    demonstration: Demonstration | None = None,
 ) -> list[Played]:
     """Plays a block of episodes of one task side by side.
 
@@ -297,11 +360,13 @@ def play_block(
         task: Position of the task.
         goals: One per row; fewer than `protocol.block` are filled up with rows that are never stepped.
         protocol: How to play.
+        demonstration: A recorded episode of the task, if the policy is shown one.
     """
     rows = len(goals)
     size = max(protocol.block, rows)
     padded = np.array([*goals, *[goals[-1]] * (size - rows)])
-    policy.reset(RolloutContext(np.full(size, task), padded, protocol.seed))
+    tasks = None if protocol.hides_tasks else np.full(size, task)
+    policy.reset(RolloutContext(tasks, padded, protocol.seed, demonstration))
     full = np.zeros((size, suite.observation_dim), dtype=np.float32)
     for row, (environment, goal) in enumerate(zip(environments, goals, strict=True)):
         full[row] = environment.reset(goal)

@@ -58,6 +58,8 @@ MT25 = (
     "button-press-topdown-wall-v3",
     "dial-turn-v3",
 )
+ML45_TEST = ("bin-picking-v3", "box-close-v3", "hand-insert-v3", "door-lock-v3", "door-unlock-v3")
+"""The tasks that the package's benchmark ML45 keeps for testing; its other 45 are for training."""
 GOALS = 50
 SEEDS = {"train": 1, "heldout": 2}
 """The seeds with which the package's MT1 benchmark of each task drew the stored goals."""
@@ -72,7 +74,7 @@ class MetaWorld(Suite):
     """Robot manipulation tasks with a shared arm, 39-dimensional observations and 4-dimensional actions.
 
     Args:
-        benchmark: `MT10`, `MT25`, `MT50`, or `MT1` together with one task.
+        benchmark: `MT10`, `MT25`, `MT50`, `ML45` (its 45 training tasks), or `MT1` together with one task.
         tasks: Use these tasks instead (names as in `door-open-v3`), in this order.
         goal_visible: Whether agents see the goal's position (always visible to scripted experts).
         fast: Use the speed-ups and share models where that is known to change nothing.
@@ -133,6 +135,16 @@ class MetaWorld(Suite):
         """No displacement, the gripper's effort as it was: an object that is held stays held."""
         return np.array([0, 0, 0, action[3]], dtype=np.float32)
 
+    def unseen(self) -> "MetaWorld":
+        """The five test tasks of ML45."""
+        known = [name for name in ML45_TEST if name in self.task_names]
+        if known:
+            raise InputError(
+                f"{', '.join(known)} are among the five tasks that are to be unseen; expected a policy trained on "
+                "others: collect and train with --suite.benchmark ML45, or on MT10."
+            )
+        return MetaWorld(tasks=ML45_TEST, goal_visible=self.goal_visible, fast=self.arguments["fast"])
+
     def versions(self) -> dict[str, str]:
         """Versions of metaworld, mujoco and gymnasium, and the hash of the goals."""
         packages = {name: importlib.metadata.version(name) for name in ("metaworld", "mujoco", "gymnasium")}
@@ -141,9 +153,10 @@ class MetaWorld(Suite):
 
 def _select_tasks(benchmark: str, tasks: Sequence[str] | None) -> tuple[str, ...]:
     everything = tuple(stored_goals())
-    benchmarks = {"MT10": MT10, "MT25": MT25, "MT50": everything}
+    others = tuple(name for name in everything if name not in ML45_TEST)
+    benchmarks = {"MT10": MT10, "MT25": MT25, "MT50": everything, "ML45": others}
     if benchmark not in (*benchmarks, "MT1"):
-        raise InputError(f"unknown Meta-World benchmark {benchmark!r}; expected MT1, MT10, MT25 or MT50.")
+        raise InputError(f"unknown Meta-World benchmark {benchmark!r}; expected MT1, MT10, MT25, MT50 or ML45.")
     if tasks is not None:
         if not tasks:
             raise InputError(f"the list of tasks is empty; expected some of {', '.join(everything)}.")

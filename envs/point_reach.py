@@ -65,6 +65,14 @@ class PointReach(Suite):
         hidden[..., 2:] = 0
         return hidden
 
+    def unseen(self) -> "PointReach":
+        """All tasks that are not in this suite."""
+        every = PointReach().task_names
+        others = [name for name in every if name not in self.task_names]
+        if not others:
+            raise InputError("PointReach has no unseen tasks: all of them are in the suite. Train on some only.")
+        return PointReach(others, self.horizon, self.goal_visible)
+
     def versions(self) -> dict[str, str]:
         """The suite has no simulator."""
         return {"point_reach": "1"}

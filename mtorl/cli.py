@@ -182,9 +182,11 @@ def evaluate_command(
     run: str | None = None,
     policy: Literal["expert", "random"] | None = None,
     suite: "Suite | None" = None,
-    protocol: Literal["official", "heldout"] = "heldout",
+    protocol: Literal["official", "heldout", "ml45-like"] = "heldout",
     goals: int = 50,
     stop_at_success: bool = False,
+    task_identity: Literal["shown", "hidden"] = "shown",
+    demonstrations: str | None = None,
     goal_visible: bool | None = None,
     seed: int = 0,
     checkpoint: str = "last",
@@ -199,9 +201,13 @@ def evaluate_command(
         run: Folder of a trained run.
         policy: Play the suite's scripted expert or random actions instead: the reference rows.
         suite: The suite, with --policy; a run knows its own.
-        protocol: official (the 50 training goals, one episode each) or heldout (50 goals never trained on).
+        protocol: official (the 50 training goals, one episode each), heldout (50 goals never trained on) or ml45-like
+            (the same of tasks that were not trained on, with their identity hidden: the five test tasks of ML45).
         goals: Goals per task; the first that many.
         stop_at_success: End episodes at their first success: faster, but success at the last step is unknown.
+        task_identity: Tell the policy which task it is in (shown), or not (hidden).
+        demonstrations: A data set whose best episode of each task is shown to the policy: for prompts, and to find the
+            group of a task whose identity is hidden.
         goal_visible: Show the run the goal's position, or hide it; as in its data by default.
         seed: Seed of random actions.
         checkpoint: Which checkpoint of the run: last, best (on training goals), or a step.
@@ -213,7 +219,7 @@ def evaluate_command(
     """
     from mtorl.envs.evaluator import Protocol
 
-    how = Protocol(protocol, goals, stop_at_success, seed)
+    how = Protocol(protocol, goals, stop_at_success, seed, task_identity=task_identity, demonstrations=demonstrations)
     if (run is None) == (policy is None):
         raise InputError("give either the folder of a run or --policy expert|random, not both and not neither.")
     if run is not None:
@@ -241,6 +247,7 @@ def evaluate_command(
             )
         assert policy is not None
         folder = Path(out or "runs/references")
+        suite = suite.unseen() if how.unseen_tasks else suite
         report, path = evaluate_reference(policy, suite, how, folder, workers, quiet)
     from mtorl.tables import show_report
 

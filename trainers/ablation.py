@@ -22,7 +22,7 @@ from typing import Any
 from mtorl import InputError
 from mtorl.datasets.spec import DataSpec, check_fits, describe_stores, open_stores
 from mtorl.datasets.store import EpisodeStore
-from mtorl.envs.evaluator import EvalReport, Protocol, ProtocolName
+from mtorl.envs.evaluator import EvalReport, Protocol, ProtocolName, TaskVisibility
 from mtorl.envs.workers import WorkerPool
 from mtorl.progress import Progress
 from mtorl.trainers.comparison import make_comparison
@@ -57,6 +57,8 @@ def ablate(
     protocol: ProtocolName = "heldout",
     goals: int = 25,
     stop_at_success: bool = True,
+    task_identity: TaskVisibility = "shown",
+    demonstrations: str | None = None,
     baselines: list[str] | None = None,
     heldout_data: str | None = None,
     single_tasks: bool = False,
@@ -72,9 +74,11 @@ def ablate(
         vary: Options of `mtorl train`, each with a list of values. A value can also be `{label: ..., options: {...}}`,
             which sets several options. Runs that differ only in the seed are one row of the comparison.
         out: Folder of the runs and the comparison.
-        protocol: How runs are judged: official or heldout.
+        protocol: How runs are judged: official, heldout or ml45-like.
         goals: Goals per task.
         stop_at_success: End episodes at their first success.
+        task_identity: Tell policies which task they are in (shown), or not (hidden).
+        demonstrations: A data set whose best episode of each task is shown to policies.
         baselines: Labels of the rows that others are compared to; the first row by default.
         heldout_data: Also compare the policies' actions with those of this data set (collected with --split heldout):
             less noisy than success.
@@ -89,7 +93,7 @@ def ablate(
     Raises:
         InputError: Something is wrong with the settings, or runs failed: the others are finished first.
     """
-    how = Protocol(protocol, goals, stop_at_success)
+    how = Protocol(protocol, goals, stop_at_success, task_identity=task_identity, demonstrations=demonstrations)
     cells = plan(vary, Path(out))
     variants = list(dict.fromkeys(cell.variant for cell in cells))
     seeds = list(dict.fromkeys(cell.seed for cell in cells))

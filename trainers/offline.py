@@ -24,10 +24,12 @@ from mtorl.trainers.logs import RunLog
 from mtorl.trainers.monitor import conflicts
 from mtorl.trainers.optimizer import OptimizerSettings, PhaseOptimizer
 from mtorl.trainers.policy import TaskPolicy
-from mtorl.trainers.seeding import isolated, torch_stream
+from mtorl.trainers.seeding import isolated, numpy_stream, torch_stream
 from mtorl.trainers.sharing.base import Sharing
 from mtorl.trainers.update import MultiTaskUpdate
 
+CONCLUDING_WINDOWS = 16
+"""Windows of each task in a batch that `Sharing.conclude` draws."""
 TIMING_ENTRIES = ("time", "steps_per_second")
 """Entries of the log that differ between a resumed and an uninterrupted run."""
 
@@ -169,6 +171,18 @@ class OfflineTrainer:
         self._step += 1
         if self.schedule.due(self._step, self.schedule.log_every):
             self._write_log()
+        if self._step == steps:
+            self._conclude()
+
+    def _conclude(self) -> None:
+        """Lets what the tasks share learn what only acting needs."""
+        for phase, sharing in self.sharing.items():
+            if sharing.concluding:
+                stream = numpy_stream(self.seed, f"conclusion {phase}")
+                with isolated(self.seed, f"conclusion {phase}"):
+                    numbers = sharing.conclude(self.probe.other(CONCLUDING_WINDOWS, sharing.concluding, stream))
+                entry = {"kind": "conclusion", "step": self._step, "phase": phase}
+                self.log.write(entry | _numbers(sharing, "conclude", numbers))
 
     def _monitor(self, phase: str, update: MultiTaskUpdate) -> None:
         names = [self.agent.spec.task_names[task] for task in update.task_ids.tolist()]

@@ -9,12 +9,14 @@ from numpy.typing import NDArray
 from mtorl.agents.base import Agent
 from mtorl.envs.base import RolloutContext
 from mtorl.trainers.sharing.base import Sharing
+from mtorl.trainers.sharing.group_gate import GateChoice, GroupGate
 
 
 class TaskPolicy:
     """An agent and its way of sharing parameters, copied to the CPU; later training does not touch it.
 
-    The parameters of a task are worked out once per block of episodes, not once per step.
+    The parameters of a task are worked out once per block of episodes, not once per step. Where the task is hidden and
+    a gate is to find the parameters, every candidate acts until all episodes are decided.
 
     Args:
         agent: The agent.
@@ -33,15 +35,49 @@ class TaskPolicy:
             for phase in self.agent.phases
             if phase.name in self._sharing
         }
+        self._candidates: list[Agent] = []
+        self._gate: GroupGate | None = None
+        self._playing: list[Agent] = [self.agent]
+        self._choice: GateChoice | None = None
 
     def reset(self, context: RolloutContext) -> None:
-        """Loads the parameters of the block's task and begins its episodes."""
-        for name, sharing in self._sharing.items():
-            assert context.tasks is not None and len(set(context.tasks.tolist())) == 1, "a block plays one task"
-            effective = sharing.effective(self._dense[name], int(context.tasks[0]))
-            self.agent.load_state_dict(effective, strict=False)
-        self.agent.reset(context)
+        """Loads the parameters of the block's task, or of the candidates if it is hidden, and begins its episodes."""
+        self._choice = None
+        if context.tasks is None:
+            if not self._candidates:
+                self._candidates, self._gate = self._without_task()
+            self._playing = self._candidates
+            if self._gate is not None:
+                self._choice = GateChoice(self._gate, len(context.goals), context.demonstration)
+        else:
+            self._playing = [self.agent]
+            for name, sharing in self._sharing.items():
+                assert len(set(context.tasks.tolist())) == 1, "a block plays one task"
+                effective = sharing.effective(self._dense[name], int(context.tasks[0]))
+                self.agent.load_state_dict(effective, strict=False)
+        for agent in self._playing:
+            agent.reset(context)
+
+    def _without_task(self) -> tuple[list[Agent], GroupGate | None]:
+        """An agent for each set of parameters among which a gate chooses; the phases of an agent have the same."""
+        found = {name: sharing.without_task(self._dense[name]) for name, sharing in self._sharing.items()}
+        agents = [copy.deepcopy(self.agent) for _ in range(max(map(len, found.values()), default=1))]
+        for candidates in found.values():
+            for place, agent in enumerate(agents):
+                agent.load_state_dict(candidates[place if len(candidates) > 1 else 0], strict=False)
+        gates = [self._sharing[name].gate for name, candidates in found.items() if len(candidates) > 1]
+        return agents, gates[0] if gates else None
 
     def act(self, observations: NDArray[np.float32], rewards: NDArray[np.float32]) -> NDArray[np.float32]:
         """Actions `[N, A]`."""
-        return self.agent.act(observations, rewards)
+        if self._choice is None:
+            return self._playing[0].act(observations, rewards)
+        chosen = self._choice(observations, rewards)
+        places = sorted(set(chosen.tolist())) if self._choice.settled else range(len(self._playing))
+        each = {place: self._playing[place].act(observations, rewards) for place in places}
+        actions = np.zeros_like(next(iter(each.values())))
+        for place, mine in each.items():
+            actions[chosen == place] = mine[chosen == place]
+        for place in places:
+            self._playing[place].acted(actions)  # each knows the whole episode, should it take over
+        return actions

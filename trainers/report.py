@@ -49,7 +49,7 @@ def make_report(
         runs: Folders of runs, each evaluated with `mtorl evaluate`.
         out: The HTML file; `report.html` in the run's folder, or beside the folders of several runs, with protocol
             and checkpoint in its name if they are not the usual ones.
-        protocol: Which evaluation to show: heldout or official.
+        protocol: Which evaluation to show: heldout, official or ml45-like.
         checkpoint: Of which checkpoint.
         goals: Of how many goals per task; the most that all runs were evaluated with by default.
         goal_visible: With the goal shown or hidden; as in the data by default.
@@ -100,13 +100,15 @@ def _choose(
 ) -> list[EvalReport]:
     """For every run the evaluation with the same settings, the one that says most."""
 
-    def settings(run: Run, report: EvalReport) -> tuple[bool, bool, int, int]:
+    def settings(run: Run, report: EvalReport) -> tuple[bool, bool, str, bool, int, int]:
         unusual = run.suite().goal_visible == report.goal_hidden if goal_visible is None else report.goal_hidden
-        return unusual, report.protocol.stop_at_success, -report.protocol.goals, report.protocol.seed
+        how = report.protocol
+        unlike = how.task_identity == "hidden", how.demonstrations or ""
+        return unusual, *unlike, how.stop_at_success, -how.goals, how.seed
 
     each = [{settings(run, report): report for report in found} for run, found in zip(runs, reports, strict=True)]
     wanted = [
-        {key for key in found if goals in (None, -key[2]) and goal_visible in (None, not key[0])} for found in each
+        {key for key in found if goals in (None, -key[4]) and goal_visible in (None, not key[0])} for found in each
     ]
     common = set.intersection(*wanted)
     if not common:
@@ -123,6 +125,8 @@ def _describe(report: EvalReport) -> str:
     protocol = report.protocol
     extra = [", stopped at success"] if protocol.stop_at_success else []
     extra += [", goal hidden"] if report.goal_hidden else []
+    extra += [", task hidden"] if protocol.hides_tasks else []
+    extra += [f", shown {protocol.demonstrations}"] if protocol.demonstrations else []
     return f"{protocol.goals} goals{''.join(extra)}"
 
 

@@ -299,6 +299,8 @@ class Run:
         suite = self.suite()
         if goal_visible is not None:
             suite = suite.changed(goal_visible=goal_visible)
+        if protocol.unseen_tasks:
+            suite = suite.unseen()
         name = f"{self.folder.name} ({checkpoint}, step {source['step']})"
         target = self.report_path(protocol, checkpoint, goal_visible, out)
         with WorkerPool(workers) as pool:
@@ -348,6 +350,8 @@ class Run:
         """Where `evaluate` keeps the report: the name holds the settings, so that a quick look overwrites nothing."""
         words = [protocol.name, checkpoint]
         words += [] if goal_visible is None else ["goal-visible" if goal_visible else "goal-hidden"]
+        words += ["task-hidden"] if protocol.task_identity == "hidden" else []
+        words += [f"shown-{Path(protocol.demonstrations).name}"] if protocol.demonstrations is not None else []
         words += ["stopped"] if protocol.stop_at_success else []
         words += [f"seed{protocol.seed}"] if protocol.seed else []
         return Path(out or self.folder / "evaluations") / f"{'-'.join([*words, str(protocol.goals)])}.json"

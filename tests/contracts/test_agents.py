@@ -9,6 +9,7 @@ from families import AGENT_VARIANTS, SMALL_AGENTS, concrete, sampler_of
 
 from mtorl import InputError
 from mtorl.agents import Agent
+from mtorl.datasets.prompts import Demonstration
 from mtorl.datasets.sampler import TaskBatch
 from mtorl.datasets.spec import DataSpec
 from mtorl.datasets.store import EpisodeStore
@@ -122,11 +123,20 @@ def test_acting_is_deterministic_and_forgets(agent: Agent, spec: DataSpec) -> No
 def test_hidden_tasks(agent: Agent) -> None:
     context = RolloutContext(None, np.arange(2))
     if agent.needs_task:
-        with pytest.raises(InputError, match="task's identity"):
+        with pytest.raises(InputError, match="was trained with the task's identity"):
             agent.reset(context)
-    else:
-        agent.reset(context)
-        assert agent.act(np.zeros((2, 4), np.float32), np.zeros(2, np.float32)).shape == (2, 2)
+        return
+    if agent.needs_demonstration:
+        with pytest.raises(InputError, match="unless it is shown an episode"):
+            agent.reset(context)
+        draw = np.random.default_rng(0)
+        columns = (draw.normal(size=(9, size)).astype(np.float32) for size in (4, 2))
+        context = replace(context, demonstration=Demonstration(*columns, draw.random(9).astype(np.float32)))
+    agent.reset(context)
+    action = agent.act(np.zeros((2, 4), np.float32), np.zeros(2, np.float32))
+    assert action.shape == (2, 2) and np.isfinite(action).all()
+    agent.acted(-action)
+    assert np.isfinite(agent.act(np.ones((2, 4), np.float32), np.zeros(2, np.float32))).all()
 
 
 def test_what_is_learned_is_what_is_played(agent: Agent, batch: TaskBatch, store: EpisodeStore) -> None:

@@ -7,9 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from mtorl.agents.parameters import ParameterSpace
+from mtorl.datasets.sampler import TaskSampler
 
 if TYPE_CHECKING:
     from mtorl.trainers.gradients import DenseGradients
+    from mtorl.trainers.sharing.group_gate import GroupGate
 
 
 class Sharing(nn.Module, ABC):
@@ -18,11 +20,13 @@ class Sharing(nn.Module, ABC):
     Attributes:
         uniform: All tasks compute with the shared parameters as they are, in one pass. Nothing below is then called.
         probes: Batches of windows whose mean gradients `update` is given; 0: it looks at no gradients.
+        concluding: Steps of the windows that `conclude` is given; 0: it is not called.
         task_names: Of the T tasks, set before `init` where they are known, for members that read files.
     """
 
     uniform = False
     probes = 1
+    concluding = 0
     task_names: tuple[str, ...] | None = None
 
     def init(self, space: ParameterSpace, tasks: int, generator: torch.Generator) -> None:
@@ -85,3 +89,23 @@ class Sharing(nn.Module, ABC):
             Numbers for the log.
         """
         raise NotImplementedError(f"{type(self).__name__} is due to be updated, but has no update.")
+
+    def conclude(self, sampler: TaskSampler) -> dict[str, float]:
+        """Learns, after the last training step, what only acting needs.
+
+        Args:
+            sampler: Draws windows of `concluding` steps of all tasks.
+
+        Returns:
+            Numbers for the log.
+        """
+        return {}
+
+    def without_task(self, parameters: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+        """The parameters to act with where the task is not known; several if `gate` is to choose among them."""
+        return [parameters]
+
+    @property
+    def gate(self) -> "GroupGate | None":
+        """Chooses among `without_task`."""
+        return None

@@ -9,12 +9,17 @@ from torch import Tensor
 from mtorl import InputError
 from mtorl.agents.parameters import ParameterSpace
 from mtorl.datasets.grouping import Grouping
+from mtorl.datasets.sampler import TaskSampler
+from mtorl.trainers.sharing.group_gate import GroupGate
 from mtorl.trainers.sharing.harmony_masks import HarmonyMasks, Importance
 from mtorl.trainers.sharing.masks import Distribution, Scope, SwapSchedule
 
 
 class GroupMasks(HarmonyMasks):
     """Tasks of a group compute with the same mask, which moves by the mean of their gradients.
+
+    Where the task is hidden, a gate finds the group from the first steps of an episode or from a demonstration. It is
+    fitted when training ends.
 
     Groups come from a file of `mtorl group RUN --groups 3 --out FILE`, which must know all tasks of the run. Gradients
     of tasks have length one before they are averaged, so that no task speaks for its group alone.
@@ -35,6 +40,7 @@ class GroupMasks(HarmonyMasks):
             none along a cosine) or `constant`.
         scope: Compare scores over the whole network, or within each matrix, whose density then never changes.
         probes: Batches whose mean gradients the scores are made of.
+        gate_steps: Steps from which the gate finds the group; 0: there is no gate.
     """
 
     def __init__(
@@ -50,6 +56,7 @@ class GroupMasks(HarmonyMasks):
         schedule: SwapSchedule = "hump",
         scope: Scope = "global",
         probes: int = 4,
+        gate_steps: int = 10,
     ) -> None:
         super().__init__(
             sparsity,
@@ -63,7 +70,10 @@ class GroupMasks(HarmonyMasks):
             scope,
             probes,
         )
-        self.grouping = grouping
+        if gate_steps < 0:
+            raise InputError(f"gate_steps is {gate_steps}; expected no negative number.")
+        self.grouping, self.concluding = grouping, gate_steps
+        self._gate: GroupGate | None = None
         self._labels: list[int] | None = None
 
     def init(self, space: ParameterSpace, tasks: int, generator: torch.Generator) -> None:
@@ -104,13 +114,43 @@ class GroupMasks(HarmonyMasks):
         rows = torch.stack([scale[group] @ dense[group] / int(group.sum()) for group in groups])
         return rows, self.scales(rows)
 
+    def conclude(self, sampler: TaskSampler) -> dict[str, float]:
+        """Fits the gate.
+
+        Returns:
+            `gate_accuracy`: how often it finds the group, in windows of the training data.
+        """
+        assert self._labels is not None
+        self._gate, right = GroupGate.fit(sampler, self._labels)
+        return {"gate_accuracy": right}
+
+    @property
+    def gate(self) -> GroupGate | None:
+        """See `Sharing.gate`."""
+        return self._gate
+
+    def without_task(self, parameters: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+        """The parameters of each group.
+
+        Raises:
+            InputError: There is no gate to choose among them.
+        """
+        if len(self.masks) > 1 and self._gate is None:
+            raise InputError(
+                "these group masks have no gate, which finds the group of an episode: it is fitted when training ends, "
+                "unless gate_steps is 0. Use --checkpoint last of a finished run."
+            )
+        return [self._with(parameters, mask) for mask in self.masks]
+
     def get_extra_state(self) -> dict[str, Any]:
-        """The masks, and which is whose."""
-        return super().get_extra_state() | {"labels": self._labels}
+        """The masks, which is whose, and the gate."""
+        gate = self._gate.state_dict() if self._gate else None
+        return super().get_extra_state() | {"labels": self._labels, "gate": gate}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """See `get_extra_state`: the groups are those that training began with, whatever the file says now."""
         self._labels = list(state["labels"])
+        self._gate = GroupGate.from_state(state["gate"]) if state.get("gate") else None
         size = self.masks.shape[1]
         if len(self.masks) != self.rows(0):
             self.masks = torch.ones(self.rows(0), size, dtype=torch.bool, device=self.masks.device)

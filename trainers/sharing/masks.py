@@ -77,6 +77,7 @@ class TaskMasks(Sharing):
         for place, density in zip(self.places.values(), shares, strict=True):
             if density < 1:
                 masks[:, place.mine] = torch.rand(len(masks), math.prod(place.shape), generator=generator) < density
+        self._tasks = tasks
         self.register_buffer("masks", masks, persistent=False)
         self._drawn = packed(masks)
         self._unused = None
@@ -96,10 +97,7 @@ class TaskMasks(Sharing):
 
     def effective(self, parameters: dict[str, Tensor], task: int) -> dict[str, Tensor]:
         """The parameters, with zeros where the task's mask is off."""
-        return {
-            name: value * _bytes(self.mask(name, task)) if name in self.places else value
-            for name, value in parameters.items()
-        }
+        return self._with(parameters, self.masks[self.row(task)])
 
     def pull_back(self, gradients: dict[str, Tensor], task: int) -> dict[str, Tensor]:
         """Zero where the task's mask is off."""
@@ -118,6 +116,20 @@ class TaskMasks(Sharing):
         for name, place in self.places.items():
             gradients[name].mul_(_bytes(self.masks[rows, place.mine]).view(len(rows), *place.shape))
         return gradients
+
+    def without_task(self, parameters: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+        """The weights that at least half of the tasks keep (HarmoDT's vote for unseen tasks)."""
+        rows = [self.row(task) for task in range(self._tasks)]
+        votes = self.masks[rows].sum(0)
+        kept = 2 * votes >= len(rows)
+        return [self._with(parameters, kept)]
+
+    def _with(self, parameters: dict[str, Tensor], mask: Tensor) -> dict[str, Tensor]:
+        """The parameters, with zeros where a mask `[M]` is off."""
+        return {
+            name: value * _bytes(mask[self.places[name].mine].view(value.shape)) if name in self.places else value
+            for name, value in parameters.items()
+        }
 
     def unused(self, task_ids: Tensor) -> dict[str, Tensor]:
         """See `Sharing.unused`; kept until masks or tasks change."""

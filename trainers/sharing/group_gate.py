@@ -1,0 +1,164 @@
+"""Which group an episode belongs to, told from what happens in it. Reconstructed from the abstract of G-HarmoDT."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from mtorl.datasets.prompts import Demonstration
+from mtorl.datasets.sampler import TaskBatch, TaskSampler
+
+STD_FLOOR, CLIP = 0.01, 5.0
+
+
+class GroupGate:
+    """A small network that reads some steps of an episode and says which group's mask to use.
+
+    It sees observations and the rewards that led to them, not actions: while the group is being found these are those
+    of a mask that may be the wrong one. The features of the steps are averaged, so any number of them will do.
+
+    Source: Hu et al., Task-Aware Harmony Multi-Task Decision Transformer, 2024 (abstract; the network is ours).
+
+    Args:
+        weights: Of the network, by name; from `fit`.
+        steps: It looks at the first that many steps of an episode.
+    """
+
+    def __init__(self, weights: dict[str, Tensor], steps: int) -> None:
+        self.weights, self.steps = weights, steps
+
+    @property
+    def groups(self) -> int:
+        """G, groups that it tells apart."""
+        return len(self.weights["out.bias"])
+
+    @classmethod
+    def fit(
+        cls,
+        sampler: TaskSampler,
+        labels: list[int],
+        width: int = 128,
+        updates: int = 400,
+        lr: float = 3e-3,
+    ) -> tuple["GroupGate", float]:
+        """Learns which task belongs to which group, from recorded steps.
+
+        Half of the windows begin where their episodes do, and are cut off after a random number of steps: that is what
+        is seen of an episode as it begins. The others are from anywhere, as in demonstrations.
+
+        Args:
+            sampler: Draws windows of all tasks, as long as the gate is to look.
+            labels: `[T]`, the group of each task.
+            width: Of the hidden layers.
+            updates: Of the network.
+            lr: Learning rate of Adam at first; it falls to zero along a cosine.
+
+        Returns:
+            The gate, and how often it was right in windows that were drawn after that.
+        """
+        first = [sampler.draw(beginnings) for beginnings in (True, False) for _ in range(8)]
+        inputs = torch.cat([torch.cat([it.observations[it.valid], _earned(it)[it.valid]], -1) for it in first])
+        groups, size = max(labels) + 1, inputs.shape[-1]
+        weights = {"mean": inputs.mean(0), "std": inputs.std(0).clamp(min=STD_FLOOR)}
+        for name, (rows, columns) in {"in": (width, size), "hidden": (width, width), "out": (groups, width)}.items():
+            bound = columns**-0.5
+            weights[f"{name}.weight"] = torch.empty(rows, columns).uniform_(-bound, bound).requires_grad_()
+            weights[f"{name}.bias"] = torch.zeros(rows).requires_grad_()
+        gate = cls(weights, sampler.length)
+        optimizer = torch.optim.Adam([it for it in weights.values() if it.requires_grad], lr)
+        decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, updates)
+        targets = torch.tensor(labels)
+        for number in range(updates):
+            scores = gate._of_batch(sampler.draw(beginnings=number % 2 == 0))
+            loss = F.nll_loss(scores.flatten(0, 1), targets.repeat_interleave(scores.shape[1]))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            decay.step()
+        gate.weights = {name: value.detach() for name, value in weights.items()}
+        right = [
+            (gate._of_batch(sampler.draw(it)).argmax(-1) == targets[:, None]).float().mean() for it in (True, False)
+        ]
+        return gate, float(torch.stack(right).mean())
+
+    def _of_batch(self, batch: TaskBatch) -> Tensor:
+        """Scores `[T, B, G]` of windows that are cut off after a random number of steps."""
+        length = batch.valid.shape[-1]
+        seen = torch.randint(1, length + 1, (*batch.valid.shape[:2], 1))
+        return self(batch.observations, _earned(batch)[..., 0], batch.valid & (torch.arange(length) < seen))
+
+    def __call__(self, observations: Tensor, rewards: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Logarithms of the groups' probabilities `[..., G]`.
+
+        Args:
+            observations: `[..., L, O]`.
+            rewards: `[..., L]`, earned on the way to each observation; zero for the first, of which nothing is known.
+            valid: bool `[..., L]`, steps to look at; all by default.
+        """
+        weights = self.weights
+        inputs = torch.cat([observations, rewards[..., None]], -1)
+        values = ((inputs - weights["mean"]) / weights["std"]).clamp(-CLIP, CLIP)
+        for name in ("in", "hidden"):
+            values = F.relu(F.linear(values, weights[f"{name}.weight"], weights[f"{name}.bias"]))
+        if valid is None:
+            pooled = values.mean(-2)
+        else:
+            count = valid.sum(-1, keepdim=True).clamp(min=1)
+            pooled = (values * valid[..., None]).sum(-2) / count
+        return F.log_softmax(F.linear(pooled, weights["out.weight"], weights["out.bias"]), -1)
+
+    def of_demonstration(self, shown: Demonstration) -> int:
+        """The group of a recorded episode: of all its windows together."""
+        starts = range(0, len(shown.rewards), self.steps)
+        scores = torch.zeros(self.groups)
+        for start in starts:
+            part = slice(start, start + self.steps)
+            rewards = torch.tensor(shown.rewards[part]).roll(1)
+            rewards[0] = 0
+            scores += self(torch.tensor(shown.observations[part]), rewards)
+        return int(scores.argmax())
+
+    def state_dict(self) -> dict[str, Any]:
+        """The network and how many steps it looks at."""
+        return {"weights": dict(self.weights), "steps": self.steps}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> "GroupGate":
+        """The inverse of `state_dict`."""
+        return cls({name: value.cpu() for name, value in state["weights"].items()}, int(state["steps"]))
+
+
+class GateChoice:
+    """Which group each of N episodes belongs to: decided anew at each of the first steps, and then no more.
+
+    Args:
+        gate: The gate.
+        rows: N.
+        shown: A recorded episode of their task; then that alone decides.
+    """
+
+    def __init__(self, gate: GroupGate, rows: int, shown: Demonstration | None) -> None:
+        self._gate, self._seen = gate, list[tuple[Tensor, Tensor]]()
+        self.settled = shown is not None
+        self._chosen = np.full(rows, gate.of_demonstration(shown) if shown is not None else 0)
+
+    @torch.no_grad()
+    def __call__(self, observations: NDArray[np.float32], rewards: NDArray[np.float32]) -> NDArray[np.int64]:
+        """The groups `[N]`, after one more step; arguments as of `Agent.act`."""
+        if not self.settled:
+            self._seen.append((torch.tensor(observations), torch.tensor(rewards)))  # copies: buffers may be reused
+            pairs = zip(*self._seen, strict=True)
+            seen, earned = (torch.stack(values, 1) for values in pairs)
+            self._chosen = self._gate(seen, earned).argmax(-1).numpy()
+            self.settled = len(self._seen) == self._gate.steps
+        return self._chosen
+
+
+def _earned(batch: TaskBatch) -> Tensor:
+    """Rewards `[T, B, L, 1]` on the way to each observation of a window, zero for its first."""
+    rewards = batch.rewards.roll(1, -1)
+    rewards[..., 0] = 0
+    return rewards[..., None]
