@@ -25,6 +25,7 @@ class Parser(ArgumentParser):
     * A chosen class starts from its own defaults. jsonargparse alone fills the default class up first and hands
       values of the same names on to the chosen one.
     * Options that are lists take words.
+    * `--task-identity` is `--task_identity`.
 
     Args:
         families: Default class of each option that names a class.
@@ -51,7 +52,7 @@ class Parser(ArgumentParser):
         """
         if rest or options:  # jsonargparse itself, for the arguments of a class
             return super().parse_args(args, *rest, **options)
-        arguments = _gather_lists(list(sys.argv[1:] if args is None else args))
+        arguments = _gather_lists(_with_underscores(sys.argv[1:] if args is None else args))
         arguments = _config_first(arguments)
         try:
             if not self._families:
@@ -159,6 +160,16 @@ def _subclasses(annotation: Any) -> list[str]:
     children: list[type] = annotation.__subclasses__()
     below = [name for child in children for name in _subclasses(child)]
     return sorted({*below, *([] if inspect.isabstract(annotation) else [annotation.__name__])} - {"NoneType"})
+
+
+def _with_underscores(arguments: Sequence[str]) -> list[str]:
+    """Options as they are spelled here, however people are used to spell them."""
+
+    def plain(argument: str) -> str:
+        option, equals, value = argument.partition("=")
+        return re.sub(r"(?<=\w)-(?=\w)", "_", option) + equals + value
+
+    return [plain(argument) if argument.startswith("--") else argument for argument in arguments]
 
 
 def _config_first(arguments: list[str]) -> list[str]:

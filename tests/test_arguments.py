@@ -91,3 +91,9 @@ def test_an_incomplete_configuration_can_be_printed(capsys: pytest.CaptureFixtur
         train_parser().parse_args(["--agent", "DecisionTransformer", "--print_config"])
     printed = capsys.readouterr().out
     assert "data: []" in printed and "DecisionTransformer" in printed and "attention_heads" in printed
+
+
+def test_dashes_in_the_names_of_options() -> None:
+    config = parse("--evaluate-goals", "7", "--schedule.log-every=3", "--tasks", "a-b", "--tasks-per-batch=1")
+    assert (config["evaluate_goals"], config["schedule"]["log_every"]) == (7, 3)
+    assert (config["tasks"], config["tasks_per_batch"]) == (["a-b"], 1)
