@@ -101,12 +101,29 @@ class CausalTransformer(nn.Module):
 
     def keys_values(self, tokens: Tensor, gains: Sequence[Tensor] = ()) -> list[KeysValues]:
         """What later tokens attend to of these `[M, S, width]`, for each block: keys and values `[M, heads, S, w]`."""
+        return self.extend(tokens, gains)[1]
+
+    def extend(
+        self, tokens: Tensor, gains: Sequence[Tensor] = (), before: Sequence[KeysValues] = ()
+    ) -> tuple[Tensor, list[KeysValues]]:
+        """Transforms tokens `[M, S, width]` that follow others, and says what the next ones will attend to.
+
+        Args:
+            tokens: M sequences of S tokens.
+            gains: See `forward`.
+            before: Of the tokens before these, for each block; or none.
+
+        Returns:
+            The newest token's output `[M, 1, width]`, and keys and values `[M, heads, before + S, w]` for each block.
+        """
         found = []
-        for number, block in enumerate(self.blocks):
+        for number, block in enumerate(self.blocks, start=1):
             assert isinstance(block, Block)
-            found.append(block.keys_values(tokens))
-            tokens = block(tokens, False, gains[number] if gains else None)
-        return found
+            gain = gains[number - 1] if gains else None
+            seen = before[number - 1] if before else None
+            tokens, attended = block.extend(tokens, number == len(self.blocks), gain, seen)
+            found.append(attended)
+        return self.norm(tokens), found
 
 
 class Block(nn.Module):
@@ -136,16 +153,21 @@ class Block(nn.Module):
         before: KeysValues | None = None,
     ) -> Tensor:
         """Tokens `[M, S, width]` to the same shape, or to `[M, 1, width]` of the newest token."""
-        attended = self._attend(self.norm_attention(tokens), last_only, before)
+        return self.extend(tokens, last_only, gain, before)[0]
+
+    def extend(
+        self,
+        tokens: Tensor,
+        last_only: bool = False,
+        gain: Tensor | None = None,
+        before: KeysValues | None = None,
+    ) -> tuple[Tensor, KeysValues]:
+        """As `forward`, and the keys and values that were attended to: those before and those of these tokens."""
+        attended, seen = self._attend(self.norm_attention(tokens), last_only, before)
         tokens = (tokens[:, -1:] if last_only else tokens) + self._drop(attended)
         hidden = self.expand(self.norm_feed_forward(tokens))
         hidden = functional.relu(hidden if gain is None else hidden * gain[:, None])
-        return tokens + self._drop(self.contract(hidden))
-
-    def keys_values(self, tokens: Tensor) -> KeysValues:
-        """What later tokens attend to of these, which enter the block."""
-        _, keys, values = self._project(self.norm_attention(tokens))
-        return keys, values
+        return tokens + self._drop(self.contract(hidden)), seen
 
     def _project(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         queries, keys, values = (
@@ -154,14 +176,14 @@ class Block(nn.Module):
         )
         return queries, keys, values
 
-    def _attend(self, tokens: Tensor, last_only: bool, before: KeysValues | None) -> Tensor:
+    def _attend(self, tokens: Tensor, last_only: bool, before: KeysValues | None) -> tuple[Tensor, KeysValues]:
         queries, keys, values = self._project(tokens)
         visible = None  # the plain causal mask
         if before is not None:
             keys, values = torch.cat([before[0], keys], 2), torch.cat([before[1], values], 2)
             size, earlier = queries.shape[2], before[0].shape[2]
             visible = torch.ones(size, earlier + size, dtype=torch.bool, device=tokens.device).tril(earlier)
-        if last_only:
+        if last_only or queries.shape[2] == 1:
             queries, visible = queries[:, :, -1:], None
         mixed = functional.scaled_dot_product_attention(
             queries,
@@ -169,9 +191,9 @@ class Block(nn.Module):
             values,
             attn_mask=visible,
             dropout_p=self.dropout if self.training else 0.0,
-            is_causal=not last_only and visible is None,
+            is_causal=queries.shape[2] > 1 and visible is None,
         )
-        return self.mix(mixed.transpose(1, 2).flatten(2))
+        return self.mix(mixed.transpose(1, 2).flatten(2)), (keys, values)
 
     def _drop(self, values: Tensor) -> Tensor:
         return functional.dropout(values, self.dropout, self.training) if self.dropout else values

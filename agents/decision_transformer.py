@@ -144,7 +144,9 @@ class DecisionTransformer(Agent):
         code = code.expand(*observations.shape[:-1], -1)
         return torch.cat([self.normalise(observations, task_ids), code], -1)
 
-    def _tokens(self, observations: Tensor, returns: Tensor, actions: Tensor, timesteps: Tensor) -> Tensor:
+    def _tokens(
+        self, observations: Tensor, returns: Tensor, actions: Tensor, timesteps: Tensor, first: int = 0
+    ) -> Tensor:
         """Tokens (return, observation, action) of each step, in this order, those that are used.
 
         Args:
@@ -152,6 +154,7 @@ class DecisionTransformer(Agent):
             returns: `[M, L]`, returns-to-go, scaled.
             actions: `[M, L, A]`.
             timesteps: `[M, L]`, steps within the episode.
+            first: Steps of the window that come before these.
 
         Returns:
             `[M, L * tokens_per_step, width]`.
@@ -164,14 +167,15 @@ class DecisionTransformer(Agent):
                 keep = torch.rand(actions.shape[:2], device=actions.device) >= self.action_dropout
                 actions = actions * keep[..., None]
             kinds.append(self.embed_action(actions))
-        steps = torch.stack(kinds, 2) + self._time(timesteps)[:, :, None]
+        steps = torch.stack(kinds, 2) + self._time(timesteps, first)[:, :, None]
         return self.norm_tokens(rearrange(steps, "m l k f -> m (l k) f"))
 
-    def _time(self, timesteps: Tensor) -> Tensor:
+    def _time(self, timesteps: Tensor, first: int) -> Tensor:
         if self.time == "episode":
             return self.embed_time(timesteps.clamp(max=self.embed_time.num_embeddings - 1))
-        length = timesteps.shape[1] if self.time == "window" else 1
-        return self.embed_time.weight[:length][None]
+        if self.time == "none":
+            return self.embed_time.weight[None]
+        return self.embed_time.weight[first : first + timesteps.shape[1]][None]
 
     def task_links(self) -> list[TaskLink]:
         """See `Agent.task_links`."""
@@ -195,6 +199,9 @@ class DecisionTransformer(Agent):
         super().reset(context)
         self._history = _History(self, *self._wanted(context))
         self._before: Sequence[KeysValues] = ()
+        self._anchored = context.context == "anchored"
+        self._kept: Sequence[KeysValues] = ()
+        self._length = 0  # steps in `_kept`
 
     def _wanted(self, context: RolloutContext) -> tuple[Tensor, Tensor, Tensor]:
         """Of N episodes what returns are divided by, the return that is asked for, and the least, `[N]` each."""
@@ -215,13 +222,32 @@ class DecisionTransformer(Agent):
         history = self._history
         assert history is not None, "reset() before act()"
         history.observe(self._observation_inputs(self._to_tensor(observations), self._tasks), self._to_tensor(rewards))
-        tokens = self._tokens(*history.window())
-        if self.embed_action is not None:
-            tokens = tokens[:, :-1]  # the newest action is what is asked for
-        features = self.backbone(tokens, True, self.gains(self._tasks), self._before)[:, 0]
-        actions = self.head.act(features, self._tasks)
+        if self._anchored:
+            features = self._anchored_features(history)
+        else:
+            tokens = self._asking(history.window(self.window))
+            features = self.backbone(tokens, True, self.gains(self._tasks), self._before)
+        actions = self.head.act(features[:, 0], self._tasks)
         history.acted(actions)
         return actions.to(torch.float32).cpu().numpy()
+
+    def _asking(self, window: tuple[Tensor, Tensor, Tensor, Tensor], first: int = 0) -> Tensor:
+        """The tokens of some steps, without the newest action, which is what is asked for."""
+        tokens = self._tokens(*window, first)
+        return tokens if self.embed_action is None else tokens[:, :-1]
+
+    def _anchored_features(self, history: "_History") -> Tensor:
+        """The newest output `[N, 1, width]`: what is new is computed, and when K steps are seen, half of them anew."""
+        if 0 < self._length < self.window:
+            tokens = self._asking(history.window(2), self._length - 1)
+            known = self.tokens_per_step - (self.embed_action is not None)  # the older step's, but for its action
+            features, self._kept = self.backbone.extend(tokens[:, known:], self.gains(self._tasks), self._kept)
+            self._length += 1
+            return features
+        window = history.window(max(self.window // 2, 1))
+        features, self._kept = self.backbone.extend(self._asking(window), self.gains(self._tasks), self._before)
+        self._length = window[0].shape[1]
+        return features
 
 
 class _History:
@@ -264,9 +290,9 @@ class _History:
         """Writes the action `[N, A]` that answered the newest observation."""
         self._actions[:, self._next - 1] = actions
 
-    def window(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Observations, returns, actions and timesteps of the last K steps, or of all if there are fewer."""
-        part = slice(max(self._next - self._length, 0), self._next)
+    def window(self, steps: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Observations, returns, actions and timesteps of the last steps, or of all if there are fewer."""
+        part = slice(max(self._next - steps, 0), self._next)
         return self._observations[:, part], self._returns[:, part], self._actions[:, part], self._timesteps[:, part]
 
 

@@ -13,6 +13,7 @@ from mtorl import InputError
 from mtorl.datasets.prompts import Demonstration
 
 Split = Literal["train", "heldout"]
+ContextMode = Literal["exact", "anchored"]
 
 
 class Step(NamedTuple):
@@ -154,12 +155,14 @@ class RolloutContext:
         goals: int64 `[N]`, goal index of each row: part of the rows' random streams, never shown to learned agents.
         seed: Seed of the evaluation.
         demonstration: A recorded episode of the rows' one task, if policies are shown one.
+        context: How agents with a window of past steps move it on; see `envs.evaluator.Protocol`.
     """
 
     tasks: NDArray[np.int64] | None
     goals: NDArray[np.int64]
     seed: int = 0
     demonstration: Demonstration | None = None
+    context: ContextMode = "exact"
 
 
 class Policy(Protocol):

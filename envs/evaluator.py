@@ -33,7 +33,7 @@ from mtorl.datasets.files import check_schema, interpreting, read_json, refused_
 from mtorl.datasets.prompts import Demonstration, PromptPool, PromptSettings
 from mtorl.datasets.statistics import mean_rate_interval, wilson_interval
 from mtorl.datasets.store import EpisodeStore, sha256
-from mtorl.envs.base import Policy, RolloutContext, Split, Suite
+from mtorl.envs.base import ContextMode, Policy, RolloutContext, Split, Suite
 from mtorl.envs.workers import WorkerPool, cached_environments, cached_suite
 from mtorl.progress import Progress
 
@@ -55,6 +55,9 @@ class Protocol:
         block: Episodes of one task that a policy sees as one batch.
         task_identity: Whether policies are told the task: shown or hidden.
         demonstrations: Folder of a data set: of each task its best episode is shown to the policy.
+        context: Agents that look at the last K steps do so at each step (exact), or let what they see grow up to K
+            steps and then begin again with half of it (anchored): faster, because what was worked out for earlier
+            steps is kept, but not the same actions. Other agents do not care.
     """
 
     name: ProtocolName = "heldout"
@@ -64,6 +67,7 @@ class Protocol:
     block: int = 10
     task_identity: TaskVisibility = "shown"
     demonstrations: str | None = None
+    context: ContextMode = "exact"
 
     def __post_init__(self) -> None:
         if self.name not in get_args(ProtocolName):
@@ -74,6 +78,8 @@ class Protocol:
             )
         if self.task_identity not in get_args(TaskVisibility):
             raise InputError(f"task_identity is {self.task_identity!r}; expected shown or hidden.")
+        if self.context not in get_args(ContextMode):
+            raise InputError(f"context is {self.context!r}; expected exact or anchored.")
 
     @property
     def split(self) -> Split:
@@ -366,7 +372,7 @@ def play_block(
     size = max(protocol.block, rows)
     padded = np.array([*goals, *[goals[-1]] * (size - rows)])
     tasks = None if protocol.hides_tasks else np.full(size, task)
-    policy.reset(RolloutContext(tasks, padded, protocol.seed, demonstration))
+    policy.reset(RolloutContext(tasks, padded, protocol.seed, demonstration, protocol.context))
     full = np.zeros((size, suite.observation_dim), dtype=np.float32)
     for row, (environment, goal) in enumerate(zip(environments, goals, strict=True)):
         full[row] = environment.reset(goal)

@@ -187,6 +187,7 @@ def evaluate_command(
     stop_at_success: bool = False,
     task_identity: Literal["shown", "hidden"] = "shown",
     demonstrations: str | None = None,
+    context: Literal["exact", "anchored"] = "exact",
     goal_visible: bool | None = None,
     seed: int = 0,
     checkpoint: str = "last",
@@ -208,6 +209,8 @@ def evaluate_command(
         task_identity: Tell the policy which task it is in (shown), or not (hidden).
         demonstrations: A data set whose best episode of each task is shown to the policy: for prompts, and to find the
             group of a task whose identity is hidden.
+        context: Agents that look at the last K steps do so at each step (exact), or begin again with half of them
+            whenever they have seen K (anchored): faster, but not the same actions.
         goal_visible: Show the run the goal's position, or hide it; as in its data by default.
         seed: Seed of random actions.
         checkpoint: Which checkpoint of the run: last, best (on training goals), or a step.
@@ -219,7 +222,15 @@ def evaluate_command(
     """
     from mtorl.envs.evaluator import Protocol
 
-    how = Protocol(protocol, goals, stop_at_success, seed, task_identity=task_identity, demonstrations=demonstrations)
+    how = Protocol(
+        protocol,
+        goals,
+        stop_at_success,
+        seed,
+        task_identity=task_identity,
+        demonstrations=demonstrations,
+        context=context,
+    )
     if (run is None) == (policy is None):
         raise InputError("give either the folder of a run or --policy expert|random, not both and not neither.")
     if run is not None:

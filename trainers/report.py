@@ -100,15 +100,15 @@ def _choose(
 ) -> list[EvalReport]:
     """For every run the evaluation with the same settings, the one that says most."""
 
-    def settings(run: Run, report: EvalReport) -> tuple[bool, bool, str, bool, int, int]:
+    def settings(run: Run, report: EvalReport) -> tuple[bool, bool, str, bool, bool, int, int]:
         unusual = run.suite().goal_visible == report.goal_hidden if goal_visible is None else report.goal_hidden
         how = report.protocol
-        unlike = how.task_identity == "hidden", how.demonstrations or ""
+        unlike = how.task_identity == "hidden", how.demonstrations or "", how.context != "exact"
         return unusual, *unlike, how.stop_at_success, -how.goals, how.seed
 
     each = [{settings(run, report): report for report in found} for run, found in zip(runs, reports, strict=True)]
     wanted = [
-        {key for key in found if goals in (None, -key[4]) and goal_visible in (None, not key[0])} for found in each
+        {key for key in found if goals in (None, -key[5]) and goal_visible in (None, not key[0])} for found in each
     ]
     common = set.intersection(*wanted)
     if not common:
@@ -125,6 +125,7 @@ def _describe(report: EvalReport) -> str:
     protocol = report.protocol
     extra = [", stopped at success"] if protocol.stop_at_success else []
     extra += [", goal hidden"] if report.goal_hidden else []
+    extra += [f", {protocol.context} context"] if protocol.context != "exact" else []
     extra += [", task hidden"] if protocol.hides_tasks else []
     extra += [f", shown {protocol.demonstrations}"] if protocol.demonstrations else []
     return f"{protocol.goals} goals{''.join(extra)}"

@@ -352,6 +352,7 @@ class Run:
         words += [] if goal_visible is None else ["goal-visible" if goal_visible else "goal-hidden"]
         words += ["task-hidden"] if protocol.task_identity == "hidden" else []
         words += [f"shown-{Path(protocol.demonstrations).name}"] if protocol.demonstrations is not None else []
+        words += [protocol.context] if protocol.context != "exact" else []
         words += ["stopped"] if protocol.stop_at_success else []
         words += [f"seed{protocol.seed}"] if protocol.seed else []
         return Path(out or self.folder / "evaluations") / f"{'-'.join([*words, str(protocol.goals)])}.json"

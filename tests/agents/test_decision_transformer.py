@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mtorl import InputError
-from mtorl.agents import DecisionTransformer
+from mtorl.agents import DecisionTransformer, PromptDecisionTransformer
 from mtorl.agents.backbones import CausalTransformer
 from mtorl.agents.heads import RegressionHead
 from mtorl.datasets.sampler import TaskBatch
@@ -80,7 +80,7 @@ def test_return_to_go_falls_by_the_rewards(spec: DataSpec) -> None:
     agent.reset(RolloutContext(np.array([1]), np.array([0])))
     for reward in (0.0, 10.0, 10.0, 10.0):
         agent.act(np.zeros((1, 4), np.float32), np.array([reward], np.float32))
-    returns = agent._history.window()[1][0]
+    returns = agent._history.window(agent.window)[1][0]
     torch.testing.assert_close(returns, torch.tensor([4.5, 4.49, 4.48, 4.47]))
 
 
@@ -92,7 +92,7 @@ def test_what_is_left_of_the_target_stays_within_the_data(spec: DataSpec) -> Non
         agent.reset(RolloutContext(np.array([0]), np.array([0])))
         for _ in range(3):
             agent.act(np.zeros((1, 4), np.float32), np.full(1, 1e4, np.float32))
-        returns = agent._history.window()[1] * agent.return_scale[0]
+        returns = agent._history.window(agent.window)[1] * agent.return_scale[0]
         np.testing.assert_allclose(returns, min(least, 0.0), atol=1e-3)
 
 
@@ -123,11 +123,44 @@ def test_history_is_the_last_steps_however_long_the_episode(spec: DataSpec, cont
         row = np.full((2, 4), 0.01 * step, np.float32)
         observations.append(agent._observation_inputs(agent._to_tensor(row), agent._tasks))
         actions.append(torch.from_numpy(agent.act(row, np.zeros(2, np.float32))))
-        found, _, past, timesteps = agent._history.window()
+        found, _, past, timesteps = agent._history.window(agent.window)
         begin = max(0, step + 1 - context)
         torch.testing.assert_close(found, torch.stack(observations[begin:], 1))
         torch.testing.assert_close(past, torch.stack(actions[begin:], 1))
         assert timesteps[0].tolist() == list(range(begin, step + 1))
+
+
+@pytest.mark.parametrize("context", [1, 2, 5, 6])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"action_context": "full"},
+        {"action_context": "full", "return_conditioning": False, "time": "episode"},
+        {"return_conditioning": False, "time": "none"},
+        {"task_gain": True},
+    ],
+)
+@pytest.mark.parametrize("kind", [DecisionTransformer, PromptDecisionTransformer])
+def test_an_anchored_context_grows_and_is_halved(spec: DataSpec, kind: type, options: dict, context: int) -> None:
+    """Each action is that of a whole pass over as many steps as the anchored context holds; K steps, at the most."""
+    torch.manual_seed(0)
+    size = {**SIZE, "context": context, **options}
+    agent, exact = (kind(spec, **size).eval().requires_grad_(False) for _ in range(2))
+    exact.load_state_dict(agent.state_dict())
+    agent.reset(RolloutContext(np.array([0, 2]), np.arange(2), context="anchored"))
+    exact.reset(RolloutContext(np.array([0, 2]), np.arange(2)))
+    draw, lengths = np.random.default_rng(0), []
+    for _ in range(3 * context + 2):
+        seen, rewards = draw.normal(size=(2, 4)).astype(np.float32), draw.random(2).astype(np.float32)
+        found = agent.act(seen, rewards)
+        lengths.append(agent._length)
+        exact.window = lengths[-1]
+        np.testing.assert_allclose(found, exact.act(seen, rewards), atol=1e-5)
+        agent.acted(-found)  # what was done may be something else
+        exact.acted(-found)
+    half = max(context // 2, 1)
+    assert lengths[: context + 2] == [*range(1, context + 1), half, min(half + 1, context)][: context + 2]
 
 
 def test_the_newest_token_alone_is_the_last_of_all() -> None:
