@@ -96,7 +96,8 @@ def speed() -> str:
     simulation, sampling, rollout, startup = map(read, ("simulation", "sampling", "dt_rollout", "startup"))
     goals, rates = simulation["goals"], simulation["steps_per_second"]
     slowest = min(entry["windows_per_second"] for sizes in sampling["results"].values() for entry in sizes)
-    ratios = rollout["ratio_to_ours"]
+    ratios, prompted = rollout["ratio_to_ours"], rollout["prompt_transformer"]["ratio_to_ours"]
+    goals_of_prompts = rollout["prompt_transformer"]["goals"]
     seconds = startup["median_seconds"]
     helps = max(value for name, value in seconds.items() if name.endswith("--help"))
     rows = [
@@ -129,6 +130,16 @@ def speed() -> str:
             "decision transformer acting for 10 episodes, against one pass per episode",
             f"{ratios['one pass per episode']:.1f}x",
             "",
+        ],
+        [
+            "prompt decision transformer (5.29 M parameters) acting for 10 episodes, against a whole pass per episode",
+            f"{prompted['a whole pass per episode']:.1f}x",
+            f"{goals_of_prompts['exact']}x",
+        ],
+        [
+            "... with `--context anchored`",
+            f"{prompted['a whole pass per episode'] / prompted['the same, anchored']:.1f}x",
+            f"{goals_of_prompts['anchored']}x",
         ],
         ["`import mtorl`, `mtorl --help`", f"{seconds['import mtorl']:.2f} s, {seconds['mtorl --help']:.2f} s", "1 s"],
         [
@@ -274,6 +285,22 @@ def masks_cost() -> str:
     return f"{table(['', 'measured', 'goal'], rows)}\n\n{origin(found)}"
 
 
+def task_free() -> str:
+    """Success where the task is told, hidden, demonstrated, and where it was not trained on."""
+    found = read("task_free")
+    ways = list(dict.fromkeys(way for row in found["rows"].values() for way in row))
+    ways.sort(key=lambda way: way.startswith("unseen"))
+
+    def cell(row: dict[str, Any], way: str) -> str:
+        if way not in row:
+            return "-"
+        low, high = row[way]["interval"]
+        return f"{100 * row[way]['mean']:.1f} ({100 * low:.1f} to {100 * high:.1f})"
+
+    rows = [[name, *[cell(row, way) for way in ways]] for name, row in found["rows"].items()]
+    return f"{table(['success, %', *ways], rows)}\n\n{origin(found)}"
+
+
 def origin(result: dict[str, Any]) -> str:
     """Machine and date of a measurement."""
     return f"Measured on {result['machine']}, {result['date']}."
@@ -284,6 +311,8 @@ BLOCKS |= {
     "masks_cost": masks_cost,
     "balancers": lambda: ablation("balancers_mt10"),
     "masks": lambda: ablation("masks_mt10"),
+    "masks_dt": lambda: ablation("masks_dt_mt10"),
+    "task_free": task_free,
 }
 
 
