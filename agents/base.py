@@ -115,7 +115,7 @@ class Agent(nn.Module, ABC):
             if self.needs_task:
                 raise InputError(
                     f"{type(self).__name__} was trained with the task's identity; it cannot act where that is hidden. "
-                    "Train it with task_identity=none, shared heads and global normalisation."
+                    "Train it with task_identity=none, shared heads, no gains of single tasks and global normalisation."
                 )
             if self.needs_demonstration and context.demonstration is None:
                 raise InputError(

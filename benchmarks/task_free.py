@@ -3,7 +3,7 @@
     python benchmarks/task_free.py        # about half an hour; an interrupted one continues
 
 Every run plays its own 45 tasks on held-out goals, told which one and not told, and the five others. Where a
-demonstration is shown, it is the best of five recorded episodes of the task, on a training goal.
+demonstration is shown, it is the best recorded episode of the task, on a training goal.
 """
 
 from pathlib import Path
@@ -32,9 +32,13 @@ def finished(name: str, config: str, **options: Any) -> Run:
 
 
 def played(run: Run, protocol: Protocol) -> EvalReport:
-    """An evaluation, read if it is there."""
+    """An evaluation, read if it is there and of the same weights."""
     path = run.report_path(protocol)
-    return EvalReport.load(path) if path.exists() else run.evaluate(protocol)
+    if path.exists():
+        found = EvalReport.load(path)
+        if found.source["sha256"] == run.checkpoints().read()[1]:
+            return found
+    return run.evaluate(protocol)
 
 
 def summary(report: EvalReport) -> dict[str, Any]:

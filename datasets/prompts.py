@@ -46,7 +46,7 @@ class PromptSettings:
 
 @dataclass(frozen=True)
 class Demonstration:
-    """A recorded episode of L steps, shown to a policy that is not told its task.
+    """A recorded episode of L steps, shown to a policy: instead of its task's name, or instead of its own prompts.
 
     Attributes:
         observations: float32 `[L, O]`, before each step.

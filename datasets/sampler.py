@@ -1,5 +1,6 @@
 """Windows of consecutive steps, the same number for every task of a batch."""
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
@@ -148,8 +149,11 @@ class TaskSampler:
         self._first_step = np.array([starts[s][n] for s, n in zip(self._store_of, self._number, strict=True)])
 
     def other(self, windows: int, length: int, generator: np.random.Generator) -> "TaskSampler":
-        """Draws other windows of all these tasks, without prompts, from a stream of its own."""
-        return TaskSampler(self.stores, self.task_names, windows, length, generator)
+        """Draws other windows of the same episodes of all tasks, without prompts, from a stream of its own."""
+        sampler = copy.copy(self)
+        sampler.windows, sampler.length, sampler._generator = windows, length, generator
+        sampler.tasks_per_batch, sampler.next_observations, sampler._pool = len(self.task_names), False, None
+        return sampler
 
     def draw(self, beginnings: bool = False) -> TaskBatch:
         """The next batch.

@@ -85,6 +85,12 @@ class DataSpec:
             return cls(**{name: freeze(value) for name, value in content.items()})
 
 
+def same_settings(suite: dict[str, Any], store: EpisodeStore) -> bool:
+    """Whether a store was recorded in that suite (as `Suite.describe` says), whatever tasks were chosen of it."""
+    recorded = store.manifest["suite"]
+    return suite["class_path"] == recorded["class_path"] and _settings(suite) == _settings(recorded)
+
+
 def check_fits(spec: DataSpec, store: EpisodeStore) -> None:
     """Raises InputError unless a policy that was built from `spec` can act on what a store recorded."""
     ours = spec.data[0]["suite"]

@@ -168,7 +168,8 @@ class RolloutContext:
 class Policy(Protocol):
     """Whatever acts. Agents, scripted experts and random actions are played by the same code.
 
-    A policy with an attribute `privileged = True` sees the goal even where agents do not.
+    A policy with an attribute `privileged = True` sees the goal even where agents do not; with `knows_task = True` it
+    is always told the task. One with a number `demonstration_steps` is shown demonstrations of at least that many.
     """
 
     def reset(self, context: RolloutContext) -> None:
@@ -187,7 +188,7 @@ class ExpertPolicy:
         suite: Where the experts come from.
     """
 
-    privileged = True
+    privileged = knows_task = True
 
     def __init__(self, suite: Suite) -> None:
         self.suite = suite
@@ -210,6 +211,8 @@ class RandomPolicy:
     Args:
         suite: For the dimension of actions.
     """
+
+    knows_task = True
 
     def __init__(self, suite: Suite) -> None:
         self.suite = suite

@@ -19,6 +19,8 @@ simulator amplifies them.
 
 import hashlib
 import json
+import os
+import shlex
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -31,6 +33,7 @@ from numpy.typing import NDArray
 from mtorl import InputError
 from mtorl.datasets.files import check_schema, interpreting, read_json, refused_write, write_json
 from mtorl.datasets.prompts import Demonstration, PromptPool, PromptSettings
+from mtorl.datasets.spec import same_settings
 from mtorl.datasets.statistics import mean_rate_interval, wilson_interval
 from mtorl.datasets.store import EpisodeStore, sha256
 from mtorl.envs.base import ContextMode, Policy, RolloutContext, Split, Suite
@@ -54,7 +57,8 @@ class Protocol:
         seed: Seed of random policies; the tasks themselves are deterministic.
         block: Episodes of one task that a policy sees as one batch.
         task_identity: Whether policies are told the task: shown or hidden.
-        demonstrations: Folder of a data set: of each task its best episode is shown to the policy.
+        demonstrations: Folder of a data set: of each task its best episode is shown to the policy. Agents without use
+            for it do not care.
         context: Agents that look at the last K steps do so at each step (exact), or let what they see grow up to K
             steps and then begin again with half of it (anchored): faster, because what was worked out for earlier
             steps is kept, but not the same actions. Other agents do not care.
@@ -66,10 +70,14 @@ class Protocol:
     seed: int = 0
     block: int = 10
     task_identity: TaskVisibility = "shown"
-    demonstrations: str | None = None
+    demonstrations: str | None = field(default=None, compare=False)  # reports hold a hash of what was in it
     context: ContextMode = "exact"
 
     def __post_init__(self) -> None:
+        if self.demonstrations is not None:
+            object.__setattr__(self, "demonstrations", os.path.normpath(self.demonstrations))
+        if self.unseen_tasks:
+            object.__setattr__(self, "task_identity", "hidden")
         if self.name not in get_args(ProtocolName):
             raise InputError(f"unknown protocol {self.name!r}; expected one of {', '.join(get_args(ProtocolName))}.")
         if self.goals < 1 or self.block < 1 or self.seed < 0:
@@ -94,7 +102,26 @@ class Protocol:
     @property
     def hides_tasks(self) -> bool:
         """Whether policies are not told the task."""
-        return self.task_identity == "hidden" or self.unseen_tasks
+        return self.task_identity == "hidden"
+
+    @property
+    def remarks(self) -> list[str]:
+        """What is unusual about it, in words."""
+        found = ["stopped at the first success"] if self.stop_at_success else []
+        found += ["task not told"] if self.hides_tasks else []
+        found += [f"shown an episode of {self.demonstrations}"] if self.demonstrations is not None else []
+        found += [f"{self.context} context"] if self.context != "exact" else []
+        return found + ([f"seed {self.seed}"] if self.seed else [])
+
+    @property
+    def options(self) -> str:
+        """The same as options of `mtorl evaluate`."""
+        found = f"--protocol {self.name} --goals {self.goals}"
+        found += " --stop_at_success true" if self.stop_at_success else ""
+        found += " --task_identity hidden" if self.hides_tasks and not self.unseen_tasks else ""
+        found += f" --demonstrations {shlex.quote(self.demonstrations)}" if self.demonstrations is not None else ""
+        found += f" --context {self.context}" if self.context != "exact" else ""
+        return found + (f" --seed {self.seed}" if self.seed else "")
 
 
 class Played(NamedTuple):
@@ -241,8 +268,8 @@ def evaluate(
 
     Args:
         policy: What acts; it is sent to the workers once.
-        suite: The tasks.
-        protocol: How to play.
+        suite: The tasks that the policy is for.
+        protocol: How to play; one for unseen tasks plays `suite.unseen()` instead.
         pool: Workers; they keep their environments between evaluations.
         name: What the report calls the policy.
         out: File for the report. Until it is written, finished episodes are kept beside it (`.partial`), so that an
@@ -253,6 +280,8 @@ def evaluate(
     Returns:
         The report; the order of its episodes does not depend on the workers.
     """
+    if protocol.unseen_tasks:
+        suite = suite.unseen()
     goals = suite.goals(protocol.split)
     if protocol.goals > len(goals):
         raise InputError(f"protocol {protocol.name} has {len(goals)} goals per task; found goals={protocol.goals}.")
@@ -265,7 +294,9 @@ def evaluate(
     source = dict(source or {})
     demonstrations: Sequence[Demonstration | None] = [None] * len(suite.task_names)
     if protocol.demonstrations is not None:
-        demonstrations, source["demonstrations_sha256"] = _demonstrations(protocol.demonstrations, suite)
+        steps = getattr(policy, "demonstration_steps", 1)
+        demonstrations = _demonstrations(protocol, suite, steps)
+        source["demonstrations_sha256"] = demonstrations_hash(protocol)
     partial = out.with_suffix(".partial") if out else None
     key = json.dumps([name, source, asdict(protocol), suite.describe(), suite.versions()], sort_keys=True)
     played = _read_partial(partial, key)
@@ -292,25 +323,36 @@ def evaluate(
     return report
 
 
-def _demonstrations(path: str, suite: Suite) -> tuple[list[Demonstration], str]:
-    """The best recorded episode of each task, as agents see it, and the hash of the data's manifest."""
+def demonstrations_hash(protocol: Protocol) -> str | None:
+    """Identifies the episodes that a protocol shows; None if it shows none."""
+    if protocol.demonstrations is None:
+        return None
+    return sha256(EpisodeStore(protocol.demonstrations).path / "manifest.json")
+
+
+def _demonstrations(protocol: Protocol, suite: Suite, steps: int) -> list[Demonstration]:
+    """The best recorded episode of each task that has so many steps, as agents see it."""
+    path = str(protocol.demonstrations)
     store = EpisodeStore(path)
-    kind = suite.describe()["class_path"]
+    if not same_settings(suite.describe(), store):
+        raise InputError(
+            f"the data in {path} were recorded in another suite, or with other settings of it: expected "
+            f"{suite.describe()}, found {store.manifest['suite']}. Demonstrate with data of the suite that is played."
+        )
     missing = [name for name in suite.task_names if name not in store.task_names]
-    if missing or store.manifest["suite"].get("class_path") != kind:
+    if missing:
         raise InputError(
-            f"the data in {path} cannot demonstrate the tasks {missing or list(suite.task_names)} of "
-            f"{type(suite).__name__}: it has {store.manifest['suite'].get('class_path')} with {list(store.task_names)}."
-            " Collect episodes of these tasks, or name another folder."
+            f"the data in {path} cannot demonstrate the tasks {missing}: they have {list(store.task_names)}. Collect "
+            "episodes of these tasks, or name another folder."
         )
-    if store.manifest["source"].get("split") == "heldout":
+    if store.manifest["source"].get("split", "train") == protocol.split:
+        other = "train" if protocol.split == "heldout" else "heldout"
         raise InputError(
-            f"the data in {path} were recorded on held-out goals, which evaluations play: a policy would be shown the "
-            "solution. Demonstrate with data collected with --split train."
+            f"the data in {path} were recorded on the goals that the protocol {protocol.name} plays: a policy could be "
+            f"shown the solution. Demonstrate with data collected with --split {other}."
         )
-    pool = PromptPool([store], suite.task_names, PromptSettings(length=1))
-    seen = [replace(it, observations=suite.observe(it.observations)) for it in pool.demonstrations()]
-    return seen, sha256(store.path / "manifest.json")
+    pool = PromptPool([store], suite.task_names, PromptSettings(length=steps))
+    return [replace(it, observations=suite.observe(it.observations)) for it in pool.demonstrations()]
 
 
 def _pack(policy: Policy, path: Path) -> str:
@@ -371,7 +413,8 @@ def play_block(
     rows = len(goals)
     size = max(protocol.block, rows)
     padded = np.array([*goals, *[goals[-1]] * (size - rows)])
-    tasks = None if protocol.hides_tasks else np.full(size, task)
+    told = not protocol.hides_tasks or getattr(policy, "knows_task", False)
+    tasks = np.full(size, task) if told else None
     policy.reset(RolloutContext(tasks, padded, protocol.seed, demonstration, protocol.context))
     full = np.zeros((size, suite.observation_dim), dtype=np.float32)
     for row, (environment, goal) in enumerate(zip(environments, goals, strict=True)):

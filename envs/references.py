@@ -23,7 +23,7 @@ def evaluate_reference(
 
     Args:
         policy: Which one.
-        suite: The tasks.
+        suite: The tasks; a protocol for unseen tasks plays those that do not belong to them.
         protocol: How to play.
         folder: Where the report goes.
         workers: Processes that play episodes.
@@ -32,10 +32,11 @@ def evaluate_reference(
     Returns:
         The report and its file.
     """
-    kind: Policy = ExpertPolicy(suite) if policy == "expert" else RandomPolicy(suite)
-    settings = json.dumps([suite.describe(), asdict(protocol)], sort_keys=True)
+    played = suite.unseen() if protocol.unseen_tasks else suite
+    kind: Policy = ExpertPolicy(played) if policy == "expert" else RandomPolicy(played)
+    settings = json.dumps([played.describe(), asdict(protocol)], sort_keys=True)
     tag = hashlib.sha256(settings.encode()).hexdigest()[:8]
-    name = f"{policy}-{type(suite).__name__}-{len(suite.task_names)}-tasks-{protocol.name}-{tag}"
+    name = f"{policy}-{type(suite).__name__}-{len(played.task_names)}-tasks-{protocol.name}-{tag}"
     path = folder / f"{name}.json"
     with WorkerPool(workers) as pool:
         return evaluate(kind, suite, protocol, pool, policy, out=path, quiet=quiet), path

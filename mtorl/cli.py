@@ -240,8 +240,8 @@ def evaluate_command(
 
         trained = Run(run)
         if recorded is not None:
-            if out is not None or goal_visible is not None:
-                raise InputError("--recorded takes neither --out nor --goal_visible: nothing is played.")
+            if out is not None or goal_visible is not None or vars(how) != vars(Protocol()):
+                raise InputError("--recorded takes --checkpoint only: nothing is played, so nothing else is looked at.")
             from mtorl.tables import show_action_errors
 
             return show_action_errors(trained.action_errors(recorded, checkpoint))
@@ -258,7 +258,6 @@ def evaluate_command(
             )
         assert policy is not None
         folder = Path(out or "runs/references")
-        suite = suite.unseen() if how.unseen_tasks else suite
         report, path = evaluate_reference(policy, suite, how, folder, workers, quiet)
     from mtorl.tables import show_report
 

@@ -190,11 +190,7 @@ def show_report(report: "EvalReport") -> None:
     """Prints success per task with its interval; the mean over tasks comes last."""
     protocol = report.protocol
     kind = "training goals" if protocol.split == "train" else "held-out goals"
-    stop = ", stopped at success" if protocol.stop_at_success else ""
-    stop += ", goal hidden" if report.goal_hidden else ""
-    stop += f", {report.protocol.context} context" if report.protocol.context != "exact" else ""
-    stop += ", task hidden" if report.protocol.hides_tasks else ""
-    stop += f", shown {report.protocol.demonstrations}" if report.protocol.demonstrations else ""
+    stop = "".join(f", {remark}" for remark in [*protocol.remarks, *(["goal hidden"] if report.goal_hidden else [])])
     table = _table(
         f"{report.policy}: {protocol.name} protocol, {protocol.goals} {kind} per task{stop}",
         "task",

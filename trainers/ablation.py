@@ -94,6 +94,10 @@ def ablate(
         InputError: Something is wrong with the settings, or runs failed: the others are finished first.
     """
     how = Protocol(protocol, goals, stop_at_success, task_identity=task_identity, demonstrations=demonstrations)
+    if how.hides_tasks and heldout_data:
+        raise InputError("heldout_data compares actions of policies that are told their task; leave it or this out.")
+    if how.unseen_tasks and single_tasks:
+        raise InputError("single_tasks trains a model for each task; of unseen tasks there is none. Leave it out.")
     cells = plan(vary, Path(out))
     variants = list(dict.fromkeys(cell.variant for cell in cells))
     seeds = list(dict.fromkeys(cell.seed for cell in cells))

@@ -17,7 +17,7 @@ from mtorl.datasets.statistics import (
     probability_of_improvement,
     wilson_interval,
 )
-from mtorl.envs.evaluator import EvalReport, Protocol
+from mtorl.envs.evaluator import EvalReport, Protocol, demonstrations_hash
 from mtorl.trainers.logs import read_log
 from mtorl.trainers.mask_report import MaskSummary, draw_masks, draw_moves, summarise
 from mtorl.trainers.pages import page, picture, subplots
@@ -108,7 +108,7 @@ def make_comparison(
         The HTML file.
     """
     chosen = list(baselines or [next(iter(methods))])
-    tasks = _tasks(methods[chosen[0]])
+    tasks = _tasks(methods[chosen[0]], protocol)
     found = {name: _measure(name, runs, tasks, protocol, heldout_data) for name, runs in methods.items()}
     bases, models = [found[name] for name in chosen], found[single] if single else None
     base = bases[0]
@@ -135,8 +135,8 @@ def make_comparison(
     return out
 
 
-def _tasks(runs: Sequence[Sequence[Path]]) -> tuple[str, ...]:
-    return tuple(name for folder in runs[0] for name in Run(folder).spec.task_names)
+def _tasks(runs: Sequence[Sequence[Path]], protocol: Protocol) -> tuple[str, ...]:
+    return tuple(name for folder in runs[0] for name in _report(folder, protocol).task_names)
 
 
 def _measure(
@@ -180,9 +180,13 @@ def _errors(folder: Path, heldout_data: str) -> dict[str, float]:
 
 def _report(folder: Path, protocol: Protocol) -> EvalReport:
     """The evaluation of the last checkpoint with just that protocol, in the suite as the run knows it."""
-    run = Run(folder)
-    suite = run.suite().describe()
-    found = [it for it in run.reports(protocol.name) if it.protocol == protocol and it.suite == suite]
+    run, shown = Run(folder), demonstrations_hash(protocol)
+    suite = (run.suite().unseen() if protocol.unseen_tasks else run.suite()).describe()
+    found = [
+        it
+        for it in run.reports(protocol.name)
+        if it.protocol == protocol and it.suite == suite and it.source.get("demonstrations_sha256") == shown
+    ]
     if not found:
         raise InputError(f"{folder} has no evaluation with {protocol}. Evaluate it first.")
     return found[0]

@@ -123,6 +123,7 @@ class OfflineTrainer:
             self.optimizers[phase.name] = PhaseOptimizer(optimizer, phase.module, extra, rows, schedule.steps)
         self._step = self._evaluated = self._saved = 0
         self._best = -1.0
+        self._concluded = False
         self._loss = self._success = ""
         self._stop = _StopRequest()
         self._clear_sums()
@@ -171,11 +172,11 @@ class OfflineTrainer:
         self._step += 1
         if self.schedule.due(self._step, self.schedule.log_every):
             self._write_log()
-        if self._step == steps:
-            self._conclude()
 
     def _conclude(self) -> None:
-        """Lets what the tasks share learn what only acting needs."""
+        """Lets what the tasks share learn what only acting needs, between two checkpoints."""
+        if any(sharing.concluding for sharing in self.sharing.values()):
+            self._save()
         for phase, sharing in self.sharing.items():
             if sharing.concluding:
                 stream = numpy_stream(self.seed, f"conclusion {phase}")
@@ -183,6 +184,8 @@ class OfflineTrainer:
                     numbers = sharing.conclude(self.probe.other(CONCLUDING_WINDOWS, sharing.concluding, stream))
                 entry = {"kind": "conclusion", "step": self._step, "phase": phase}
                 self.log.write(entry | _numbers(sharing, "conclude", numbers))
+                self._saved = -1  # there is something new to save
+        self._concluded = True
 
     def _monitor(self, phase: str, update: MultiTaskUpdate) -> None:
         names = [self.agent.spec.task_names[task] for task in update.task_ids.tolist()]
@@ -211,11 +214,13 @@ class OfflineTrainer:
             )
 
     def _settle(self) -> None:
-        """Saves and evaluates where it is due; repeated calls at the same step do nothing.
+        """Saves, concludes and evaluates where it is due; repeated calls at the same step do nothing.
 
         An evaluation is framed by two checkpoints: whatever happens within it, the training before it is safe, and
         whoever continues from the first one only evaluates again.
         """
+        if self._step == self.schedule.steps and not self._concluded:
+            self._conclude()
         evaluates = self.schedule.evaluate_every > 0 and self.schedule.due(self._step, self.schedule.evaluate_every)
         evaluates = evaluates and self._evaluated < self._step
         if evaluates or (self.schedule.due(self._step, self.schedule.save_every) and self._saved < self._step):
@@ -290,6 +295,7 @@ class OfflineTrainer:
             "probe": self.probe.state_dict(),
             "evaluated": self._evaluated,
             "best": self._best,
+            "concluded": self._concluded,
             "sums": self._sums,
             "counts": self._counts,
             "log_bytes": self.log.flush(),
@@ -305,6 +311,7 @@ class OfflineTrainer:
         self.probe.load_state_dict(state["probe"])
         self._step = self._saved = state["step"]
         self._evaluated, self._best = state["evaluated"], state["best"]
+        self._concluded = state.get("concluded", False)
         self._sums, self._counts = dict(state["sums"]), dict(state["counts"])
         self.log.rewind(state["log_bytes"])
 

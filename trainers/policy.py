@@ -58,6 +58,11 @@ class TaskPolicy:
         for agent in self._playing:
             agent.reset(context)
 
+    @property
+    def demonstration_steps(self) -> int:
+        """Steps that a demonstration must have, at least: those of a prompt."""
+        return self.agent.prompts.length if self.agent.prompts else 1
+
     def _without_task(self) -> tuple[list[Agent], GroupGate | None]:
         """An agent for each set of parameters among which a gate chooses; the phases of an agent have the same."""
         found = {name: sharing.without_task(self._dense[name]) for name, sharing in self._sharing.items()}

@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mtorl import InputError
 from mtorl.datasets.files import read_json, write_atomically, write_json
 from mtorl.datasets.spec import DataSpec
-from mtorl.envs.evaluator import EvalReport, ProtocolName
+from mtorl.envs.evaluator import EvalReport, Protocol, ProtocolName, TaskVisibility
 from mtorl.trainers.logs import read_log
 from mtorl.trainers.pages import page, picture, subplots
 from mtorl.trainers.run import Run
@@ -41,6 +41,8 @@ def make_report(
     checkpoint: str = "last",
     goals: int | None = None,
     goal_visible: bool | None = None,
+    task_identity: TaskVisibility | None = None,
+    demonstrated: bool | None = None,
     references: str | Path | None = None,
 ) -> Path:
     """Compares any number of evaluated runs in one HTML file, with a JSON file beside it.
@@ -53,6 +55,8 @@ def make_report(
         checkpoint: Of which checkpoint.
         goals: Of how many goals per task; the most that all runs were evaluated with by default.
         goal_visible: With the goal shown or hidden; as in the data by default.
+        task_identity: Where the task was told (shown) or not (hidden); told by default, if all runs have that.
+        demonstrated: Where an episode of the task was shown, or none; none by default, if all runs have that.
         references: Folder with the reports of the expert and of random actions; `references` beside the first run by
             default. Those of the same suite and protocol are shown.
 
@@ -66,7 +70,9 @@ def make_report(
     if not runs:
         raise InputError("no run was given; expected at least one folder of an evaluated run.")
     opened = [Run(folder) for folder in runs]
-    reports = _choose(opened, [run.reports(protocol, checkpoint) for run in opened], goals, goal_visible)
+    reports = _choose(
+        opened, [run.reports(protocol, checkpoint) for run in opened], goals, goal_visible, task_identity, demonstrated
+    )
     entries = [
         _Entry(run.folder.name, run, report, read_log(run.folder), COLOURS[number % len(COLOURS)])
         for number, (run, report) in enumerate(zip(opened, reports, strict=True))
@@ -95,20 +101,44 @@ def make_report(
     return target
 
 
+class _Settings(NamedTuple):
+    """How an evaluation was played; the smallest is shown unless another is asked for."""
+
+    goal_unusual: bool
+    task_hidden: bool
+    demonstrations: str
+    context: str
+    stopped: bool
+    fewer_goals: int
+    seed: int
+
+
 def _choose(
-    runs: Sequence[Run], reports: Sequence[Sequence[EvalReport]], goals: int | None, goal_visible: bool | None
+    runs: Sequence[Run],
+    reports: Sequence[Sequence[EvalReport]],
+    goals: int | None,
+    goal_visible: bool | None,
+    task_identity: TaskVisibility | None,
+    demonstrated: bool | None,
 ) -> list[EvalReport]:
     """For every run the evaluation with the same settings, the one that says most."""
 
-    def settings(run: Run, report: EvalReport) -> tuple[bool, bool, str, bool, bool, int, int]:
+    def settings(run: Run, report: EvalReport) -> _Settings:
         unusual = run.suite().goal_visible == report.goal_hidden if goal_visible is None else report.goal_hidden
-        how = report.protocol
-        unlike = how.task_identity == "hidden", how.demonstrations or "", how.context != "exact"
-        return unusual, *unlike, how.stop_at_success, -how.goals, how.seed
+        how, shown = report.protocol, report.source.get("demonstrations_sha256", "")
+        return _Settings(unusual, how.hides_tasks, shown, how.context, how.stop_at_success, -how.goals, how.seed)
 
     each = [{settings(run, report): report for report in found} for run, found in zip(runs, reports, strict=True)]
     wanted = [
-        {key for key in found if goals in (None, -key[5]) and goal_visible in (None, not key[0])} for found in each
+        {
+            key
+            for key in found
+            if goals in (None, -key.fewer_goals)
+            and goal_visible in (None, not key.goal_unusual)
+            and task_identity in (None, "hidden" if key.task_hidden else "shown")
+            and demonstrated in (None, bool(key.demonstrations))
+        }
+        for found in each
     ]
     common = set.intersection(*wanted)
     if not common:
@@ -123,12 +153,8 @@ def _choose(
 
 def _describe(report: EvalReport) -> str:
     protocol = report.protocol
-    extra = [", stopped at success"] if protocol.stop_at_success else []
-    extra += [", goal hidden"] if report.goal_hidden else []
-    extra += [f", {protocol.context} context"] if protocol.context != "exact" else []
-    extra += [", task hidden"] if protocol.hides_tasks else []
-    extra += [f", shown {protocol.demonstrations}"] if protocol.demonstrations else []
-    return f"{protocol.goals} goals{''.join(extra)}"
+    extra = [*protocol.remarks, *(["goal hidden"] if report.goal_hidden else [])]
+    return ", ".join([f"{protocol.goals} goals", *extra])
 
 
 def _common_names(folders: Sequence[Path]) -> list[str]:
@@ -158,12 +184,21 @@ def _differences(one: EvalReport, other: EvalReport) -> list[str]:
     if one.policy in MARKS or other.policy in MARKS:
         ignored.add("goal_visible")  # reference policies do not depend on it
 
+    def protocol(report: EvalReport) -> Protocol:
+        if one.policy in MARKS or other.policy in MARKS:  # they are always told, and shown nothing
+            return replace(report.protocol, task_identity="shown", context="exact")
+        return report.protocol
+
+    def shown(report: EvalReport) -> str | None:
+        return None if one.policy in MARKS or other.policy in MARKS else report.source.get("demonstrations_sha256")
+
     def settings(report: EvalReport) -> dict[str, Any]:
         return {key: value for key, value in report.suite["init_args"].items() if key not in ignored}
 
     pairs = {
         "tasks": (one.task_names, other.task_names),
-        "protocol": (one.protocol, other.protocol),
+        "protocol": (protocol(one), protocol(other)),
+        "demonstrations": (shown(one), shown(other)),
         "versions": (one.versions, other.versions),
         "suite": (one.suite["class_path"], other.suite["class_path"]),
         "suite settings": (settings(one), settings(other)),
@@ -204,7 +239,7 @@ def _content(entries: Sequence[_Entry], references: dict[str, EvalReport]) -> di
                 "name": task,
                 "runs": [entry.report.tasks()[number] for entry in entries],
                 "references": [other.tasks()[number] for other in references.values()],
-                "data": [spec.success_rate[number] for _, spec in specs],
+                "data": [dict(zip(spec.task_names, spec.success_rate, strict=True)).get(task) for _, spec in specs],
             }
             for number, task in enumerate(report.task_names)
         ],
@@ -274,9 +309,11 @@ def _draw_bars(entries: Sequence[_Entry], references: dict[str, EvalReport]) -> 
     specs = _distinct([(entry.name, entry.run.spec) for entry in entries])
     for number, (names, spec) in enumerate(specs):
         shift = 0.0 if len(specs) == 1 else -0.4 + (number + 0.5) * 0.8 / len(specs)
+        rates = dict(zip(spec.task_names, spec.success_rate, strict=True))
+        known = [(place, rates[task]) for place, task in enumerate(tasks) if task in rates]
         axis.scatter(
-            [100 * value for value in spec.success_rate],
-            [place + shift for place in lines],
+            [100 * rate for _, rate in known],
+            [place + shift for place, _ in known],
             marker="|",
             s=120 / len(specs),
             color="#111111",

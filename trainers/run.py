@@ -32,7 +32,7 @@ from mtorl.datasets.grouping import Grouping
 from mtorl.datasets.spec import DataSpec, check_fits
 from mtorl.datasets.store import EpisodeStore, sha256
 from mtorl.envs.base import Suite
-from mtorl.envs.evaluator import EvalReport, Protocol, ProtocolName, evaluate
+from mtorl.envs.evaluator import EvalReport, Protocol, ProtocolName, demonstrations_hash, evaluate
 from mtorl.envs.workers import WorkerPool
 from mtorl.trainers.action_error import action_errors
 from mtorl.trainers.checkpoint import CheckpointFolder
@@ -299,8 +299,6 @@ class Run:
         suite = self.suite()
         if goal_visible is not None:
             suite = suite.changed(goal_visible=goal_visible)
-        if protocol.unseen_tasks:
-            suite = suite.unseen()
         name = f"{self.folder.name} ({checkpoint}, step {source['step']})"
         target = self.report_path(protocol, checkpoint, goal_visible, out)
         with WorkerPool(workers) as pool:
@@ -350,8 +348,9 @@ class Run:
         """Where `evaluate` keeps the report: the name holds the settings, so that a quick look overwrites nothing."""
         words = [protocol.name, checkpoint]
         words += [] if goal_visible is None else ["goal-visible" if goal_visible else "goal-hidden"]
-        words += ["task-hidden"] if protocol.task_identity == "hidden" else []
-        words += [f"shown-{Path(protocol.demonstrations).name}"] if protocol.demonstrations is not None else []
+        words += ["task-hidden"] if protocol.hides_tasks and not protocol.unseen_tasks else []
+        shown = demonstrations_hash(protocol)
+        words += [f"shown-{shown[:8]}"] if shown else []
         words += [protocol.context] if protocol.context != "exact" else []
         words += ["stopped"] if protocol.stop_at_success else []
         words += [f"seed{protocol.seed}"] if protocol.seed else []

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from mtorl import InputError
+from mtorl.datasets.prompts import PromptSettings
 from mtorl.datasets.sampler import TaskBatch, TaskSampler
 from mtorl.datasets.statistics import returns_to_go
 from mtorl.datasets.store import EpisodeStore
@@ -85,6 +86,21 @@ def test_a_draw_is_a_function_of_the_generator(store: EpisodeStore) -> None:
     for found in (two.draw(), other.draw()):
         assert torch.equal(found.observations, expected.observations)
         assert torch.equal(found.timesteps, expected.timesteps)
+
+
+def test_other_windows_of_the_same_episodes(store: EpisodeStore) -> None:
+    names, prompts = store.task_names, PromptSettings(length=2, source="heldout")
+    usual = TaskSampler([store], names, 8, 3, np.random.default_rng(0), tasks_per_batch=2, prompts=prompts)
+    before = usual.state_dict()
+    other = usual.other(300, 5, np.random.default_rng(1))
+    batch = other.draw(beginnings=True)
+    assert batch.observations.shape[:3] == (len(names), 300, 5) and batch.prompt_observations is None
+    assert (batch.timesteps[..., 0] == 0).all()
+    assert usual.state_dict() == before and usual.draw().observations.shape[:3] == (2, 8, 3)
+    firsts = [np.flatnonzero(store.index["task"] == task)[:-2] for task in range(len(names))]  # two are held out
+    for task, numbers in enumerate(firsts):
+        expected = {store.episode(int(it)).observations[0].tobytes() for it in numbers}
+        assert {row.numpy().tobytes() for row in batch.observations[task, :, 0]} == expected
 
 
 def test_round_robin_takes_tasks_in_turn(store: EpisodeStore) -> None:

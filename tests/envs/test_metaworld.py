@@ -75,14 +75,25 @@ def test_stored_goals() -> None:
 
 
 def test_benchmarks() -> None:
-    sizes = {name: len(MetaWorld(name).task_names) for name in ("MT10", "MT25", "MT50")}
-    assert sizes == {"MT10": 10, "MT25": 25, "MT50": 50}
+    sizes = {name: len(MetaWorld(name).task_names) for name in ("MT10", "MT25", "MT50", "ML45")}
+    assert sizes == {"MT10": 10, "MT25": 25, "MT50": 50, "ML45": 45}
     assert MetaWorld("MT1", ["push-v3"]).task_names == ("push-v3",)
     assert MetaWorld(tasks=["window-open-v3", "reach-v3"]).task_names == ("window-open-v3", "reach-v3")
     with pytest.raises(InputError, match="unknown Meta-World benchmark 'MT99'"):
         MetaWorld("MT99", ["push-v3"])
     with pytest.raises(InputError, match="listed twice"):
         MetaWorld(tasks=["reach-v3", "reach-v3"])
+
+
+def test_unseen_tasks_are_those_of_the_package() -> None:
+    from metaworld.env_dict import ML45_V3
+
+    for name in ("ML45", "MT10"):
+        suite = MetaWorld(name, goal_visible=False).unseen()
+        assert suite.task_names == tuple(ML45_V3["test"]) and not suite.goal_visible
+    assert set(MetaWorld("ML45").task_names) == set(ML45_V3["train"])
+    with pytest.raises(InputError, match=r"bin-picking-v3.* are among the five tasks that are to be unseen"):
+        MetaWorld("MT50").unseen()
 
 
 def test_one_task_by_name_and_mt1() -> None:
