@@ -8,6 +8,7 @@ from mtorl.agents.behavior_cloning import BehaviorCloning
 from mtorl.agents.decision_transformer import DecisionTransformer
 from mtorl.agents.parameters import ParameterSpace
 from mtorl.agents.prompt_decision_transformer import PromptDecisionTransformer
+from mtorl.agents.soft_modular import SoftModular
 
 __all__ = [
     "Agent",
@@ -16,5 +17,6 @@ __all__ = [
     "ParameterSpace",
     "Phase",
     "PromptDecisionTransformer",
+    "SoftModular",
     "TaskLosses",
 ]

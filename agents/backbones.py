@@ -1,11 +1,14 @@
 """Networks that agents are built from."""
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from mtorl import InputError
 
 KeysValues = tuple[Tensor, Tensor]
 
@@ -31,25 +34,58 @@ class TaskGains(nn.Module):
         return [value[task_ids] for value in self.values]
 
 
-class MLP(nn.Module):
-    """Linear layers, each followed by ReLU.
+class Backbone(nn.Module, ABC):
+    """From what is observed and a vector that stands for the task to features.
+
+    Attributes:
+        size: F, number of features.
+    """
+
+    size: int
+
+    @abstractmethod
+    def forward(self, observations: Tensor, code: Tensor, gains: Sequence[Tensor] = ()) -> Tensor:
+        """Features `[T, ..., F]`.
+
+        Args:
+            observations: `[T, ..., O]`, normalised.
+            code: `[T, Z]`, a vector of each task; Z may be 0.
+            gains: `[T, size]`, factors of each task on the outputs of each layer that has gains, or none.
+        """
+
+    @abstractmethod
+    def maskable(self) -> list[nn.Module]:
+        """The parts whose weight matrices masks may switch off."""
+
+    def prepared(self, code: Tensor, gains: Sequence[Tensor] = ()) -> Callable[[Tensor], Tensor]:
+        """The features of observations `[N, O]` of episodes with these codes `[N, Z]`, for acting."""
+        return lambda observations: self(observations, code, gains)
+
+
+class MLPBackbone(Backbone):
+    """Linear layers, each followed by ReLU, on observation and code.
 
     Args:
-        inputs: Size of the input.
+        inputs: O.
+        code: Z.
         hidden: Sizes of the layers.
     """
 
-    def __init__(self, inputs: int, hidden: Sequence[int]) -> None:
+    def __init__(self, inputs: int, code: int, hidden: Sequence[int]) -> None:
         super().__init__()
-        self.layers = nn.ModuleList([nn.Linear(before, after) for before, after in pairwise((inputs, *hidden))])
+        if not hidden or min(hidden) < 1:
+            raise InputError(f"hidden is {list(hidden)}; expected one or more positive layer sizes.")
+        self.size = hidden[-1]
+        self.layers = nn.ModuleList([nn.Linear(before, after) for before, after in pairwise((inputs + code, *hidden))])
 
-    def forward(self, values: Tensor, gains: Sequence[Tensor] = ()) -> Tensor:
-        """From `[T, ..., inputs]` to the last hidden layer.
+    def maskable(self) -> list[nn.Module]:
+        """All layers."""
+        return [self.layers]
 
-        Args:
-            values: First axis as that of the gains.
-            gains: `[T, size]` for each layer, or none.
-        """
+    def forward(self, observations: Tensor, code: Tensor, gains: Sequence[Tensor] = ()) -> Tensor:
+        """See `Backbone.forward`."""
+        code = code.view(len(code), *[1] * (observations.ndim - 2), -1).expand(*observations.shape[:-1], -1)
+        values = torch.cat([observations, code], -1)
         for number, layer in enumerate(self.layers):
             values = layer(values)
             if gains:

@@ -143,6 +143,10 @@ class Agent(nn.Module, ABC):
     def acted(self, actions: NDArray[np.float32]) -> None:
         """Tells what was done `[N, A]` instead of what `act` said last."""
 
+    def routing(self, batch: TaskBatch) -> list[Tensor]:
+        """How tasks mix modules: of each layer probabilities `[T, ..., n]`, means over a batch. No layers, no modules."""
+        return []
+
     def task_links(self) -> list[TaskLink]:
         """How strongly tasks are tied to the outputs of shared layers; none by default."""
         return []

@@ -1,5 +1,6 @@
-"""Multi-task behavior cloning: an MLP from observation and task to action."""
+"""Multi-task behavior cloning: a feed-forward network from observation and task to action."""
 
+from abc import abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
@@ -7,10 +8,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mtorl import InputError
-from mtorl.agents.backbones import MLP, TaskGains
+from mtorl.agents.backbones import Backbone, MLPBackbone, TaskGains
 from mtorl.agents.base import Agent, Phase, TaskLink, TaskLosses
-from mtorl.agents.heads import OutputHeads, RegressionHead
+from mtorl.agents.heads import Head, OutputHeads, RegressionHead
 from mtorl.agents.parameters import ParameterSpace
 from mtorl.agents.task_encoders import TaskEncoder, TaskIdentity
 from mtorl.datasets.sampler import TaskBatch
@@ -18,7 +18,46 @@ from mtorl.datasets.spec import DataSpec
 from mtorl.envs.base import RolloutContext
 
 
-class BehaviorCloning(Agent):
+class Imitation(Agent):
+    """A feed-forward policy that is trained to do what was recorded: a backbone and a head."""
+
+    window = 1
+    backbone: Backbone
+    head: Head
+
+    @abstractmethod
+    def __init__(self, spec: DataSpec, per_task_normalisation: bool, std_floor: float, clip: float) -> None:
+        super().__init__(spec, per_task_normalisation, std_floor, clip)
+
+    def assemble(self, encoder: TaskEncoder, backbone: Backbone, gains: TaskGains, head: Head) -> None:
+        """Puts the parts together; the last thing that a constructor does."""
+        self.encoder, self.backbone, self.gains, self.head = encoder, backbone, gains, head
+        private = [encoder, gains, *([head] if head.task_rows() else [])]
+        space = ParameterSpace(self, private=private, maskable=backbone.maskable())
+        self.phases = (Phase("policy", self._losses, space, self),)
+
+    def _features(self, observations: Tensor, task_ids: Tensor) -> Tensor:
+        seen = self.normalise(observations, task_ids)
+        return self.backbone(seen, self.encoder(task_ids), self.gains(task_ids))
+
+    def _losses(self, batch: TaskBatch) -> TaskLosses:
+        return self.head.task_losses(self._features(batch.observations, batch.task_ids), batch)
+
+    @torch.no_grad()
+    def reset(self, context: RolloutContext) -> None:
+        """See `Agent.reset`; what stays the same within an episode is worked out once."""
+        super().reset(context)
+        self._play = self.backbone.prepared(self.encoder(self._tasks), self.gains(self._tasks))
+        self._mean, self._std = self.observation_mean[self._tasks], self.observation_std[self._tasks]
+
+    @torch.no_grad()
+    def act(self, observations: NDArray[np.float32], rewards: NDArray[np.float32]) -> NDArray[np.float32]:
+        """See `Agent.act`."""
+        seen = ((self._to_tensor(observations) - self._mean) / self._std).clamp(-self.clip, self.clip)
+        return self.head.act(self._play(seen), self._tasks).to(torch.float32).cpu().numpy()
+
+
+class BehaviorCloning(Imitation):
     """Regression of the recorded actions (Pomerleau, 1988) with a shared MLP.
 
     Args:
@@ -45,26 +84,11 @@ class BehaviorCloning(Agent):
         clip: float = 5.0,
     ) -> None:
         super().__init__(spec, per_task_normalisation, std_floor, clip)
-        if not hidden or min(hidden) < 1:
-            raise InputError(f"hidden is {list(hidden)}; expected one or more positive layer sizes.")
         tasks = len(spec.task_names)
-        self.window = 1
-        self.encoder = TaskEncoder(task_identity, tasks)
-        self.backbone = MLP(spec.observation_dim + self.encoder.size, hidden)
-        self.gains = TaskGains(tasks, hidden if task_gain else ())
-        self.head = RegressionHead(hidden[-1], spec.action_dim, tasks, output_heads)
-        private = [self.encoder, self.gains, *([self.head] if self.head.per_task else [])]
-        space = ParameterSpace(self, private=private, maskable=[self.backbone])
-        self.phases = (Phase("policy", self._losses, space, self),)
-
-    def _features(self, observations: Tensor, task_ids: Tensor) -> Tensor:
-        code = self.encoder(task_ids).view(len(task_ids), *[1] * (observations.ndim - 2), -1)
-        code = code.expand(*observations.shape[:-1], -1)
-        return self.backbone(torch.cat([self.normalise(observations, task_ids), code], -1), self.gains(task_ids))
-
-    def _losses(self, batch: TaskBatch) -> TaskLosses:
-        features = self._features(batch.observations, batch.task_ids)
-        return self.head.task_losses(features, batch)
+        encoder = TaskEncoder(task_identity, tasks)
+        backbone = MLPBackbone(spec.observation_dim, encoder.size, hidden)
+        head = RegressionHead(backbone.size, spec.action_dim, tasks, output_heads)
+        self.assemble(encoder, backbone, TaskGains(tasks, hidden if task_gain else ()), head)
 
     def task_links(self) -> list[TaskLink]:
         """See `Agent.task_links`."""
@@ -76,17 +100,3 @@ class BehaviorCloning(Agent):
         if heads is not None:
             links.append(TaskLink("head", f"backbone.layers.{len(self.backbone.layers) - 1}.weight", heads))
         return links
-
-    @torch.no_grad()
-    def reset(self, context: RolloutContext) -> None:
-        """See `Agent.reset`; what stays the same within an episode is looked up once."""
-        super().reset(context)
-        self._code, self._gains = self.encoder(self._tasks), self.gains(self._tasks)
-        self._mean, self._std = self.observation_mean[self._tasks], self.observation_std[self._tasks]
-
-    @torch.no_grad()
-    def act(self, observations: NDArray[np.float32], rewards: NDArray[np.float32]) -> NDArray[np.float32]:
-        """See `Agent.act`."""
-        seen = ((self._to_tensor(observations) - self._mean) / self._std).clamp(-self.clip, self.clip)
-        features = self.backbone(torch.cat([seen, self._code], -1), self._gains)
-        return self.head.act(features, self._tasks).to(torch.float32).cpu().numpy()

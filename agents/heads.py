@@ -1,5 +1,6 @@
 """From features to actions, and the loss of recorded actions."""
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -114,12 +115,15 @@ class RegressionHead(Head):
 
     def losses(self, features: Tensor, targets: Tensor, valid: Tensor, task_ids: Tensor) -> Tensor:
         """See `Head.losses`."""
+        return masked_mean((self.means(features, task_ids) - targets).square().mean(-1), valid)
+
+    def means(self, features: Tensor, task_ids: Tensor) -> Tensor:
+        """Predictions `[T, B, L, A]` from features `[T, B, L, F]` of tasks `[T]`."""
         chosen = task_ids if self.per_task else torch.zeros_like(task_ids)
         flat = features.flatten(1, 2)  # t b l f -> t (b l) f
         predicted = torch.baddbmm(self.bias[chosen][:, None], flat, self.weight[chosen])
-        predicted = predicted if self.linear else torch.tanh(predicted)
-        error = (predicted.view(targets.shape) - targets).square().mean(-1)
-        return masked_mean(error, valid)
+        predicted = predicted.view(*features.shape[:3], -1)
+        return predicted if self.linear else torch.tanh(predicted)
 
     def act(self, features: Tensor, task_ids: Tensor) -> Tensor:
         """See `Head.act`."""
@@ -127,6 +131,54 @@ class RegressionHead(Head):
             return torch.tanh(torch.addmm(self.bias[0], features, self.weight[0]))
         predicted = torch.einsum("nf,nfa->na", features, self.weight[task_ids]) + self.bias[task_ids]
         return predicted.clamp(-1, 1) if self.linear else torch.tanh(predicted)
+
+
+class GaussianHead(RegressionHead):
+    """A normal distribution around `tanh` of a linear map, trained with its negative log-likelihood.
+
+    The deviation of every action dimension is learned, for all tasks or for each; it does not depend on the features.
+    Recorded actions lie in [-1, 1], limits included, so the distribution is not squashed: squashed actions have no
+    density at the limits.
+
+    Args:
+        features: F.
+        actions: A.
+        tasks: T.
+        kind: See `RegressionHead`; the loss of `linear` is not the squared error here, so it is refused.
+    """
+
+    LOWEST, HIGHEST = -4.0, 1.0
+    """Limits of the logarithm of the deviation."""
+
+    def __init__(self, features: int, actions: int, tasks: int, kind: OutputHeads = "shared") -> None:
+        super().__init__(features, actions, tasks, kind)
+        if kind == "linear":
+            raise InputError("a gaussian head cannot be linear: its loss is not the squared error. Use per_task.")
+        self.log_std = nn.Parameter(torch.full_like(self.bias, -1.0))
+
+    def task_rows(self) -> list[nn.Parameter]:
+        """All parameters, if each task has its own."""
+        return [*super().task_rows(), self.log_std] if self.per_task else []
+
+    def log_likelihood(self, features: Tensor, targets: Tensor, task_ids: Tensor) -> Tensor:
+        """Of recorded actions, `[T, B, L]`; arguments as of `losses`."""
+        chosen = task_ids if self.per_task else torch.zeros_like(task_ids)
+        log_std = self.log_std[chosen][:, None, None].clamp(self.LOWEST, self.HIGHEST)
+        z = (targets - self.means(features, task_ids)) * torch.exp(-log_std)
+        return (-0.5 * z.square() - log_std - 0.5 * math.log(2 * math.pi)).sum(-1)
+
+    def losses(self, features: Tensor, targets: Tensor, valid: Tensor, task_ids: Tensor) -> Tensor:
+        """See `Head.losses`: the mean over action dimensions, too."""
+        return masked_mean(-self.log_likelihood(features, targets, task_ids) / targets.shape[-1], valid)
+
+
+def make_head(
+    distribution: Literal["deterministic", "gaussian"], features: int, actions: int, tasks: int, kind: OutputHeads
+) -> RegressionHead:
+    """The head of that distribution."""
+    if distribution not in ("deterministic", "gaussian"):
+        raise InputError(f"distribution is {distribution!r}; expected deterministic or gaussian.")
+    return (GaussianHead if distribution == "gaussian" else RegressionHead)(features, actions, tasks, kind)
 
 
 def masked_mean(values: Tensor, valid: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mtorl.agents import Agent, BehaviorCloning, DecisionTransformer, PromptDecisionTransformer
+from mtorl.agents import Agent, BehaviorCloning, DecisionTransformer, PromptDecisionTransformer, SoftModular
 from mtorl.agents.parameters import ParameterSpace
 from mtorl.datasets.sampler import TaskSampler
 from mtorl.datasets.spec import DataSpec
@@ -32,6 +32,7 @@ from mtorl.trainers.sharing.masks import TaskMasks
 
 SMALL_AGENTS: dict[type, dict] = {
     BehaviorCloning: {"hidden": (24, 24)},
+    SoftModular: {"modules": 3, "layers": 3, "width": 8, "base": (12,), "gating": (8,)},
     DecisionTransformer: {"width": 16, "layers": 2, "attention_heads": 2, "context": 6, "dropout": 0.0},
     PromptDecisionTransformer: {
         "width": 16,
@@ -52,7 +53,8 @@ AGENT_VARIANTS = [
         {"task_identity": "onehot"},
         {"task_identity": "embed", "output_heads": "per_task"},
         {"task_identity": "none", "output_heads": "linear"},
-        {"task_identity": "onehot", "task_gain": True},
+        *([] if kind is SoftModular else [{"task_identity": "onehot", "task_gain": True}]),
+        *([{"routing": "task"}, {"distribution": "gaussian"}] if kind is SoftModular else []),
         {"task_identity": "onehot", "per_task_normalisation": True},
         *(
             [

@@ -1,0 +1,211 @@
+"""Soft modularization (Yang et al., 2020): layers of modules, of which every task uses a mixture of its own.
+
+Deviations:
+1. The modules of a layer are one matrix, multiplied at once.
+2. Which mixture is used can depend on the task alone (`routing=task`). Then the modules are merged for acting.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mtorl import InputError
+from mtorl.agents.backbones import Backbone
+
+Routing = Literal["state", "task"]
+
+
+class SoftModularMLP(Backbone):
+    """n modules in each of L layers; module i of a layer reads a weighted mean of the modules of the layer before.
+
+    The weights come from a routing network that reads the task's code, and the observation as well unless they are to
+    depend on the task alone; the weights of a layer depend on those of all layers before.
+
+    Source: Yang et al., Multi-Task Reinforcement Learning with Soft Modularization, 2020, section 4 and the authors'
+    code. Published sizes: 2 modules in 2 layers of 256 (shallow), 4 modules in 4 layers of 128 (deep).
+
+    Args:
+        inputs: O.
+        code: Z.
+        modules: n.
+        layers: L.
+        width: Outputs of a module.
+        base: Sizes of the layers before the modules. The code is mapped to as many values as the last one has.
+        gating: Sizes of the routing network's layers.
+        routing: Weights depend on observation and task (state), or on the task alone (task).
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        code: int,
+        modules: int = 2,
+        layers: int = 2,
+        width: int = 256,
+        base: Sequence[int] = (400, 400),
+        gating: Sequence[int] = (256, 256),
+        routing: Routing = "state",
+    ) -> None:
+        super().__init__()
+        _check(modules, layers, width, base, gating, routing, code)
+        self.modules_per_layer, self.routing, self.size = modules, routing, width
+        sizes = (inputs, *base)
+        self.base = nn.ModuleList([nn.Linear(before, after) for before, after in pairwise(sizes)])
+        self.layers = nn.ModuleList(
+            [ModuleLayer(modules, base[-1] if number == 0 else width, width, number == 0) for number in range(layers)]
+        )
+        shapes = [(modules, modules)] * (layers - 1) + [(modules,)]
+        self.router = SoftRouter(code, base[-1], gating, shapes)
+
+    def maskable(self) -> list[nn.Module]:
+        """All but the routing network."""
+        return [self.base, self.layers]
+
+    def forward(self, observations: Tensor, code: Tensor, gains: Sequence[Tensor] = ()) -> Tensor:
+        """See `Backbone.forward`; there are no gains here."""
+        shape = observations.shape[:-1]
+        base = self._base(observations)
+        weights = [
+            it.view(len(code), *[1] * (base.ndim - 2), *it.shape[1:]) if self.routing == "task" else it
+            for it in self.weights(base, code)
+        ]
+        flat = [it.expand(*shape, *it.shape[len(shape) :]).flatten(0, len(shape) - 1) for it in weights]
+        values = self.layers[0](functional.relu(base).flatten(0, -2))
+        for layer, mixture in zip(list(self.layers)[1:], flat[:-1], strict=True):
+            values = layer(functional.relu(torch.bmm(mixture, values)))
+        return functional.relu(torch.bmm(flat[-1][:, None], values)[:, 0]).view(*shape, self.size)
+
+    def _base(self, observations: Tensor) -> Tensor:
+        values = observations
+        for number, layer in enumerate(self.base):
+            values = layer(functional.relu(values) if number else values)
+        return values
+
+    def weights(self, base: Tensor, code: Tensor) -> list[Tensor]:
+        """Which mixture each module reads, layer by layer (rows: the modules that read), and which the output is.
+
+        Args:
+            base: `[T, ..., D]`, what the layers before the modules say; not looked at where the task alone decides.
+            code: `[T, Z]`.
+
+        Returns:
+            L tensors `[T, ..., n, n]`, the last `[T, ..., n]`; all rows sum to one. With `routing=task` there are no axes
+            between.
+        """
+        return self.router(base if self.routing == "state" else None, code)
+
+    def prepared(self, code: Tensor, gains: Sequence[Tensor] = ()) -> Callable[[Tensor], Tensor]:
+        """See `Backbone.prepared`: where the task alone decides and all rows are of one task, with merged modules."""
+        if self.routing == "state" or bool((code != code[:1]).any()):
+            return super().prepared(code, gains)
+        weights = self.weights(code, code[:1])
+        matrices, biases = [], []
+        for number, mixture in enumerate(weights):
+            matrix, bias = self.layers[number].merged(mixture[0].view(-1, self.modules_per_layer))
+            matrices.append(matrix)
+            biases.append(bias)
+
+        def features(observations: Tensor) -> Tensor:
+            values = functional.relu(self._base(observations))
+            for matrix, bias in zip(matrices, biases, strict=True):
+                values = functional.relu(functional.linear(values, matrix, bias))
+            return values
+
+        return features
+
+
+class ModuleLayer(nn.Module):
+    """n linear maps side by side. Their weights are one matrix, so that masks and balancers treat it like any other.
+
+    Args:
+        modules: n.
+        inputs: I, of each map.
+        outputs: H, of each map.
+        common: All maps read the same input.
+    """
+
+    def __init__(self, modules: int, inputs: int, outputs: int, common: bool) -> None:
+        super().__init__()
+        bound = inputs**-0.5
+        self.number, self.common = modules, common
+        self.weight = nn.Parameter(torch.empty(modules * outputs, inputs).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(modules * outputs).uniform_(-bound, bound))
+
+    def forward(self, values: Tensor) -> Tensor:
+        """From `[M, I]`, or `[M, n, I]` if every map has its own input, to `[M, n, H]`."""
+        if self.common:
+            return functional.linear(values, self.weight, self.bias).view(len(values), self.number, -1)
+        weight = self.weight.view(self.number, -1, self.weight.shape[1])
+        bias = self.bias.view(self.number, 1, -1)
+        return torch.baddbmm(bias, values.transpose(0, 1), weight.transpose(1, 2)).transpose(0, 1)
+
+    def merged(self, mixture: Tensor) -> tuple[Tensor, Tensor]:
+        """These maps and a mixture `[m, n]` of their outputs as one linear map: matrix `[m * H, I or n * I]`, bias."""
+        weight = self.weight.view(self.number, -1, self.weight.shape[1])
+        bias = (mixture @ self.bias.view(self.number, -1)).flatten()
+        if self.common:
+            return torch.einsum("mn,nhi->mhi", mixture, weight).flatten(0, 1), bias
+        return torch.einsum("mn,nhi->mhni", mixture, weight).flatten(2).flatten(0, 1), bias
+
+
+class SoftRouter(nn.Module):
+    """Weights of mixtures for a cascade of layers, each from the task, from what is observed, and from those before.
+
+    Args:
+        code: Z; 0 if there is no code.
+        inputs: D, size of what is observed.
+        gating: Sizes of the hidden layers.
+        shapes: Of the weights of each layer of the cascade; along the last axis they sum to one.
+    """
+
+    def __init__(self, code: int, inputs: int, gating: Sequence[int], shapes: Sequence[tuple[int, ...]]) -> None:
+        super().__init__()
+        self.shapes, sizes = tuple(shapes), [math.prod(shape) for shape in shapes]
+        self.embed = nn.Linear(code, inputs) if code else None
+        self.gates = nn.ModuleList([nn.Linear(before, after) for before, after in pairwise((inputs, *gating))])
+        self.out = nn.ModuleList([nn.Linear(gating[-1], size) for size in sizes])
+        before = [sum(sizes[:number]) for number in range(1, len(sizes))]
+        self.mix = nn.ModuleList([nn.Linear(size, gating[-1]) for size in before])
+
+    def forward(self, observed: Tensor | None, code: Tensor) -> list[Tensor]:
+        """The weights of each layer, `[T, ..., *shape]`.
+
+        Args:
+            observed: `[T, ..., D]`, or None if the task alone decides.
+            code: `[T, Z]`.
+        """
+        values = observed
+        if self.embed is not None:
+            task = self.embed(code)
+            values = task if observed is None else observed * task.view(len(task), *[1] * (observed.ndim - 2), -1)
+        assert values is not None
+        for gate in self.gates:
+            values = gate(functional.relu(values))
+        found: list[Tensor] = []
+        for number, out in enumerate(self.out):
+            hidden = values
+            if number:
+                hidden = self.mix[number - 1](torch.cat([it.flatten(values.ndim - 1) for it in found], -1)) * values
+            logits = out(functional.relu(hidden))
+            found.append(logits.view(*logits.shape[:-1], *self.shapes[number]).softmax(-1))
+        return found
+
+
+def _check(
+    modules: int, layers: int, width: int, base: Sequence[int], gating: Sequence[int], routing: str, code: int
+) -> None:
+    for name, value in (("modules", modules), ("layers", layers), ("width", width)):
+        if value < 1:
+            raise InputError(f"{name} is {value}; expected at least 1.")
+    for name, sizes in (("base", base), ("gating", gating)):
+        if not sizes or min(sizes) < 1:
+            raise InputError(f"{name} is {list(sizes)}; expected one or more positive layer sizes.")
+    if routing not in get_args(Routing):
+        raise InputError(f"routing is {routing!r}; expected one of {', '.join(get_args(Routing))}.")
+    if routing == "task" and not code:
+        raise InputError("routing=task needs a vector for each task; found none. Use task_identity onehot or embed.")
