@@ -144,7 +144,7 @@ class Agent(nn.Module, ABC):
         """Tells what was done `[N, A]` instead of what `act` said last."""
 
     def routing(self, batch: TaskBatch) -> list[Tensor]:
-        """How tasks mix modules: of each layer probabilities `[T, ..., n]`, means over a batch. No layers, no modules."""
+        """How tasks mix modules: of each layer probabilities `[T, ..., n]`, means of a batch; none without modules."""
         return []
 
     def task_links(self) -> list[TaskLink]:

@@ -94,8 +94,8 @@ class SoftModularMLP(Backbone):
             code: `[T, Z]`.
 
         Returns:
-            L tensors `[T, ..., n, n]`, the last `[T, ..., n]`; all rows sum to one. With `routing=task` there are no axes
-            between.
+            L tensors `[T, ..., n, n]`, the last `[T, ..., n]`; all rows sum to one. Where the task alone decides, there are
+            no axes between.
         """
         return self.router(base if self.routing == "state" else None, code)
 
