@@ -72,6 +72,8 @@ class BehaviorCloning(Imitation):
         clip: Normalised observations are clipped to plus or minus this.
     """
 
+    backbone: MLPBackbone
+
     def __init__(
         self,
         spec: DataSpec,

@@ -94,8 +94,8 @@ class SoftModularMLP(Backbone):
             code: `[T, Z]`.
 
         Returns:
-            L tensors `[T, ..., n, n]`, the last `[T, ..., n]`; all rows sum to one. Where the task alone decides, there are
-            no axes between.
+            L tensors `[T, ..., n, n]`, the last `[T, ..., n]`; all rows sum to one. There are no axes between where the
+            task alone decides.
         """
         return self.router(base if self.routing == "state" else None, code)
 
@@ -105,8 +105,9 @@ class SoftModularMLP(Backbone):
             return super().prepared(code, gains)
         weights = self.weights(code, code[:1])
         matrices, biases = [], []
-        for number, mixture in enumerate(weights):
-            matrix, bias = self.layers[number].merged(mixture[0].view(-1, self.modules_per_layer))
+        for layer, mixture in zip(self.layers, weights, strict=True):
+            assert isinstance(layer, ModuleLayer)
+            matrix, bias = layer.merged(mixture[0].view(-1, self.modules_per_layer))
             matrices.append(matrix)
             biases.append(bias)
 

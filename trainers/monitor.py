@@ -1,4 +1,7 @@
-"""How the gradients of the tasks stand to each other, recorded during training with any balancer."""
+"""How the tasks stand to each other, recorded during training: their gradients, and the modules that they use."""
+
+import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,6 +29,36 @@ def conflicts(gradients: TaskGradients, names: list[str]) -> dict[str, float | d
         "norm": dict(zip(names, norms.tolist(), strict=True)),
         "cosines": [[round(value, 4) for value in row] for row in matrix.tolist()],
     }
+
+
+def routing(layers: list[Tensor], names: list[str]) -> dict[str, Any]:
+    """Numbers for the log about how tasks mix modules.
+
+    Args:
+        layers: Of each layer probabilities `[T, ..., n]` that sum to one along the last axis, of a batch's tasks.
+        names: The tasks' names, in the order of the rows.
+
+    Returns:
+        `entropy` of each task, mean over the mixtures, from 0 (one module) to 1 (all alike); `distances` between tasks
+        `[T, T]`, mean over the mixtures of the total variation, from 0 to 1; and for each layer, from 1,
+        `probabilities/1`, `[T, ...]` flattened.
+    """
+    mixtures = [layer.double().flatten(1, -2) if layer.ndim > 2 else layer.double()[:, None] for layer in layers]
+    entropies, distances = [], []
+    for mixture in mixtures:  # t m n
+        most = math.log(mixture.shape[-1]) or 1.0
+        entropies.append(torch.special.entr(mixture).sum(-1) / most)
+        distances.append((mixture[:, None] - mixture[None]).abs().sum(-1) / 2)
+    entropy = torch.cat(entropies, -1).mean(-1)
+    return {
+        "entropy": dict(zip(names, entropy.tolist(), strict=True)),
+        "distances": _rounded(torch.cat(distances, -1).mean(-1)),
+        **{f"probabilities/{place}": _rounded(layer.flatten(1)) for place, layer in enumerate(layers, start=1)},
+    }
+
+
+def _rounded(matrix: Tensor) -> list[list[float]]:
+    return [[round(value, 4) for value in row] for row in matrix.tolist()]
 
 
 def cosines(gramian: Tensor) -> Tensor:

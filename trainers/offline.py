@@ -13,7 +13,7 @@ from typing import Any
 
 from mtorl import InputError
 from mtorl.agents.base import Agent
-from mtorl.datasets.sampler import TaskSampler
+from mtorl.datasets.sampler import TaskBatch, TaskSampler
 from mtorl.envs.evaluator import EvalReport
 from mtorl.progress import Progress
 from mtorl.trainers.balancers.base import Balancer
@@ -21,7 +21,7 @@ from mtorl.trainers.checkpoint import CheckpointFolder
 from mtorl.trainers.executions import Execution, PhaseFunctions
 from mtorl.trainers.gradients import DenseGradients
 from mtorl.trainers.logs import RunLog
-from mtorl.trainers.monitor import conflicts
+from mtorl.trainers.monitor import conflicts, routing
 from mtorl.trainers.optimizer import OptimizerSettings, PhaseOptimizer
 from mtorl.trainers.policy import TaskPolicy
 from mtorl.trainers.seeding import isolated, numpy_stream, torch_stream
@@ -155,14 +155,16 @@ class OfflineTrainer:
     def advance(self) -> None:
         """One training step: the only place where parameters move."""
         batch = self.sampler.draw().to(self._device, self._dtype)
-        steps = self.schedule.steps
+        steps, monitored = self.schedule.steps, self._monitored()
+        if monitored:
+            self._monitor_routing(batch)
         for phase in self.agent.phases:
             if self._step % phase.every:
                 continue
             functions, optimizer = self.functions[phase.name], self.optimizers[phase.name]
             sharing = self.sharing[phase.name]
             update = MultiTaskUpdate(functions, optimizer, batch, sharing, self._step, steps, self.seed)
-            if self.schedule.monitor_every and self._step % self.schedule.monitor_every == 0:
+            if monitored:
                 self._monitor(phase.name, update)
             numbers = _numbers(self.balancers[phase.name], "step", self.balancers[phase.name].step(update))
             phase.after_step()
@@ -186,6 +188,15 @@ class OfflineTrainer:
                 self.log.write(entry | _numbers(sharing, "conclude", numbers))
                 self._saved = -1  # there is something new to save
         self._concluded = True
+
+    def _monitored(self) -> bool:
+        return self.schedule.monitor_every > 0 and self._step % self.schedule.monitor_every == 0
+
+    def _monitor_routing(self, batch: TaskBatch) -> None:
+        layers = self.agent.routing(batch)
+        if layers:
+            names = [self.agent.spec.task_names[task] for task in batch.task_ids.tolist()]
+            self.log.write({"kind": "routing", "step": self._step, "tasks": names} | routing(layers, names))
 
     def _monitor(self, phase: str, update: MultiTaskUpdate) -> None:
         names = [self.agent.spec.task_names[task] for task in update.task_ids.tolist()]

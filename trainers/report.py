@@ -246,6 +246,7 @@ def _content(entries: Sequence[_Entry], references: dict[str, EvalReport]) -> di
         "bars": picture(_draw_bars(entries, references)),
         "curves": picture(_draw_curves(entries)),
         "conflicts": [(entry.name, picture(_draw_conflicts(entry))) for entry in entries if _records(entry)],
+        "routing": [(entry.name, picture(_draw_routing(entry))) for entry in entries if _records(entry, "routing")],
         "collections": _collections(entries),
         "configs": [(entry.run.folder / "config.yaml").read_text() for entry in entries],
         "machines": [read_json(entry.run.folder / "run.json", "run description") for entry in entries],
@@ -360,10 +361,10 @@ def _draw_curves(entries: Sequence[_Entry]) -> Any:
     return figure
 
 
-def _records(entry: _Entry) -> list[dict[str, Any]]:
-    """What the conflict monitor saw in the run's first phase."""
-    found = [row for row in entry.log if row["kind"] == "conflicts"]
-    return [row for row in found if row["phase"] == found[0]["phase"]]
+def _records(entry: _Entry, kind: str = "conflicts") -> list[dict[str, Any]]:
+    """What the monitor saw; of conflicts, in the run's first phase."""
+    found = [row for row in entry.log if row["kind"] == kind]
+    return [row for row in found if row.get("phase") == found[0].get("phase")]
 
 
 def _mean_cosines(entry: _Entry, records: Sequence[dict[str, Any]]) -> NDArray[np.float64]:
@@ -405,6 +406,40 @@ def _draw_conflicts(entry: _Entry) -> Any:
         norms.legend(frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(1.01, 1))
     figure.tight_layout()
     return figure
+
+
+def _draw_routing(entry: _Entry) -> Any:
+    """How far apart tasks route at the end, and how sharply each does, over steps."""
+    records = _records(entry, "routing")
+    names = [name.removesuffix("-v3") for name in entry.run.spec.task_names]
+    figure, axes = subplots(1, 2, (9.5, 3.8))
+    heat, entropy = axes[0]
+    image = heat.imshow(_last_distances(entry, records), cmap="viridis", vmin=0)
+    figure.colorbar(image, ax=heat, shrink=0.8)
+    heat.set_title(f"distance between the routing of tasks, step {records[-1]['step']:,}", fontsize=10)
+    if len(names) <= 12:
+        heat.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
+        heat.set_yticks(range(len(names)), names, fontsize=7)
+    for name, label in zip(entry.run.spec.task_names, names, strict=True):
+        _draw_line(entropy, [(row["step"], row["entropy"].get(name)) for row in records], label)
+    entropy.set_ylim(-0.02, 1.02)
+    entropy.set_title("entropy of each task's routing", fontsize=10)
+    entropy.set_xlabel("training step")
+    entropy.grid(color="#dddddd", linewidth=0.7)
+    if len(names) <= 12:
+        entropy.legend(frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(1.01, 1))
+    figure.tight_layout()
+    return figure
+
+
+def _last_distances(entry: _Entry, records: Sequence[dict[str, Any]]) -> NDArray[np.float64]:
+    """The newest distance `[T, T]` of every two tasks that were in a batch together; NaN for others."""
+    place = {name: number for number, name in enumerate(entry.run.spec.task_names)}
+    found = np.full((len(place), len(place)), np.nan)
+    for row in records:
+        mine = [place[name] for name in row["tasks"]]
+        found[np.ix_(mine, mine)] = row["distances"]
+    return found
 
 
 def _draw_line(axis: Any, points: Sequence[tuple[int, float | None]], label: str) -> None:

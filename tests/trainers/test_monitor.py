@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+from mtorl.envs.evaluator import Protocol
 from mtorl.trainers import train
 from mtorl.trainers.gradients import TaskGradients
 from mtorl.trainers.logs import read_log
-from mtorl.trainers.monitor import conflicts, cosines
+from mtorl.trainers.monitor import conflicts, cosines, routing
+from mtorl.trainers.report import make_report
 
 NAMES = ["a", "b", "c"]
 
@@ -20,6 +22,32 @@ def test_conflicts_by_hand() -> None:
     half = -round(0.5**0.5, 4)
     assert found["cosines"] == [[1, 0, half], [0, 1, half], [half, half, 1]]
     assert found["mean_cosine"] == pytest.approx(2 * half / 3, abs=1e-4)
+
+
+def test_routing_by_hand() -> None:
+    matrices = torch.tensor([[[1.0, 0.0], [0.5, 0.5]], [[0.0, 1.0], [0.5, 0.5]]])  # t i n
+    last = torch.tensor([[1.0, 0.0], [0.25, 0.75]])
+    found = routing([matrices, last], ["a", "b"])
+    sharp = -(0.25 * np.log2(0.25) + 0.75 * np.log2(0.75))
+    assert found["entropy"] == pytest.approx({"a": (0 + 1 + 0) / 3, "b": (0 + 1 + sharp) / 3})
+    distance = round((1 + 0 + 0.75) / 3, 4)
+    assert found["distances"] == [[0, distance], [distance, 0]]
+    assert (found["probabilities/1"], found["probabilities/2"]) == (matrices.flatten(1).tolist(), last.tolist())
+    assert routing([torch.ones(2, 1)], ["a", "b"])["entropy"] == {"a": 0, "b": 0}, "a single module"
+
+
+def test_routing_is_recorded_and_drawn(train_options: dict, tmp_path: Path) -> None:
+    small = {"width": 8, "base": [12], "gating": [8]}
+    options = {key: value for key, value in train_options.items() if key != "agent.hidden"}
+    schedule = {"steps": 20, "monitor_every": 10, "evaluate_every": 0}
+    run = train(
+        **{**options, "schedule": schedule, "tasks_per_batch": 2},
+        agent={"class_path": "SoftModular", "init_args": small},
+    )
+    records = [row for row in read_log(run.folder) if row["kind"] == "routing"]
+    assert [row["step"] for row in records] == [0, 10] and all(len(row["distances"]) == 2 for row in records)
+    run.evaluate(Protocol(goals=1), workers=0, quiet=True)
+    assert "Routing through modules" in make_report([run.folder], tmp_path / "r.html").read_text()
 
 
 def test_a_vanished_gradient_and_a_single_task() -> None:
