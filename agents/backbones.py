@@ -123,7 +123,7 @@ class CausalTransformer(nn.Module):
         Args:
             tokens: M sequences of S tokens.
             last_only: Compute the last block only for the newest token.
-            gains: `[M, 4 * width]` for each block, or none.
+            gains: `[M, 4 * width]` or, for each token, `[M, S, 4 * width]` for each block, or none.
             before: Keys and values of tokens that come before these, from `keys_values`, or none.
 
         Returns:
@@ -202,7 +202,10 @@ class Block(nn.Module):
         attended, seen = self._attend(self.norm_attention(tokens), last_only, before)
         tokens = (tokens[:, -1:] if last_only else tokens) + self._drop(attended)
         hidden = self.expand(self.norm_feed_forward(tokens))
-        hidden = functional.relu(hidden if gain is None else hidden * gain[:, None])
+        if gain is not None:
+            each = gain if gain.ndim == 3 else gain[:, None]
+            hidden = hidden * (each[:, -1:] if last_only else each)
+        hidden = functional.relu(hidden)
         return tokens + self._drop(self.contract(hidden)), seen
 
     def _project(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:

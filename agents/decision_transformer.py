@@ -29,12 +29,15 @@ from mtorl.agents.backbones import CausalTransformer, KeysValues, TaskGains, ini
 from mtorl.agents.base import Agent, Phase, TaskLink, TaskLosses
 from mtorl.agents.heads import OutputHeads, RegressionHead
 from mtorl.agents.parameters import ParameterSpace
+from mtorl.agents.soft_modules import SoftRouter
 from mtorl.agents.task_encoders import TaskEncoder, TaskIdentity
 from mtorl.datasets.sampler import TaskBatch
 from mtorl.datasets.spec import DataSpec
 from mtorl.envs.base import RolloutContext
 
 SCALE_QUANTILE = 0.95
+FeedForward = Literal["dense", "soft_modules"]
+RouterContext = Literal["task", "token", "prompt"]
 
 
 class DecisionTransformer(Agent):
@@ -57,10 +60,16 @@ class DecisionTransformer(Agent):
         output_heads: One last layer for all tasks (shared), one each (per_task), or one each without tanh (linear, for
             balancers that need it).
         task_gain: A learned factor of each task on every hidden unit of the feed-forward networks.
+        ffn: Feed-forward networks of the blocks: dense, or a mixture of modules (soft_modules).
+        modules: In each block, for `ffn=soft_modules`; must divide `4 * width`.
+        router_context: Which mixture is used depends on the task alone (task), or on the token as it enters the network
+            and the task if it is told (token).
         per_task_normalisation: Normalise observations with each task's own statistics.
         std_floor: Smallest standard deviation used for normalising.
         clip: Normalised observations are clipped to plus or minus this.
     """
+
+    router_contexts: tuple[str, ...] = ("task", "token")
 
     def __init__(
         self,
@@ -79,6 +88,9 @@ class DecisionTransformer(Agent):
         task_identity: TaskIdentity = "onehot",
         output_heads: OutputHeads = "shared",
         task_gain: bool = False,
+        ffn: FeedForward = "dense",
+        modules: int = 4,
+        router_context: RouterContext = "task",
         per_task_normalisation: bool = False,
         std_floor: float = 0.01,
         clip: float = 5.0,
@@ -105,6 +117,9 @@ class DecisionTransformer(Agent):
         self.backbone = CausalTransformer(width, layers, attention_heads, dropout)
         initialise_transformer(self)
         self.gains = TaskGains(tasks, [4 * width] * layers if task_gain else ())
+        self.router = self._make_router(width, layers, modules, router_context) if ffn == "soft_modules" else None
+        if ffn not in ("dense", "soft_modules"):
+            raise InputError(f"ffn is {ffn!r}; expected dense or soft_modules.")
         self.head = RegressionHead(width, spec.action_dim, tasks, output_heads)
         self.register_buffer("return_scale", torch.from_numpy(spec.return_quantile(SCALE_QUANTILE)).clamp(min=1.0))
         self.register_buffer("return_target", torch.from_numpy(spec.return_quantile(target_quantile)))
@@ -116,19 +131,64 @@ class DecisionTransformer(Agent):
         private = [self.encoder, self.gains, *([self.head] if self.head.per_task else [])]
         return Phase("policy", self._losses, ParameterSpace(self, private=private, maskable=[self.backbone]), self)
 
-    def _losses(self, batch: TaskBatch) -> TaskLosses:
-        tasks, windows, steps = batch.valid.shape
+    def _make_router(self, width: int, layers: int, modules: int, context: str) -> SoftRouter:
+        if modules < 1 or 4 * width % modules:
+            raise InputError(f"modules is {modules}; expected a divisor of 4 * width = {4 * width}.")
+        if context not in self.router_contexts:
+            raise InputError(f"router_context is {context!r}; expected one of {', '.join(self.router_contexts)}.")
+        if context == "task" and not self.encoder.size:
+            raise InputError("router_context=task needs a vector for each task. Use task_identity onehot or embed.")
+        self.router_context, self._units = context, 4 * width // modules
+        return SoftRouter(self.encoder.size, width, (width,), [(modules,)] * layers)
+
+    def _routes(self, tokens: Tensor, task_ids: Tensor, prompt: Tensor | None) -> list[Tensor]:
+        """Of each block the mixture of modules `[M, n]`, or of each token `[M, S, n]`; nothing without modules."""
+        if self.router is None:
+            return []
+        observed = {"task": None, "token": tokens, "prompt": None if prompt is None else prompt.mean(1)}
+        return self.router(observed[self.router_context], self.encoder(task_ids))
+
+    def _gains(self, tokens: Tensor, task_ids: Tensor, prompt: Tensor | None = None) -> list[Tensor]:
+        """Factors on the hidden units of each block: those of the tasks times the mixture of modules.
+
+        A mixture of modules is a dense network whose hidden units are multiplied by their module's share.
+
+        Args:
+            tokens: `[M, S, width]`, as they enter the transformer.
+            task_ids: `[M]`.
+            prompt: `[M, P, width]`, the tokens of prompts, if there are any.
+        """
+        gains = self.gains(task_ids)
+        routes = [it.repeat_interleave(self._units, -1) for it in self._routes(tokens, task_ids, prompt)]
+        if not gains or not routes:
+            return routes or gains
+        return [route * (gain if route.ndim == 2 else gain[:, None]) for route, gain in zip(routes, gains, strict=True)]
+
+    @torch.no_grad()
+    def routing(self, batch: TaskBatch) -> list[Tensor]:
+        """See `Agent.routing`."""
+        tokens, prompt, rows = self._inputs(batch)
+        routes = self._routes(tokens, rows, prompt)
+        return [it.unflatten(0, (len(batch.task_ids), -1)).flatten(1, -2).mean(1) for it in routes]
+
+    def _inputs(self, batch: TaskBatch) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Of M windows all tokens `[M, S, width]`, the prompts among them `[M, P, width]`, and the tasks `[M]`."""
         tokens = self._tokens(
             self._observation_inputs(batch.observations, batch.task_ids).flatten(0, 1),
             (batch.returns_to_go / self.return_scale[batch.task_ids].view(-1, 1, 1)).flatten(0, 1),
             batch.actions.flatten(0, 1),
             batch.timesteps.flatten(0, 1),
         )
-        gains = [gain.repeat_interleave(windows, 0) for gain in self.gains(batch.task_ids)]
         prefix = self._prefix(batch)
         if prefix is not None:
             tokens = torch.cat([prefix, tokens], 1)
-        outputs = self.backbone(tokens, gains=gains)[:, 0 if prefix is None else prefix.shape[1] :]
+        return tokens, prefix, batch.task_ids.repeat_interleave(batch.valid.shape[1])
+
+    def _losses(self, batch: TaskBatch) -> TaskLosses:
+        tasks, windows, steps = batch.valid.shape
+        tokens, prefix, rows = self._inputs(batch)
+        outputs = self.backbone(tokens, gains=self._gains(tokens, rows, prefix))
+        outputs = outputs[:, 0 if prefix is None else prefix.shape[1] :]
         outputs = rearrange(outputs, "m (l k) f -> m l k f", k=self.tokens_per_step)
         features = outputs[:, :, int(self.return_conditioning)]  # the action is read from the observation's token
         features = features.view(tasks, windows, steps, -1)
@@ -199,6 +259,7 @@ class DecisionTransformer(Agent):
         super().reset(context)
         self._history = _History(self, *self._wanted(context))
         self._before: Sequence[KeysValues] = ()
+        self._prompt: Tensor | None = None
         self._anchored = context.context == "anchored"
         self._kept: Sequence[KeysValues] = ()
         self._length = 0  # steps in `_kept`
@@ -226,7 +287,8 @@ class DecisionTransformer(Agent):
             features = self._anchored_features(history)
         else:
             tokens = self._asking(history.window(self.window))
-            features = self.backbone(tokens, True, self.gains(self._tasks), self._before)
+            gains = self._gains(tokens, self._tasks, self._prompt)
+            features = self.backbone(tokens, True, gains, self._before)
         actions = self.head.act(features[:, 0], self._tasks)
         history.acted(actions)
         return actions.to(torch.float32).cpu().numpy()
@@ -241,11 +303,14 @@ class DecisionTransformer(Agent):
         if 0 < self._length < self.window:
             tokens = self._asking(history.window(2), self._length - 1)
             known = self.tokens_per_step - (self.embed_action is not None)  # the older step's, but for its action
-            features, self._kept = self.backbone.extend(tokens[:, known:], self.gains(self._tasks), self._kept)
+            gains = self._gains(tokens[:, known:], self._tasks, self._prompt)
+            features, self._kept = self.backbone.extend(tokens[:, known:], gains, self._kept)
             self._length += 1
             return features
         window = history.window(max(self.window // 2, 1))
-        features, self._kept = self.backbone.extend(self._asking(window), self.gains(self._tasks), self._before)
+        tokens = self._asking(window)
+        gains = self._gains(tokens, self._tasks, self._prompt)
+        features, self._kept = self.backbone.extend(tokens, gains, self._before)
         self._length = window[0].shape[1]
         return features
 

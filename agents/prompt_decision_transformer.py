@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from mtorl import InputError
 from mtorl.agents.backbones import initialise_transformer
-from mtorl.agents.decision_transformer import DecisionTransformer
+from mtorl.agents.decision_transformer import DecisionTransformer, FeedForward, RouterContext
 from mtorl.agents.heads import OutputHeads
 from mtorl.agents.task_encoders import TaskIdentity
 from mtorl.datasets.prompts import PromptPick, PromptPool, PromptSettings, PromptSource, prompt_of
@@ -56,11 +56,16 @@ class PromptDecisionTransformer(DecisionTransformer):
         output_heads: One last layer for all tasks (shared), one each (per_task), or one each without tanh (linear, for
             balancers that need it).
         task_gain: A learned factor of each task on every hidden unit of the feed-forward networks.
+        ffn: Feed-forward networks of the blocks: dense, or a mixture of modules (soft_modules).
+        modules: In each block, for `ffn=soft_modules`; must divide `4 * width`.
+        router_context: Which mixture is used depends on the prompt (prompt), on the task alone (task), or on the token
+            as it enters the network (token); and on the task, if it is told.
         per_task_normalisation: Normalise observations with each task's own statistics.
         std_floor: Smallest standard deviation used for normalising.
         clip: Normalised observations are clipped to plus or minus this.
     """
 
+    router_contexts = ("prompt", "task", "token")
     best_observations: Tensor
     best_actions: Tensor
     best_returns_to_go: Tensor
@@ -87,6 +92,9 @@ class PromptDecisionTransformer(DecisionTransformer):
         task_identity: TaskIdentity = "none",
         output_heads: OutputHeads = "shared",
         task_gain: bool = False,
+        ffn: FeedForward = "dense",
+        modules: int = 4,
+        router_context: RouterContext = "prompt",
         per_task_normalisation: bool = False,
         std_floor: float = 0.01,
         clip: float = 5.0,
@@ -108,6 +116,9 @@ class PromptDecisionTransformer(DecisionTransformer):
             task_identity,
             output_heads,
             task_gain,
+            ffn,
+            modules,
+            router_context,
             per_task_normalisation,
             std_floor,
             clip,
@@ -183,7 +194,8 @@ class PromptDecisionTransformer(DecisionTransformer):
         observations, actions, returns, timesteps = prompt
         scale = self._wanted(context)[0]
         tokens = self._prompt_tokens(observations, actions, returns, timesteps, rows, scale)
-        self._before = self.backbone.keys_values(tokens, self.gains(rows))
+        self._prompt = tokens
+        self._before = self.backbone.keys_values(tokens, self._gains(tokens, rows, tokens))
 
     @property
     def needs_demonstration(self) -> bool:

@@ -62,6 +62,8 @@ AGENT_VARIANTS = [
                 {"action_context": "dropout"},
                 {"return_conditioning": False},
                 {"time": "episode", "action_context": "full", "return_conditioning": False},
+                {"ffn": "soft_modules", "task_identity": "onehot", "router_context": "task"},
+                {"ffn": "soft_modules", "task_identity": "none", "router_context": "token"},
             ]
             if issubclass(kind, DecisionTransformer)
             else []

@@ -3,13 +3,15 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from families import sampler_of
 
 from mtorl import InputError
 from mtorl.agents import DecisionTransformer, PromptDecisionTransformer
-from mtorl.agents.backbones import CausalTransformer
+from mtorl.agents.backbones import Block, CausalTransformer
 from mtorl.agents.heads import RegressionHead
 from mtorl.datasets.sampler import TaskBatch
 from mtorl.datasets.spec import DataSpec
+from mtorl.datasets.store import EpisodeStore
 from mtorl.envs.base import RolloutContext
 
 SIZE = {"width": 16, "layers": 2, "attention_heads": 2, "context": 6, "dropout": 0.0}
@@ -185,3 +187,118 @@ def test_fully_padded_windows_give_no_nan(spec: DataSpec) -> None:
 def test_impossible_sizes_are_refused(spec: DataSpec, options: dict) -> None:
     with pytest.raises(InputError, match=f"{next(iter(options))} is .*expected"):
         DecisionTransformer(spec, **{**SIZE, **options})
+
+
+ROUTED = [
+    (DecisionTransformer, {"router_context": "task"}),
+    (DecisionTransformer, {"router_context": "token"}),
+    (DecisionTransformer, {"router_context": "token", "task_identity": "none", "action_context": "full"}),
+    (DecisionTransformer, {"router_context": "task", "task_gain": True}),
+    (PromptDecisionTransformer, {"router_context": "prompt"}),
+    (PromptDecisionTransformer, {"router_context": "token", "task_identity": "onehot", "task_gain": True}),
+]
+
+
+def routed(spec: DataSpec, kind: type, options: dict, **more: object) -> DecisionTransformer:
+    torch.manual_seed(0)
+    agent = kind(spec, **{**SIZE, "ffn": "soft_modules", "modules": 4, **options, **more})
+    for parameter in agent.parameters():  # away from the even mixtures of the beginning
+        parameter.data += 0.3 * torch.randn_like(parameter)
+    return agent.double().eval()
+
+
+def batch_of(agent: DecisionTransformer, store: EpisodeStore) -> TaskBatch:
+    return sampler_of(agent, store, agent.spec).draw().to("cpu", torch.float64)
+
+
+@pytest.mark.parametrize(("kind", "options"), ROUTED)
+def test_soft_modules_are_what_they_say(spec: DataSpec, store: EpisodeStore, kind: type, options: dict) -> None:
+    """Each block's feed-forward network written out: a sum over modules, each with its share."""
+    agent = routed(spec, kind, options)
+    batch = batch_of(agent, store)
+    tokens, prompt, rows = agent._inputs(batch)
+    routes = agent._routes(tokens, rows, prompt)
+    gains = agent.gains(rows)
+    values = tokens
+    for number, (block, route) in enumerate(zip(agent.backbone.blocks, routes, strict=True)):
+        assert isinstance(block, Block)
+        torch.testing.assert_close(route.sum(-1), torch.ones_like(route.sum(-1)))
+        values = values + block._attend(block.norm_attention(values), False, None)[0]
+        seen, share, total = block.norm_feed_forward(values), route if route.ndim == 3 else route[:, None], 0
+        for module in range(4):
+            units = slice(16 * module, 16 * module + 16)
+            hidden = torch.nn.functional.linear(seen, block.expand.weight[units], block.expand.bias[units])
+            hidden = torch.relu(hidden * (gains[number][:, None, units] if gains else 1))
+            total = total + share[..., module, None] * torch.nn.functional.linear(
+                hidden, block.contract.weight[:, units]
+            )
+        values = values + total + block.contract.bias
+    expected = agent.backbone.norm(values)
+    torch.testing.assert_close(agent.backbone(tokens, gains=agent._gains(tokens, rows, prompt)), expected)
+    found = agent.routing(batch)
+    assert [tuple(it.shape) for it in found] == [(3, 4)] * 2 and routes[0].std(0).max() > 0.01
+
+
+@pytest.mark.parametrize(("kind", "options"), ROUTED)
+def test_one_module_is_the_dense_block(spec: DataSpec, store: EpisodeStore, kind: type, options: dict) -> None:
+    one = routed(spec, kind, options, modules=1)
+    plain = {name: value for name, value in options.items() if name != "router_context"}
+    dense = kind(spec, **{**SIZE, **plain}).double().eval()
+    dense.load_state_dict({name: value for name, value in one.state_dict().items() if not name.startswith("router")})
+    batch = batch_of(one, store)
+    torch.testing.assert_close(one(0, batch).values, dense(0, batch).values)
+    count = sum(value.numel() for value in one.backbone.parameters())
+    four = routed(spec, kind, options)
+    assert count == sum(value.numel() for value in four.backbone.parameters()), "as many parameters as a dense block"
+    masked = {name for name, on in zip(four.phases[0].space.names, four.phases[0].space.maskable, strict=True) if on}
+    assert masked and not any("router" in name for name in masked)
+    assert any(name.startswith("router") for name in four.phases[0].space.names)
+
+
+@pytest.mark.parametrize("context", ["token", "task"])
+@pytest.mark.parametrize("anchored", ["exact", "anchored"])
+def test_routed_transformers_act_as_they_are_trained(
+    spec: DataSpec, store: EpisodeStore, context: str, anchored: str
+) -> None:
+    for kind in (DecisionTransformer, PromptDecisionTransformer):
+        agent = routed(spec, kind, {"router_context": context, "task_identity": "onehot"}).float()
+        agent.remember([store])
+        agent.reset(RolloutContext(np.array([0, 2]), np.arange(2), context=anchored))  # type: ignore[arg-type]
+        draw = np.random.default_rng(0)
+        for step in range(9):
+            found = agent.act(draw.normal(size=(2, 4)).astype(np.float32), np.zeros(2, np.float32))
+            assert agent._history is not None
+            window = agent._history.window(agent._length if anchored == "anchored" else agent.window)
+            tokens, prompt = agent._asking(window), agent._prompt
+            whole = tokens if prompt is None else torch.cat([prompt, tokens], 1)
+            gains = agent._gains(whole, agent._tasks, prompt)
+            expected = agent.head.act(agent.backbone(whole, gains=gains)[:, -1], agent._tasks)
+            np.testing.assert_allclose(found, expected.detach(), atol=1e-5, err_msg=f"step {step}")
+
+
+def test_routing_by_tokens_does_not_look_ahead(spec: DataSpec) -> None:
+    agent = routed(spec, DecisionTransformer, {"router_context": "token", "action_context": "full"})
+    batch = random_batch()
+    before = agent(0, batch).features
+    later = {name: value.clone() for name, value in vars(batch).items() if value is not None}
+    later["observations"][:, :, 4:] += 1
+    later["actions"][:, :, 3:] += 1
+    after = agent(0, TaskBatch(**later)).features
+    assert before is not None and after is not None
+    torch.testing.assert_close(after[:, :, :4], before[:, :, :4])
+    assert (after[:, :, 4:] - before[:, :, 4:]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"ffn": "sparse"}, "ffn is 'sparse'"),
+        ({"modules": 7}, r"modules is 7; expected a divisor of 4 \* width = 64"),
+        ({"modules": 0}, "modules is 0"),
+        ({"router_context": "prompt"}, "router_context is 'prompt'; expected one of task, token"),
+        ({"task_identity": "none"}, "router_context=task needs a vector for each task"),
+    ],
+)
+def test_wrong_modules_are_refused(options: dict, message: str, spec: DataSpec) -> None:
+    with pytest.raises(InputError, match=message):
+        DecisionTransformer(spec, **{**SIZE, "ffn": "soft_modules", **options})
