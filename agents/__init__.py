@@ -6,6 +6,7 @@ if __name__ == "agents":
 from mtorl.agents.base import Agent, Phase, TaskLosses
 from mtorl.agents.behavior_cloning import BehaviorCloning
 from mtorl.agents.decision_transformer import DecisionTransformer
+from mtorl.agents.dual_policy import DualPolicy
 from mtorl.agents.parameters import ParameterSpace
 from mtorl.agents.prompt_decision_transformer import PromptDecisionTransformer
 from mtorl.agents.soft_modular import SoftModular
@@ -14,6 +15,7 @@ __all__ = [
     "Agent",
     "BehaviorCloning",
     "DecisionTransformer",
+    "DualPolicy",
     "ParameterSpace",
     "Phase",
     "PromptDecisionTransformer",

@@ -32,6 +32,8 @@ class Phase:
         space: The parameters that tasks share in this loss. Per-task heads and task embeddings are not in it.
         module: The module whose parameters the phase's optimizer moves.
         every: Move only every that many steps.
+        start: Move from this share of training on.
+        stop: Move until this share of training is done.
         after_step: Called after each move (target networks).
     """
 
@@ -40,7 +42,13 @@ class Phase:
     space: ParameterSpace
     module: nn.Module
     every: int = 1
+    start: float = 0.0
+    stop: float = 1.0
     after_step: Callable[[], None] = lambda: None
+
+    def span(self, steps: int) -> range:
+        """The training steps, of that many in all, in which it may move."""
+        return range(round(self.start * steps), round(self.stop * steps))
 
 
 @dataclass(frozen=True)
@@ -72,10 +80,12 @@ class Agent(nn.Module, ABC):
         window: L, steps per training window.
         phases: The losses, in the order in which they are applied.
         prompts: Which recorded steps its windows come with, if it wants any.
+        policies: Names of its policies, if it has several; `choose` says which one acts.
     """
 
     window: int
     prompts: PromptSettings | None = None
+    policies: tuple[str, ...] = ()
     phases: tuple[Phase, ...]
     privileged = False
     observation_mean: Tensor
@@ -101,6 +111,19 @@ class Agent(nn.Module, ABC):
             observations: `[N, O]`, as the suite gives them.
             rewards: `[N]`, of the steps before; zero at the first call of an episode.
         """
+
+    @property
+    def acting_phases(self) -> tuple[str, ...]:
+        """Names of the phases whose parameters are used in acting; all by default."""
+        return tuple(phase.name for phase in self.phases)
+
+    def choose(self, policy: str) -> None:
+        """Lets one of its policies act.
+
+        Raises:
+            InputError: It has no such policy.
+        """
+        raise InputError(f"{type(self).__name__} has one policy only; found act_with={policy!r}. Leave it out.")
 
     def remember(self, stores: Sequence[EpisodeStore]) -> None:
         """Keeps, in buffers, what acting needs of the training data; nothing by default."""

@@ -185,14 +185,17 @@ class DecisionTransformer(Agent):
         return tokens, prefix, batch.task_ids.repeat_interleave(batch.valid.shape[1])
 
     def _losses(self, batch: TaskBatch) -> TaskLosses:
+        return self.head.task_losses(self._features(batch), batch)
+
+    def _features(self, batch: TaskBatch) -> Tensor:
+        """What the transformer says at each observation, `[T, B, L, width]`."""
         tasks, windows, steps = batch.valid.shape
         tokens, prefix, rows = self._inputs(batch)
         outputs = self.backbone(tokens, gains=self._gains(tokens, rows, prefix))
         outputs = outputs[:, 0 if prefix is None else prefix.shape[1] :]
         outputs = rearrange(outputs, "m (l k) f -> m l k f", k=self.tokens_per_step)
         features = outputs[:, :, int(self.return_conditioning)]  # the action is read from the observation's token
-        features = features.view(tasks, windows, steps, -1)
-        return self.head.task_losses(features, batch)
+        return features.view(tasks, windows, steps, -1)
 
     def _prefix(self, batch: TaskBatch) -> Tensor | None:
         """Tokens `[M, S, width]` in front of each window; none here."""
@@ -289,9 +292,13 @@ class DecisionTransformer(Agent):
             tokens = self._asking(history.window(self.window))
             gains = self._gains(tokens, self._tasks, self._prompt)
             features = self.backbone(tokens, True, gains, self._before)
-        actions = self.head.act(features[:, 0], self._tasks)
+        actions = self._decide(features[:, 0], history)
         history.acted(actions)
         return actions.to(torch.float32).cpu().numpy()
+
+    def _decide(self, features: Tensor, history: "_History") -> Tensor:
+        """Actions `[N, A]` from the features of the newest observations `[N, width]`."""
+        return self.head.act(features, self._tasks)
 
     def _asking(self, window: tuple[Tensor, Tensor, Tensor, Tensor], first: int = 0) -> Tensor:
         """The tokens of some steps, without the newest action, which is what is asked for."""

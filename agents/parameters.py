@@ -11,7 +11,8 @@ class ParameterSpace:
 
     Args:
         module: The agent.
-        private: Modules whose parameters belong to single tasks (per-task heads, task embeddings); left out.
+        private: Modules whose parameters are left out: those of single tasks (per-task heads, task embeddings), and
+            those that other phases move.
         maskable: Modules whose weight matrices masks may switch off.
 
     Attributes:

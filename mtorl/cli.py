@@ -189,6 +189,7 @@ def evaluate_command(
     demonstrations: str | None = None,
     context: Literal["exact", "anchored"] = "exact",
     goal_visible: bool | None = None,
+    act_with: str | None = None,
     seed: int = 0,
     checkpoint: str = "last",
     recorded: str | None = None,
@@ -212,6 +213,7 @@ def evaluate_command(
         context: Agents that look at the last K steps do so at each step (exact), or begin again with half of them
             whenever they have seen K (anchored): faster, but not the same actions.
         goal_visible: Show the run the goal's position, or hide it; as in its data by default.
+        act_with: Which policy of an agent that has several; by default what its configuration says.
         seed: Seed of random actions.
         checkpoint: Which checkpoint of the run: last, best (on training goals), or a step.
         recorded: Instead of playing, compare the run's actions with those of this data set (one collected with
@@ -240,21 +242,22 @@ def evaluate_command(
 
         trained = Run(run)
         if recorded is not None:
-            if out is not None or goal_visible is not None or vars(how) != vars(Protocol()):
+            if not (out is goal_visible is act_with is None) or vars(how) != vars(Protocol()):
                 raise InputError("--recorded takes --checkpoint only: nothing is played, so nothing else is looked at.")
             from mtorl.tables import show_action_errors
 
             return show_action_errors(trained.action_errors(recorded, checkpoint))
-        report = trained.evaluate(how, checkpoint, goal_visible, out, workers, quiet)
-        path = trained.report_path(how, checkpoint, goal_visible, out)
+        report = trained.evaluate(how, checkpoint, goal_visible, out, workers, quiet, act_with)
+        path = trained.report_path(how, checkpoint, goal_visible, out, act_with)
     else:
         if suite is None:
             raise InputError(f"--policy {policy} needs a suite: add --suite MetaWorld --suite.benchmark MT10.")
         from mtorl.envs.references import evaluate_reference
 
-        if checkpoint != "last" or goal_visible is not None or recorded is not None:
+        if checkpoint != "last" or not (goal_visible is recorded is act_with is None):
             raise InputError(
-                "--checkpoint, --goal_visible and --recorded are for runs; use --suite.goal_visible with --policy."
+                "--checkpoint, --goal_visible, --act_with and --recorded are for runs; use --suite.goal_visible with "
+                "--policy."
             )
         assert policy is not None
         folder = Path(out or "runs/references")

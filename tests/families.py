@@ -7,7 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from mtorl.agents import Agent, BehaviorCloning, DecisionTransformer, PromptDecisionTransformer, SoftModular
+from mtorl.agents import (
+    Agent,
+    BehaviorCloning,
+    DecisionTransformer,
+    DualPolicy,
+    PromptDecisionTransformer,
+    SoftModular,
+)
 from mtorl.agents.parameters import ParameterSpace
 from mtorl.datasets.sampler import TaskSampler
 from mtorl.datasets.spec import DataSpec
@@ -32,6 +39,17 @@ from mtorl.trainers.sharing.masks import TaskMasks
 
 SMALL_AGENTS: dict[type, dict] = {
     BehaviorCloning: {"hidden": (24, 24)},
+    DualPolicy: {
+        "width": 16,
+        "layers": 2,
+        "attention_heads": 2,
+        "context": 6,
+        "dropout": 0.0,
+        "policy_width": 8,
+        "policy_base": (12,),
+        "policy_gating": (8,),
+        "act_with": "transformer",
+    },
     SoftModular: {"modules": 3, "layers": 3, "width": 8, "base": (12,), "gating": (8,)},
     DecisionTransformer: {"width": 16, "layers": 2, "attention_heads": 2, "context": 6, "dropout": 0.0},
     PromptDecisionTransformer: {

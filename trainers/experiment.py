@@ -149,7 +149,7 @@ class Experiment:
         checkpoints = CheckpointFolder(Path(self.out), self.keep)
         with limited_threads(self.threads):  # a step on few windows, thrown away: what does not fit together fails here
             few = replace(self, windows=1, schedule=replace(self.schedule, log_every=0, monitor_every=0, steps=1 << 60))
-            few.build_trainer(stores, spec, NoLog(), checkpoints, _never, {}).advance()
+            few.build_trainer(stores, spec, NoLog(), checkpoints, _never, {}).rehearse()
 
     def build_trainer(
         self,

@@ -120,7 +120,8 @@ class OfflineTrainer:
             extra = list(mine.parameters())
             rows = [*agent.task_rows(), *extra]  # what a balancer learns belongs to tasks too
             self.balancers[phase.name], self.sharing[phase.name] = mine, ours
-            self.optimizers[phase.name] = PhaseOptimizer(optimizer, phase.module, extra, rows, schedule.steps)
+            steps = len(phase.span(schedule.steps))
+            self.optimizers[phase.name] = PhaseOptimizer(optimizer, phase.module, extra, rows, steps)
         self._step = self._evaluated = self._saved = 0
         self._best = -1.0
         self._concluded = False
@@ -152,6 +153,12 @@ class OfflineTrainer:
                 self.advance()
                 progress.advance(1, self._loss + self._success)
 
+    def rehearse(self) -> None:
+        """One training step for every part of the agent, to be thrown away: what does not fit together fails here."""
+        for start in sorted({phase.span(self.schedule.steps).start for phase in self.agent.phases}):
+            self._step = start
+            self.advance()
+
     def advance(self) -> None:
         """One training step: the only place where parameters move."""
         batch = self.sampler.draw().to(self._device, self._dtype)
@@ -159,11 +166,12 @@ class OfflineTrainer:
         if monitored:
             self._monitor_routing(batch)
         for phase in self.agent.phases:
-            if self._step % phase.every:
+            span = phase.span(steps)
+            if self._step not in span or self._step % phase.every:
                 continue
             functions, optimizer = self.functions[phase.name], self.optimizers[phase.name]
-            sharing = self.sharing[phase.name]
-            update = MultiTaskUpdate(functions, optimizer, batch, sharing, self._step, steps, self.seed)
+            sharing, index = self.sharing[phase.name], self._step - span.start
+            update = MultiTaskUpdate(functions, optimizer, batch, sharing, index, len(span), self.seed)
             if monitored:
                 self._monitor(phase.name, update)
             numbers = _numbers(self.balancers[phase.name], "step", self.balancers[phase.name].step(update))

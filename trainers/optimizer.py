@@ -58,7 +58,7 @@ class PhaseOptimizer:
         settings: Learning rate and the rest.
         module: Whose parameters move.
         extra: Learned parameters of the balancer.
-        rows: Parameters whose first axis is the task.
+        rows: Parameters whose first axis is the task; those of other phases are not looked at.
         steps: Steps in all, for the schedule.
     """
 
@@ -72,7 +72,8 @@ class PhaseOptimizer:
     ) -> None:
         self.settings, self.steps = settings, steps
         self._parameters = list(module.parameters())
-        self._rows = list(rows)
+        mine = {id(parameter) for parameter in (*self._parameters, *extra)}
+        self._rows = [row for row in rows if id(row) in mine]
         self._decays = [0.0 if any(row is it for it in extra) else settings.weight_decay for row in self._rows]
         self._seen = [torch.zeros(len(row), dtype=torch.int64) for row in self._rows]
         groups: list[dict[str, Any]] = [{"params": self._parameters}]

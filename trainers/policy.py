@@ -28,7 +28,7 @@ class TaskPolicy:
         self._sharing = {
             phase.name: copy.deepcopy(sharing[phase.name]).to("cpu")
             for phase in agent.phases
-            if not sharing[phase.name].uniform
+            if phase.name in agent.acting_phases and not sharing[phase.name].uniform
         }
         self._dense = {
             phase.name: {name: value.clone() for name, value in phase.space.select(self.agent).items()}

@@ -104,6 +104,7 @@ def make_report(
 class _Settings(NamedTuple):
     """How an evaluation was played; the smallest is shown unless another is asked for."""
 
+    act_with: str
     goal_unusual: bool
     task_hidden: bool
     demonstrations: str
@@ -126,7 +127,10 @@ def _choose(
     def settings(run: Run, report: EvalReport) -> _Settings:
         unusual = run.suite().goal_visible == report.goal_hidden if goal_visible is None else report.goal_hidden
         how, shown = report.protocol, report.source.get("demonstrations_sha256", "")
-        return _Settings(unusual, how.hides_tasks, shown, how.context, how.stop_at_success, -how.goals, how.seed)
+        acting = report.source.get("act_with", "")
+        return _Settings(
+            acting, unusual, how.hides_tasks, shown, how.context, how.stop_at_success, -how.goals, how.seed
+        )
 
     each = [{settings(run, report): report for report in found} for run, found in zip(runs, reports, strict=True)]
     wanted = [

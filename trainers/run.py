@@ -220,8 +220,12 @@ class Run:
         """The suite of the run's data, with the run's tasks."""
         return suite_of(self.spec)
 
-    def policy(self, checkpoint: str = "last") -> tuple[TaskPolicy, dict[str, Any]]:
+    def policy(self, checkpoint: str = "last", act_with: str | None = None) -> tuple[TaskPolicy, dict[str, Any]]:
         """The trained policy of a checkpoint (`last`, `best` on training goals, or a step).
+
+        Args:
+            checkpoint: Which one.
+            act_with: Which policy of an agent that has several; by default what its configuration says.
 
         Returns:
             The policy, and what identifies its weights: `checkpoint`, `step` and `sha256`.
@@ -232,6 +236,8 @@ class Run:
         _refuse_differences(_config_of(state), plain_config(config), f"checkpoint at step {state['step']}")
         agent = experiment.build_agent(self.spec)
         agent.load_state_dict(state["agent"])
+        if act_with is not None:
+            agent.choose(act_with)
         policy = TaskPolicy(agent, self._sharing(experiment, agent, state))
         return policy, {"checkpoint": checkpoint, "step": int(state["step"]), "sha256": digest}
 
@@ -282,6 +288,7 @@ class Run:
         out: str | Path | None = None,
         workers: int = 2,
         quiet: bool = False,
+        act_with: str | None = None,
     ) -> EvalReport:
         """Plays the policy and keeps the report.
 
@@ -292,15 +299,18 @@ class Run:
             out: Folder of the report; `evaluations` in the run's own by default.
             workers: Processes that play.
             quiet: Show no progress.
+            act_with: Which policy of an agent that has several; by default what its configuration says.
         """
         if isinstance(protocol, str):
             protocol = Protocol(protocol)
-        policy, source = self.policy(checkpoint)
+        policy, source = self.policy(checkpoint, act_with)
         suite = self.suite()
         if goal_visible is not None:
             suite = suite.changed(goal_visible=goal_visible)
-        name = f"{self.folder.name} ({checkpoint}, step {source['step']})"
-        target = self.report_path(protocol, checkpoint, goal_visible, out)
+        words = [checkpoint, f"step {source['step']}", *([act_with] if act_with else [])]
+        name = f"{self.folder.name} ({', '.join(words)})"
+        source |= {"act_with": act_with} if act_with else {}
+        target = self.report_path(protocol, checkpoint, goal_visible, out, act_with)
         with WorkerPool(workers) as pool:
             return evaluate(policy, suite, protocol, pool, name, out=target, source=source, quiet=quiet)
 
@@ -344,9 +354,11 @@ class Run:
         checkpoint: str = "last",
         goal_visible: bool | None = None,
         out: str | Path | None = None,
+        act_with: str | None = None,
     ) -> Path:
         """Where `evaluate` keeps the report: the name holds the settings, so that a quick look overwrites nothing."""
         words = [protocol.name, checkpoint]
+        words += [act_with] if act_with else []
         words += [] if goal_visible is None else ["goal-visible" if goal_visible else "goal-hidden"]
         words += ["task-hidden"] if protocol.hides_tasks and not protocol.unseen_tasks else []
         shown = demonstrations_hash(protocol)

@@ -78,13 +78,14 @@ def test_a_task_without_valid_steps_has_loss_zero_not_nan(agent: Agent, batch: T
 
 
 def test_private_parameters_move_only_with_their_task(agent: Agent, batch: TaskBatch) -> None:
-    space = agent.phases[0].space
-    losses(agent, batch.select([1])).sum().backward()
+    for phase in range(len(agent.phases)):
+        agent(phase, batch.select([1])).values.sum().backward()
     for row in agent.task_rows():
         assert row.grad is not None and row.grad[1].any() and not row.grad[[0, 2]].any()
     names = dict(agent.named_parameters())
     private = {id(row) for row in agent.task_rows()}
-    assert {name for name, value in names.items() if id(value) not in private} == set(space.names)
+    shared = {name for phase in agent.phases for name in phase.space.names}
+    assert {name for name, value in names.items() if id(value) not in private} == shared
     assert len(space) == sum(value.numel() for name, value in names.items() if name in space.names)
 
 

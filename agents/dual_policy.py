@@ -1,0 +1,180 @@
+"""Two policies on one transformer: a decision transformer, and a soft-modularized policy that reads its features."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from mtorl import InputError
+from mtorl.agents.base import Phase, TaskLosses
+from mtorl.agents.decision_transformer import DecisionTransformer, FeedForward, RouterContext, _History
+from mtorl.agents.heads import OutputHeads, RegressionHead
+from mtorl.agents.parameters import ParameterSpace
+from mtorl.agents.soft_modules import Routing, SoftModularMLP
+from mtorl.agents.task_encoders import TaskIdentity
+from mtorl.datasets.sampler import TaskBatch
+from mtorl.datasets.spec import DataSpec
+
+TRANSFORMER, MODULES = "transformer", "modules"
+
+
+class DualPolicy(DecisionTransformer):
+    """A decision transformer, and modules that read what it says of the newest step, the observation and the task.
+
+    Both are trained by imitation, each in a phase of its own; both phases move the transformer, unless it is frozen for
+    the second. `mtorl evaluate RUN --act_with modules` plays one of them.
+
+    Args:
+        spec: What is known of the data.
+        context: K, steps in the window.
+        width: Size of a token.
+        layers: Transformer blocks.
+        attention_heads: Attention heads per block; must divide `width`.
+        dropout: Probability in the transformer.
+        return_conditioning: Give the network the return-to-go of every step.
+        target_quantile: The return asked for when acting: this quantile of the task's recorded returns.
+        action_context: Past actions as tokens: full, dropout (each token is zeroed with `action_dropout`), or none.
+        action_dropout: Probability for `action_context=dropout`.
+        time: Number the steps within the window, within the episode, or not at all.
+        positions: Steps that the table of `time=episode` tells apart; those of the longest episode by default.
+        task_identity: How the networks are told their task: none, onehot or embed (a learned vector).
+        output_heads: One last layer for all tasks (shared), or one each (per_task), of both policies.
+        task_gain: A learned factor of each task on every hidden unit of the feed-forward networks.
+        ffn: Feed-forward networks of the blocks: dense, or a mixture of modules (soft_modules).
+        modules: In each block, for `ffn=soft_modules`; must divide `4 * width`.
+        router_context: Which mixture is used in the blocks: see `DecisionTransformer`.
+        policy_modules: Modules in each layer of the second policy.
+        policy_layers: Layers of modules of the second policy.
+        policy_width: Outputs of a module of the second policy.
+        policy_base: Sizes of the second policy's layers before the modules.
+        policy_gating: Sizes of its routing network's layers.
+        policy_routing: What its mixtures depend on: observation and task (state), or the task alone (task).
+        order: Train both all the time (together), or the transformer for the first half and the modules for the second
+            (in_turn).
+        freeze: The second policy does not move the transformer; it reads it without masks, if tasks have some.
+        act_with: Which policy acts unless another is asked for.
+        per_task_normalisation: Normalise observations with each task's own statistics.
+        std_floor: Smallest standard deviation used for normalising.
+        clip: Normalised observations are clipped to plus or minus this.
+    """
+
+    policies = (TRANSFORMER, MODULES)
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        context: int = 20,
+        width: int = 128,
+        layers: int = 3,
+        attention_heads: int = 4,
+        dropout: float = 0.1,
+        return_conditioning: bool = True,
+        target_quantile: float = 0.9,
+        action_context: Literal["full", "dropout", "none"] = "none",
+        action_dropout: float = 0.5,
+        time: Literal["window", "episode", "none"] = "window",
+        positions: int | None = None,
+        task_identity: TaskIdentity = "onehot",
+        output_heads: OutputHeads = "shared",
+        task_gain: bool = False,
+        ffn: FeedForward = "dense",
+        modules: int = 4,
+        router_context: RouterContext = "task",
+        policy_modules: int = 2,
+        policy_layers: int = 2,
+        policy_width: int = 128,
+        policy_base: Sequence[int] = (256,),
+        policy_gating: Sequence[int] = (128,),
+        policy_routing: Routing = "state",
+        order: Literal["together", "in_turn"] = "together",
+        freeze: bool = False,
+        act_with: Literal["transformer", "modules"] = "modules",
+        per_task_normalisation: bool = False,
+        std_floor: float = 0.01,
+        clip: float = 5.0,
+    ) -> None:
+        super().__init__(
+            spec,
+            context,
+            width,
+            layers,
+            attention_heads,
+            dropout,
+            return_conditioning,
+            target_quantile,
+            action_context,
+            action_dropout,
+            time,
+            positions,
+            task_identity,
+            output_heads,
+            task_gain,
+            ffn,
+            modules,
+            router_context,
+            per_task_normalisation,
+            std_floor,
+            clip,
+        )
+        if order not in ("together", "in_turn"):
+            raise InputError(f"order is {order!r}; expected together or in_turn.")
+        self.frozen = freeze
+        self.choose(act_with)
+        tasks, first = len(spec.task_names), list(self.children())
+        self.modular = SoftModularMLP(
+            width + spec.observation_dim,
+            self.encoder.size,
+            policy_modules,
+            policy_layers,
+            policy_width,
+            policy_base,
+            policy_gating,
+            policy_routing,
+        )
+        self.modular_head = RegressionHead(policy_width, spec.action_dim, tasks, output_heads)
+        second: list[nn.Module] = [self.modular, self.modular_head]
+        own = [self.encoder, self.gains, *[head for head in (self.head, self.modular_head) if head.per_task]]
+        maskable = self.modular.maskable()
+        if freeze:
+            moved, left_out = second, [*own, *first]
+        else:
+            moved, left_out = [*second, *[part for part in first if part is not self.head]], [*own, self.head]
+            maskable = [self.backbone, *maskable]
+        spaces = (
+            ParameterSpace(self, private=[*own, *second], maskable=[self.backbone]),
+            ParameterSpace(self, private=left_out, maskable=maskable),
+        )
+        middle = 0.5 if order == "in_turn" else None
+        self.phases = (
+            Phase(TRANSFORMER, self._losses, spaces[0], nn.ModuleList(first), stop=middle or 1.0),
+            Phase(MODULES, self._modular_losses, spaces[1], nn.ModuleList(moved), start=middle or 0.0),
+        )
+
+    @property
+    def acting_phases(self) -> tuple[str, ...]:
+        """The phase of the policy that acts."""
+        return (self.act_with,)
+
+    def choose(self, policy: str) -> None:
+        """See `Agent.choose`."""
+        if policy not in self.policies:
+            raise InputError(f"act_with is {policy!r}; expected one of {', '.join(self.policies)}.")
+        self.act_with = policy
+
+    def _modular_losses(self, batch: TaskBatch) -> TaskLosses:
+        if self.frozen:
+            with torch.no_grad():
+                features = self._features(batch)
+        else:
+            features = self._features(batch)
+        seen = torch.cat([features, self.normalise(batch.observations, batch.task_ids)], -1)
+        return self.modular_head.task_losses(self.modular(seen, self.encoder(batch.task_ids)), batch)
+
+    def _decide(self, features: Tensor, history: _History) -> Tensor:
+        """See `DecisionTransformer`."""
+        if self.act_with == TRANSFORMER:
+            return super()._decide(features, history)
+        newest = history.window(1)[0][:, 0, : self.spec.observation_dim]
+        outputs = self.modular(torch.cat([features, newest], -1), self.encoder(self._tasks))
+        return self.modular_head.act(outputs, self._tasks)
