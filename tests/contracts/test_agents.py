@@ -86,7 +86,8 @@ def test_private_parameters_move_only_with_their_task(agent: Agent, batch: TaskB
     private = {id(row) for row in agent.task_rows()}
     shared = {name for phase in agent.phases for name in phase.space.names}
     assert {name for name, value in names.items() if id(value) not in private} == shared
-    assert len(space) == sum(value.numel() for name, value in names.items() if name in space.names)
+    for space in (phase.space for phase in agent.phases):
+        assert len(space) == sum(value.numel() for name, value in names.items() if name in space.names)
 
 
 def test_flatten_and_unflatten_are_inverse(agent: Agent) -> None:
