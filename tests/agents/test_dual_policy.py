@@ -102,7 +102,8 @@ def with_agent(options: dict, **more: object) -> dict:
 
 @pytest.mark.parametrize("freeze", [True, False])
 def test_one_after_the_other(options: dict, tmp_path: Path, freeze: bool) -> None:
-    run = train(**with_agent(options, order="in_turn", freeze=freeze), out=str(tmp_path / "run"))
+    options = with_agent(options, order="in_turn", freeze=freeze, output_heads="per_task")
+    run = train(**options, out=str(tmp_path / "run"))
     log = [row for row in read_log(run.folder) if row["kind"] == "training"]
     seen = [{key.split("/")[0] for key in row if "/loss/" in key} for row in log]
     assert seen == [{"transformer"}, {"transformer"}, {"modules"}, {"modules"}]
@@ -114,7 +115,7 @@ def test_one_after_the_other(options: dict, tmp_path: Path, freeze: bool) -> Non
     modules = {name for name in before if name.startswith("modular")}
     assert not modules & same and "head.weight" in same
     assert transformer <= same if freeze else not transformer & same
-    fresh = train(**with_agent(options, order="in_turn", freeze=freeze), out=str(tmp_path / "again"))
+    fresh = train(**options, out=str(tmp_path / "again"))
     fresh.checkpoints().file(20).unlink()
     train(resume=fresh.folder)
     assert all(torch.equal(value, after[name]) for name, value in weights(fresh, 20).items())
