@@ -5,13 +5,19 @@ if __name__ == "agents":
 
 from mtorl.agents.base import Agent, Phase, TaskLosses
 from mtorl.agents.behavior_cloning import BehaviorCloning
+from mtorl.agents.cql import CQL
 from mtorl.agents.decision_transformer import DecisionTransformer
 from mtorl.agents.dual_policy import DualPolicy
+from mtorl.agents.iql import IQL
 from mtorl.agents.parameters import ParameterSpace
 from mtorl.agents.prompt_decision_transformer import PromptDecisionTransformer
 from mtorl.agents.soft_modular import SoftModular
+from mtorl.agents.td3_bc import TD3BC
 
 __all__ = [
+    "CQL",
+    "IQL",
+    "TD3BC",
     "Agent",
     "BehaviorCloning",
     "DecisionTransformer",

@@ -80,11 +80,13 @@ class Agent(nn.Module, ABC):
         window: L, steps per training window.
         phases: The losses, in the order in which they are applied.
         prompts: Which recorded steps its windows come with, if it wants any.
+        next_observations: Its losses need what follows each step.
         policies: Names of its policies, if it has several; `choose` says which one acts.
     """
 
     window: int
     prompts: PromptSettings | None = None
+    next_observations = False
     policies: tuple[str, ...] = ()
     phases: tuple[Phase, ...]
     privileged = False
@@ -177,7 +179,7 @@ class Agent(nn.Module, ABC):
     def task_rows(self) -> list[nn.Parameter]:
         """Parameters whose first axis is the task: rows of tasks outside a batch must not move with it."""
         parts = [part for part in self.modules() if isinstance(part, Head | TaskEncoder | TaskGains)]
-        return [parameter for part in parts for parameter in part.task_rows()]
+        return [parameter for part in parts for parameter in part.task_rows() if parameter.requires_grad]
 
     def normalise(self, observations: Tensor, task_ids: Tensor) -> Tensor:
         """z-scores of observations `[T, ..., O]` of tasks `[T]`, clipped."""

@@ -136,19 +136,17 @@ class DualPolicy(DecisionTransformer):
         second: list[nn.Module] = [self.modular, self.modular_head]
         own = [self.encoder, self.gains, *[head for head in (self.head, self.modular_head) if head.per_task]]
         maskable = self.modular.maskable()
-        if freeze:
-            moved, left_out = second, [*own, *first]
-        else:
-            moved, left_out = [*second, *[part for part in first if part is not self.head]], [*own, self.head]
+        if not freeze:
+            second += [part for part in first if part is not self.head]
             maskable = [self.backbone, *maskable]
         spaces = (
-            ParameterSpace(self, private=[*own, *second], maskable=[self.backbone]),
-            ParameterSpace(self, private=left_out, maskable=maskable),
+            ParameterSpace(self, own, [self.backbone], first),
+            ParameterSpace(self, own, maskable, second),
         )
         middle = 0.5 if order == "in_turn" else None
         self.phases = (
             Phase(TRANSFORMER, self._losses, spaces[0], nn.ModuleList(first), stop=middle or 1.0),
-            Phase(MODULES, self._modular_losses, spaces[1], nn.ModuleList(moved), start=middle or 0.0),
+            Phase(MODULES, self._modular_losses, spaces[1], nn.ModuleList(second), start=middle or 0.0),
         )
 
     @property

@@ -119,11 +119,15 @@ class RegressionHead(Head):
 
     def means(self, features: Tensor, task_ids: Tensor) -> Tensor:
         """Predictions `[T, B, L, A]` from features `[T, B, L, F]` of tasks `[T]`."""
+        predicted = self.linear_map(features, task_ids)
+        return predicted if self.linear else torch.tanh(predicted)
+
+    def linear_map(self, features: Tensor, task_ids: Tensor) -> Tensor:
+        """The same without `tanh`."""
         chosen = task_ids if self.per_task else torch.zeros_like(task_ids)
         flat = features.flatten(1, 2)  # t b l f -> t (b l) f
         predicted = torch.baddbmm(self.bias[chosen][:, None], flat, self.weight[chosen])
-        predicted = predicted.view(*features.shape[:3], -1)
-        return predicted if self.linear else torch.tanh(predicted)
+        return predicted.view(*features.shape[:3], -1)
 
     def act(self, features: Tensor, task_ids: Tensor) -> Tensor:
         """See `Head.act`."""
@@ -160,10 +164,17 @@ class GaussianHead(RegressionHead):
         """All parameters, if each task has its own."""
         return [*super().task_rows(), self.log_std] if self.per_task else []
 
+    def deviations(self, task_ids: Tensor) -> Tensor:
+        """Standard deviations `[T, 1, 1, A]` of tasks `[T]`."""
+        return torch.exp(self._log_std(task_ids))
+
+    def _log_std(self, task_ids: Tensor) -> Tensor:
+        chosen = task_ids if self.per_task else torch.zeros_like(task_ids)
+        return self.log_std[chosen][:, None, None].clamp(self.LOWEST, self.HIGHEST)
+
     def log_likelihood(self, features: Tensor, targets: Tensor, task_ids: Tensor) -> Tensor:
         """Of recorded actions, `[T, B, L]`; arguments as of `losses`."""
-        chosen = task_ids if self.per_task else torch.zeros_like(task_ids)
-        log_std = self.log_std[chosen][:, None, None].clamp(self.LOWEST, self.HIGHEST)
+        log_std = self._log_std(task_ids)
         z = (targets - self.means(features, task_ids)) * torch.exp(-log_std)
         return (-0.5 * z.square() - log_std - 0.5 * math.log(2 * math.pi)).sum(-1)
 

@@ -11,9 +11,9 @@ class ParameterSpace:
 
     Args:
         module: The agent.
-        private: Modules whose parameters are left out: those of single tasks (per-task heads, task embeddings), and
-            those that other phases move.
+        private: Modules whose parameters belong to single tasks (per-task heads, task embeddings); left out.
         maskable: Modules whose weight matrices masks may switch off.
+        parts: Modules whose parameters the phase moves; all of the agent by default.
 
     Attributes:
         names: Names of the shared parameters within the agent.
@@ -23,11 +23,16 @@ class ParameterSpace:
     """
 
     def __init__(
-        self, module: nn.Module, private: Iterable[nn.Module] = (), maskable: Iterable[nn.Module] = ()
+        self,
+        module: nn.Module,
+        private: Iterable[nn.Module] = (),
+        maskable: Iterable[nn.Module] = (),
+        parts: Iterable[nn.Module] | None = None,
     ) -> None:
         left_out = {id(parameter) for part in private for parameter in part.parameters()}
         matrices = {id(parameter) for part in maskable for parameter in part.parameters() if parameter.ndim == 2}
-        shared = [(name, value) for name, value in module.named_parameters() if id(value) not in left_out]
+        moved = {id(parameter) for part in parts or [module] for parameter in part.parameters()} - left_out
+        shared = [(name, value) for name, value in module.named_parameters() if id(value) in moved]
         self.names: tuple[str, ...] = tuple(name for name, _ in shared)
         self.shapes: tuple[torch.Size, ...] = tuple(value.shape for _, value in shared)
         self.maskable: tuple[bool, ...] = tuple(id(value) in matrices for _, value in shared)

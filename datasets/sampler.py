@@ -28,6 +28,7 @@ class TaskBatch:
         valid: bool `[T, B, L]`, false where a window reaches past the end of its episode.
         task_ids: int64 `[T]`, positions in the data specification's task names.
         next_observations: float32 `[T, B, L, O]` if asked for.
+        terminated: bool `[T, B, L]`, the environment itself ended the episode with this step; with `next_observations`.
         prompt_observations: float32 `[T, B, K, O]`, K steps of an episode of the task; all of the prompt if asked for.
         prompt_actions: float32 `[T, B, K, A]`.
         prompt_returns_to_go: float32 `[T, B, K]`.
@@ -42,6 +43,7 @@ class TaskBatch:
     valid: Tensor
     task_ids: Tensor
     next_observations: Tensor | None = None
+    terminated: Tensor | None = None
     prompt_observations: Tensor | None = None
     prompt_actions: Tensor | None = None
     prompt_returns_to_go: Tensor | None = None
@@ -89,7 +91,7 @@ class TaskSampler:
         tasks_per_batch: Tasks in one batch; all of them by default. HarmoDT's published schedule is 1.
         order: Which tasks come into a batch of fewer: `random` draws without replacement, `round_robin` takes them
             in turn.
-        next_observations: Also return every step's successor.
+        next_observations: Also return every step's successor, and whether it is the end.
         prompts: Also return a prompt for every window.
     """
 
@@ -194,6 +196,7 @@ class TaskSampler:
         }
         if self.next_observations:
             columns["next_observations"] = self._take("observations", episode, rows + 1, valid)
+            columns["terminated"] = self._take("terminated", episode, steps, valid)
         prompts = self._pool.draw(tasks, self.windows, self._generator) if self._pool else {}
         shape = (len(tasks), self.windows, self.length)
         return TaskBatch(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from mtorl.datasets.spec import DataSpec, describe_stores
 from mtorl.datasets.store import Episode, EpisodeStore
@@ -48,6 +49,13 @@ def train_options(store: EpisodeStore, tmp_path: Path) -> dict:
         "threads": 1,
         "quiet": True,
     }
+
+
+@pytest.fixture
+def even_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Agents that draw noise draw the same for all tasks, whoever computes which tasks when."""
+    monkeypatch.setattr(torch, "randn_like", lambda values: torch.full_like(values, 0.3))
+    monkeypatch.setattr(torch, "rand_like", lambda values: torch.full_like(values, 0.8))
 
 
 def episode(task: str = "a", length: int = 5, seed: int = 0) -> Episode:

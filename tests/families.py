@@ -8,6 +8,9 @@ import torch
 from torch import Tensor
 
 from mtorl.agents import (
+    CQL,
+    IQL,
+    TD3BC,
     Agent,
     BehaviorCloning,
     DecisionTransformer,
@@ -15,6 +18,8 @@ from mtorl.agents import (
     PromptDecisionTransformer,
     SoftModular,
 )
+from mtorl.agents.actor_critic import ActorCritic
+from mtorl.agents.networks import NetworkSettings
 from mtorl.agents.parameters import ParameterSpace
 from mtorl.datasets.sampler import TaskSampler
 from mtorl.datasets.spec import DataSpec
@@ -37,6 +42,8 @@ from mtorl.trainers.balancers.wrappers import (
 )
 from mtorl.trainers.sharing.masks import TaskMasks
 
+NETWORK = NetworkSettings(hidden=(24, 24))
+ACTOR = NetworkSettings("soft_modular", modules=2, layers=2, width=8, base=(12,), gating=(8,))
 SMALL_AGENTS: dict[type, dict] = {
     BehaviorCloning: {"hidden": (24, 24)},
     DualPolicy: {
@@ -50,6 +57,9 @@ SMALL_AGENTS: dict[type, dict] = {
         "policy_gating": (8,),
         "act_with": "transformer",
     },
+    IQL: {"actor": ACTOR, "critic": NETWORK},
+    TD3BC: {"actor": NETWORK, "critic": NETWORK},
+    CQL: {"actor": NETWORK, "critic": NETWORK, "samples": 2},
     SoftModular: {"modules": 3, "layers": 3, "width": 8, "base": (12,), "gating": (8,)},
     DecisionTransformer: {"width": 16, "layers": 2, "attention_heads": 2, "context": 6, "dropout": 0.0},
     PromptDecisionTransformer: {
@@ -70,8 +80,10 @@ AGENT_VARIANTS = [
         {"task_identity": "none"},
         {"task_identity": "onehot"},
         {"task_identity": "embed", "output_heads": "per_task"},
-        {"task_identity": "none", "output_heads": "linear"},
-        *([] if kind is SoftModular else [{"task_identity": "onehot", "task_gain": True}]),
+        *([] if issubclass(kind, ActorCritic) else [{"task_identity": "none", "output_heads": "linear"}]),
+        *([{"critic_heads": "per_task"}] if issubclass(kind, ActorCritic) else []),
+        *([{"distribution": "deterministic"}] if kind is IQL else []),
+        *([] if issubclass(kind, SoftModular | ActorCritic) else [{"task_identity": "onehot", "task_gain": True}]),
         *([{"routing": "task"}, {"distribution": "gaussian"}] if kind is SoftModular else []),
         {"task_identity": "onehot", "per_task_normalisation": True},
         *(
@@ -93,7 +105,15 @@ AGENT_VARIANTS = [
 def sampler_of(agent: Agent, store: EpisodeStore, spec: DataSpec, windows: int = 5, seed: int = 3) -> TaskSampler:
     """Draws what an agent trains on."""
     generator = np.random.default_rng(seed)
-    return TaskSampler([store], spec.task_names, windows, agent.window, generator, prompts=agent.prompts)
+    return TaskSampler(
+        [store],
+        spec.task_names,
+        windows,
+        agent.window,
+        generator,
+        next_observations=agent.next_observations,
+        prompts=agent.prompts,
+    )
 
 
 def concrete(kind: type) -> list[type]:

@@ -102,7 +102,15 @@ class Experiment:
     def build_probe(self, stores: Sequence[EpisodeStore], agent: Agent) -> TaskSampler:
         """Draws windows of all tasks from a stream of its own."""
         stream = numpy_stream(self.seed, "probe")
-        return TaskSampler(stores, agent.spec.task_names, self.windows, agent.window, stream, prompts=agent.prompts)
+        return TaskSampler(
+            stores,
+            agent.spec.task_names,
+            self.windows,
+            agent.window,
+            stream,
+            next_observations=agent.next_observations,
+            prompts=agent.prompts,
+        )
 
     def build_sampler(self, stores: Sequence[EpisodeStore], agent: Agent) -> TaskSampler:
         """Draws the windows that an agent trains on."""
@@ -114,7 +122,8 @@ class Experiment:
             numpy_stream(self.seed, "data"),
             self.tasks_per_batch,
             self.order,
-            prompts=agent.prompts,
+            agent.next_observations,
+            agent.prompts,
         )
 
     def check(self, stores: Sequence[EpisodeStore], spec: DataSpec) -> None:

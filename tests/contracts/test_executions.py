@@ -26,10 +26,12 @@ def agent(request: pytest.FixtureRequest, spec: DataSpec) -> Agent:
 
 
 @pytest.fixture(params=[Shared, RandomMasks])
-def sharing(request: pytest.FixtureRequest, agent: Agent) -> Sharing:
-    member = request.param()
-    member.init(agent.phases[0].space, 3, torch.Generator().manual_seed(0))
-    return member
+def sharing(request: pytest.FixtureRequest, agent: Agent) -> list[Sharing]:
+    """One for each phase."""
+    members = [request.param() for _ in agent.phases]
+    for member, phase in zip(members, agent.phases, strict=True):
+        member.init(phase.space, 3, torch.Generator().manual_seed(0))
+    return members
 
 
 def draw(agent: Agent, store: EpisodeStore, spec: DataSpec, dtype: torch.dtype) -> TaskBatch:
@@ -37,8 +39,10 @@ def draw(agent: Agent, store: EpisodeStore, spec: DataSpec, dtype: torch.dtype) 
     return sampler_of(agent, store, spec).draw().to("cpu", dtype)
 
 
-def snapshot(agent: Agent, batch: TaskBatch, sharing: Sharing, execution: str, chunk: int | None = None) -> dict:
-    functions = PhaseFunctions(agent, 0, execution, chunk)  # type: ignore[arg-type]
+def snapshot(
+    agent: Agent, batch: TaskBatch, sharing: Sharing, phase: int, execution: str, chunk: int | None = None
+) -> dict:
+    functions = PhaseFunctions(agent, phase, execution, chunk)  # type: ignore[arg-type]
     dense = functions.dense_gradients([batch, batch], sharing).dense.clone()
     found, private = functions.gradients(batch, sharing)
     return {
@@ -52,35 +56,46 @@ def snapshot(agent: Agent, batch: TaskBatch, sharing: Sharing, execution: str, c
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
 def test_executions_agree(
-    agent: Agent, sharing: Sharing, store: EpisodeStore, spec: DataSpec, dtype: torch.dtype
+    agent: Agent,
+    sharing: list[Sharing],
+    store: EpisodeStore,
+    spec: DataSpec,
+    dtype: torch.dtype,
+    even_noise: None,
 ) -> None:
     batch = draw(agent, store, spec, dtype).select([2, 0])
-    expected = snapshot(agent, batch, sharing, "joint")
-    assert expected["dense"].shape == (2, len(agent.phases[0].space)) and expected["dense"].any(1).all()
-    for execution, chunk in (("loop", None), ("vmap", None), ("vmap", 1)):
-        found = snapshot(agent, batch, sharing, execution, chunk)
-        assert found.keys() == expected.keys()
-        for name, value in expected.items():
-            scale = float(value.abs().max())
-            torch.testing.assert_close(found[name], value, rtol=0, atol=TOLERANCE[dtype] * max(scale, 1e-3))
+    for number, (phase, member) in enumerate(zip(agent.phases, sharing, strict=True)):
+        expected = snapshot(agent, batch, member, number, "joint")
+        assert expected["dense"].shape == (2, len(phase.space)) and expected["dense"].any(1).all()
+        for execution, chunk in (("loop", None), ("vmap", None), ("vmap", 1)):
+            found = snapshot(agent, batch, member, number, execution, chunk)
+            assert found.keys() == expected.keys()
+            for name, value in expected.items():
+                scale = float(value.abs().max())
+                torch.testing.assert_close(found[name], value, rtol=0, atol=TOLERANCE[dtype] * max(scale, 1e-3))
 
 
 def test_gradients_sum_to_that_of_the_summed_losses(
-    agent: Agent, sharing: Sharing, store: EpisodeStore, spec: DataSpec
+    agent: Agent, sharing: list[Sharing], store: EpisodeStore, spec: DataSpec, even_noise: None
 ) -> None:
     batch = draw(agent, store, spec, torch.float64)
-    functions = PhaseFunctions(agent)
-    gradients, private = functions.gradients(batch, sharing)
-    losses = functions.losses(batch, sharing).values
-    torch.testing.assert_close(gradients.losses, losses.detach(), rtol=1e-12, atol=1e-12)
-    losses.sum().backward()
-    shared = functions.space.select(agent)
-    expected = functions.space.flatten(
-        {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in shared.items()}
-    )
-    torch.testing.assert_close(gradients.pulled_back.sum(0), expected, rtol=1e-9, atol=1e-12)
-    for name, value in private.items():
-        torch.testing.assert_close(value, functions.private[name].grad, rtol=1e-9, atol=1e-12)
+    for number, member in enumerate(sharing):
+        functions = PhaseFunctions(agent, number)
+        gradients, private = functions.gradients(batch, member)
+        agent.zero_grad()
+        losses = functions.losses(batch, member).values
+        torch.testing.assert_close(gradients.losses, losses.detach(), rtol=1e-9, atol=1e-12)
+        losses.sum().backward()
+        shared = functions.space.select(agent)
+        expected = functions.space.flatten(
+            {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in shared.items()}
+        )
+        torch.testing.assert_close(gradients.pulled_back.sum(0), expected, rtol=1e-9, atol=1e-12)
+        for name, value in private.items():
+            torch.testing.assert_close(value, functions.private[name].grad, rtol=1e-9, atol=1e-12)
+        moved = {id(parameter) for parameter in functions.phase.module.parameters()}
+        others = {name for name, it in agent.named_parameters() if it.grad is not None and id(it) not in moved}
+        assert not others, "the loss of a phase reaches nothing that another phase moves"
 
 
 def test_dense_gradients_see_where_a_mask_is_off(spec: DataSpec, store: EpisodeStore) -> None:

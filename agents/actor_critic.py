@@ -1,0 +1,196 @@
+"""What offline learners with critics share: networks, targets, returns of a common scale."""
+
+import copy
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mtorl import InputError
+from mtorl.agents.backbones import Backbone, TaskGains
+from mtorl.agents.base import Phase, TaskLosses
+from mtorl.agents.behavior_cloning import Imitation
+from mtorl.agents.heads import OutputHeads, RegressionHead, make_head, masked_mean
+from mtorl.agents.networks import NetworkSettings
+from mtorl.agents.parameters import ParameterSpace
+from mtorl.agents.task_encoders import TaskEncoder, TaskIdentity
+from mtorl.datasets.sampler import TaskBatch
+from mtorl.datasets.spec import DataSpec
+from mtorl.datasets.store import EpisodeStore
+
+CriticHeads = Literal["shared", "per_task"]
+
+
+class Critic(nn.Module):
+    """A number for what is observed, or for an observation and an action.
+
+    Args:
+        settings: Its network.
+        inputs: Numbers that it reads.
+        code: Z, size of the task's vector.
+        tasks: T.
+        heads: One last layer for all tasks (shared), or one each (per_task).
+    """
+
+    def __init__(self, settings: NetworkSettings, inputs: int, code: int, tasks: int, heads: CriticHeads) -> None:
+        super().__init__()
+        self.backbone = settings.build(inputs, code)
+        self.head = RegressionHead(self.backbone.size, 1, tasks, "shared" if heads == "shared" else "linear")
+
+    def forward(self, inputs: Tensor, code: Tensor, task_ids: Tensor) -> Tensor:
+        """`[T, B, L]` from `[T, B, L, inputs]`, codes `[T, Z]` and tasks `[T]`."""
+        return self.head.linear_map(self.backbone(inputs, code), task_ids)[..., 0]
+
+
+class ActorCritic(Imitation):
+    """A policy and its critics. Acting, it is the policy alone.
+
+    Rewards are divided by the largest one of their task in the data, so that one scale fits all. An episode that was
+    cut off, by the time limit or by who recorded it, goes on as far as critics know: only an environment's own end
+    counts.
+
+    Args:
+        spec: What is known of the data.
+        distribution: Of the policy's actions: deterministic or gaussian.
+        actor: The policy's network.
+        critic: The critics' networks.
+        critics: Number of action values.
+        task_identity: How the networks are told their task: none, onehot or embed (a learned vector).
+        output_heads: The policy's last layer: shared or per_task.
+        critic_heads: The critics' last layers: shared or per_task.
+        discount: Of the next step's value.
+        target_rate: Share by which the target networks follow in each step.
+        per_task_normalisation: Normalise observations with each task's own statistics.
+        std_floor: Smallest standard deviation used for normalising.
+        clip: Normalised observations are clipped to plus or minus this.
+    """
+
+    next_observations = True
+    reward_scale: Tensor
+
+    @abstractmethod
+    def __init__(
+        self,
+        spec: DataSpec,
+        distribution: Literal["deterministic", "gaussian"],
+        actor: NetworkSettings,
+        critic: NetworkSettings,
+        critics: int,
+        task_identity: TaskIdentity,
+        output_heads: OutputHeads,
+        critic_heads: CriticHeads,
+        discount: float,
+        target_rate: float,
+        per_task_normalisation: bool,
+        std_floor: float,
+        clip: float,
+    ) -> None:
+        super().__init__(spec, per_task_normalisation, std_floor, clip)
+        if not 0 <= discount < 1 or not 0 < target_rate <= 1:
+            raise InputError(
+                f"discount is {discount} and target_rate {target_rate}; expected numbers from 0 to below 1, and from "
+                "above 0 to 1."
+            )
+        if output_heads == "linear":
+            raise InputError("output_heads is 'linear'; expected shared or per_task: losses here are no plain errors.")
+        self.discount, self.target_rate = discount, target_rate
+        tasks, inputs = len(spec.task_names), spec.observation_dim + spec.action_dim
+        encoder = TaskEncoder(task_identity, tasks)
+        backbone = actor.build(spec.observation_dim, encoder.size)
+        head = make_head(distribution, backbone.size, spec.action_dim, tasks, output_heads)
+        self.assemble(encoder, backbone, TaskGains(tasks, ()), head)
+        self.critics = nn.ModuleList(
+            [Critic(critic, inputs, encoder.size, tasks, critic_heads) for _ in range(critics)]
+        )
+        self.target_critics = target_of(self.critics)
+        self.register_buffer("reward_scale", torch.ones(tasks))
+
+    def remember(self, stores: Sequence[EpisodeStore]) -> None:
+        """Keeps the largest reward of each task."""
+        for number, name in enumerate(self.spec.task_names):
+            largest = [
+                np.abs(store.rewards[store.starts[it] : store.starts[it + 1]]).max()
+                for store in stores
+                if name in store.task_names
+                for it in np.flatnonzero(store.index["task"] == store.task_names.index(name))
+            ]
+            self.reward_scale[number] = max(float(max(largest)), 1e-6)
+
+    @property
+    def acting_phases(self) -> tuple[str, ...]:
+        """That of the policy."""
+        return ("actor",)
+
+    @property
+    def needs_task(self) -> bool:
+        """Whether the policy depends on the task's identity; critics do not act."""
+        return self.encoder.kind != "none" or bool(self.head.task_rows()) or self._normalised_per_task
+
+    def phase(
+        self,
+        name: str,
+        losses: Callable[[TaskBatch], TaskLosses],
+        parts: Sequence[nn.Module],
+        every: int = 1,
+        after_step: Callable[[], None] = lambda: None,
+    ) -> Phase:
+        """A phase that moves these parts of the agent."""
+        heads = [part for part in self.modules() if isinstance(part, RegressionHead) and part.task_rows()]
+        backbones = [it for part in parts for it in part.modules() if isinstance(it, Backbone)]
+        maskable = [layer for it in backbones for layer in it.maskable()]
+        space = ParameterSpace(self, [self.encoder, *heads], maskable, parts)
+        return Phase(name, losses, space, nn.ModuleList(parts), every, after_step=after_step)
+
+    def observed(self, batch: TaskBatch, following: bool = False) -> Tensor:
+        """Normalised observations `[T, B, L, O]` of a batch, or those that follow."""
+        if following:
+            assert batch.next_observations is not None
+            return self.normalise(batch.next_observations, batch.task_ids)
+        return self.normalise(batch.observations, batch.task_ids)
+
+    def values_of(self, critics: nn.Module, observed: Tensor, actions: Tensor, task_ids: Tensor) -> Tensor:
+        """Action values of each critic `[critics, T, B, L]`."""
+        inputs, code = torch.cat([observed, actions], -1), self.code(task_ids)
+        assert isinstance(critics, nn.ModuleList)
+        return torch.stack([critic(inputs, code, task_ids) for critic in critics])
+
+    def code(self, task_ids: Tensor) -> Tensor:
+        """The tasks' vectors, as critics read them: the policy alone teaches them."""
+        return self.encoder(task_ids).detach()
+
+    def mean_actions(self, observed: Tensor, task_ids: Tensor) -> Tensor:
+        """The policy's mean actions `[T, B, L, A]`."""
+        features = self.backbone(observed, self.encoder(task_ids), ())
+        assert isinstance(self.head, RegressionHead)
+        return self.head.means(features, task_ids)
+
+    def target(self, batch: TaskBatch, following: Tensor) -> Tensor:
+        """What action values are to be: the scaled reward and the discounted value `[T, B, L]` of what follows."""
+        assert batch.terminated is not None
+        rewards = batch.rewards / self.reward_scale[batch.task_ids].view(-1, 1, 1)
+        return rewards + self.discount * following * (~batch.terminated)
+
+    def critic_errors(self, batch: TaskBatch, targets: Tensor) -> Tensor:
+        """Squared errors of all critics, a mean for each task `[T]`."""
+        values = self.values_of(self.critics, self.observed(batch), batch.actions, batch.task_ids)
+        return masked_mean((values - targets).square().sum(0), batch.valid)
+
+    @torch.no_grad()
+    def follow(self, target: nn.Module, source: nn.Module) -> None:
+        """Moves a target network towards its source."""
+        for old, new in zip(target.parameters(), source.parameters(), strict=True):
+            old.lerp_(new, self.target_rate)
+
+
+def target_of(module: nn.Module) -> nn.Module:
+    """A copy that no gradient moves."""
+    return copy.deepcopy(module).requires_grad_(False)
+
+
+def held(module: nn.Module) -> Callable[..., Tensor]:
+    """A module as a function whose parameters no gradient reaches."""
+    fixed = {name: value.detach() for name, value in module.named_parameters()}
+    return lambda *inputs: torch.func.functional_call(module, fixed, inputs)

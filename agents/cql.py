@@ -1,0 +1,142 @@
+"""Conservative Q-learning (Kumar et al., 2020) for many tasks."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from mtorl import InputError
+from mtorl.agents.actor_critic import ActorCritic, CriticHeads, held
+from mtorl.agents.base import TaskLosses
+from mtorl.agents.heads import GaussianHead, OutputHeads, masked_mean
+from mtorl.agents.networks import NetworkSettings
+from mtorl.agents.task_encoders import TaskIdentity
+from mtorl.datasets.sampler import TaskBatch
+from mtorl.datasets.spec import DataSpec
+
+
+class CQL(ActorCritic):
+    """A policy that climbs critics which value actions outside the data low.
+
+    Deviations: the weight of the conservative term is fixed; the policy is normal around a squashed mean, clipped to
+    the limits of actions; next values have no entropy in them.
+
+    Source: Kumar et al., Conservative Q-Learning for Offline Reinforcement Learning, 2020, equation 4 (CQL(H)).
+
+    Args:
+        spec: What is known of the data.
+        conservative_weight: The paper's alpha.
+        samples: Actions drawn from each of three sources: uniform, the policy, and the policy one step later.
+        entropy_weight: Of the policy's entropy.
+        actor: The policy's network.
+        critic: The critics' networks.
+        task_identity: How the networks are told their task: none, onehot or embed (a learned vector).
+        output_heads: The policy's last layer: shared or per_task.
+        critic_heads: The critics' last layers: shared or per_task.
+        discount: Of the next step's value.
+        target_rate: Share by which the target networks follow in each step.
+        per_task_normalisation: Normalise observations with each task's own statistics.
+        std_floor: Smallest standard deviation used for normalising.
+        clip: Normalised observations are clipped to plus or minus this.
+    """
+
+    head: GaussianHead
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        conservative_weight: float = 5.0,
+        samples: int = 10,
+        entropy_weight: float = 0.01,
+        actor: NetworkSettings = NetworkSettings(),  # noqa: B008 (frozen)
+        critic: NetworkSettings = NetworkSettings(),  # noqa: B008 (frozen)
+        task_identity: TaskIdentity = "onehot",
+        output_heads: OutputHeads = "shared",
+        critic_heads: CriticHeads = "shared",
+        discount: float = 0.99,
+        target_rate: float = 0.005,
+        per_task_normalisation: bool = False,
+        std_floor: float = 0.01,
+        clip: float = 5.0,
+    ) -> None:
+        super().__init__(
+            spec,
+            "gaussian",
+            actor,
+            critic,
+            2,
+            task_identity,
+            output_heads,
+            critic_heads,
+            discount,
+            target_rate,
+            per_task_normalisation,
+            std_floor,
+            clip,
+        )
+        if min(conservative_weight, entropy_weight) < 0 or samples < 1:
+            raise InputError(
+                f"conservative_weight is {conservative_weight}, entropy_weight {entropy_weight} and samples {samples}; "
+                "expected no negative number, and at least 1 sample."
+            )
+        self.conservative_weight, self.entropy_weight, self.samples = conservative_weight, entropy_weight, samples
+        self.phases = (
+            self.phase("critic", self._critic_losses, [self.critics]),
+            self.phase("actor", self._actor_losses, [self.encoder, self.backbone, self.head], after_step=self._follow),
+        )
+
+    def _follow(self) -> None:
+        self.follow(self.target_critics, self.critics)
+
+    def _draw(self, observed: Tensor, task_ids: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """Actions of the policy `[T, count * B, L, A]`, differentiable in it, and their log-densities."""
+        features = self.backbone(observed, self.encoder(task_ids)).repeat(1, count, 1, 1)
+        means, std = self.head.means(features, task_ids), self.head.deviations(task_ids)
+        actions = means + std * torch.randn_like(means)
+        density = self.head.log_likelihood(features, actions, task_ids)
+        return actions.clamp(-1, 1), density
+
+    @torch.no_grad()
+    def _others(self, batch: TaskBatch) -> tuple[Tensor, Tensor]:
+        """Actions `[T, 3 * samples * B, L, A]` that are to be valued low, and their log-densities."""
+        observed, following = self.observed(batch), self.observed(batch, following=True)
+        drawn = [self._draw(seen, batch.task_ids, self.samples) for seen in (observed, following)]
+        uniform = 2 * torch.rand_like(drawn[0][0]) - 1
+        volume = uniform.shape[-1] * math.log(2)
+        densities = [torch.full_like(drawn[0][1], -volume), *[it[1] for it in drawn]]
+        return torch.cat([uniform, *[it[0] for it in drawn]], 1), torch.cat(densities, 1)
+
+    def _critic_losses(self, batch: TaskBatch) -> TaskLosses:
+        observed, ids, windows = self.observed(batch), batch.task_ids, batch.valid.shape[1]
+        with torch.no_grad():
+            ahead = self.observed(batch, following=True)
+            following = self.values_of(self.target_critics, ahead, self._draw(ahead, ids, 1)[0], ids).amin(0)
+            others, densities = self._others(batch)
+        count = 3 * self.samples
+        values = self.values_of(self.critics, observed.repeat(1, count, 1, 1), others, ids)
+        values = values.unflatten(2, (count, windows)).movedim(2, 0)  # q t (k b) l -> k q t b l
+        recorded = self.values_of(self.critics, observed, batch.actions, ids)
+        gaps = conservative_gap(values, densities.unflatten(1, (count, windows)).movedim(1, 0)[:, None], recorded)
+        errors = (recorded - self.target(batch, following)).square()
+        return TaskLosses(masked_mean((errors + self.conservative_weight * gaps).sum(0), batch.valid))
+
+    def _actor_losses(self, batch: TaskBatch) -> TaskLosses:
+        observed, ids = self.observed(batch), batch.task_ids
+        actions, density = self._draw(observed, ids, 1)
+        inputs, code = torch.cat([observed, actions], -1), self.code(ids)
+        value = torch.minimum(*[held(critic)(inputs, code, ids) for critic in self.critics])
+        return TaskLosses(masked_mean(self.entropy_weight * density - value, batch.valid))
+
+
+def conservative_gap(values: Tensor, log_densities: Tensor, recorded: Tensor) -> Tensor:
+    """How much more all actions are worth, by their soft maximum, than the recorded one.
+
+    Args:
+        values: `[K, ...]`, of drawn actions.
+        log_densities: `[K, ...]`, with which they were drawn.
+        recorded: `[...]`, values of recorded actions.
+
+    Returns:
+        `[...]`: the logarithm of an estimate of the integral of exp(value) over all actions, less the recorded value.
+    """
+    return torch.logsumexp(values - log_densities, 0) - math.log(len(values)) - recorded

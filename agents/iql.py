@@ -1,0 +1,123 @@
+"""Implicit Q-learning (Kostrikov et al., 2022) for many tasks."""
+
+from typing import Literal
+
+import torch
+
+from mtorl import InputError
+from mtorl.agents.actor_critic import ActorCritic, Critic, CriticHeads
+from mtorl.agents.base import TaskLosses
+from mtorl.agents.heads import GaussianHead, OutputHeads, masked_mean
+from mtorl.agents.networks import NetworkSettings
+from mtorl.agents.task_encoders import TaskIdentity
+from mtorl.datasets.sampler import TaskBatch
+from mtorl.datasets.spec import DataSpec
+
+LARGEST_WEIGHT = 100.0
+"""Of an action in the policy's loss, as published."""
+
+
+class IQL(ActorCritic):
+    """Learns what good actions of the data are worth, and imitates actions the more, the better they are.
+
+    No action outside the data is ever valued: the value of an observation is an upper expectile of the action values.
+
+    Source: Kostrikov et al., Offline Reinforcement Learning with Implicit Q-Learning, 2022, equations 5 to 7.
+
+    Args:
+        spec: What is known of the data.
+        expectile: Of the action values, in (0, 1); 0.5 is their mean.
+        advantage_weight: The paper's beta: how much better actions are preferred.
+        distribution: Of the policy's actions: gaussian or deterministic (then the squared error is weighted).
+        actor: The policy's network.
+        critic: The critics' networks.
+        task_identity: How the networks are told their task: none, onehot or embed (a learned vector).
+        output_heads: The policy's last layer: shared or per_task.
+        critic_heads: The critics' last layers: shared or per_task.
+        discount: Of the next step's value.
+        target_rate: Share by which the target networks follow in each step.
+        per_task_normalisation: Normalise observations with each task's own statistics.
+        std_floor: Smallest standard deviation used for normalising.
+        clip: Normalised observations are clipped to plus or minus this.
+    """
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        expectile: float = 0.7,
+        advantage_weight: float = 3.0,
+        distribution: Literal["deterministic", "gaussian"] = "gaussian",
+        actor: NetworkSettings = NetworkSettings(),  # noqa: B008 (frozen)
+        critic: NetworkSettings = NetworkSettings(),  # noqa: B008 (frozen)
+        task_identity: TaskIdentity = "onehot",
+        output_heads: OutputHeads = "shared",
+        critic_heads: CriticHeads = "shared",
+        discount: float = 0.99,
+        target_rate: float = 0.005,
+        per_task_normalisation: bool = False,
+        std_floor: float = 0.01,
+        clip: float = 5.0,
+    ) -> None:
+        super().__init__(
+            spec,
+            distribution,
+            actor,
+            critic,
+            2,
+            task_identity,
+            output_heads,
+            critic_heads,
+            discount,
+            target_rate,
+            per_task_normalisation,
+            std_floor,
+            clip,
+        )
+        if not 0 < expectile < 1 or advantage_weight < 0:
+            raise InputError(
+                f"expectile is {expectile} and advantage_weight {advantage_weight}; expected a number between 0 and 1, "
+                "and no negative one."
+            )
+        self.expectile, self.advantage_weight = expectile, advantage_weight
+        tasks = len(spec.task_names)
+        self.value = Critic(critic, spec.observation_dim, self.encoder.size, tasks, critic_heads)
+        self.phases = (
+            self.phase("value", self._value_losses, [self.value]),
+            self.phase("critic", self._critic_losses, [self.critics], after_step=self._follow),
+            self.phase("actor", self._actor_losses, [self.encoder, self.backbone, self.head]),
+        )
+
+    def _follow(self) -> None:
+        self.follow(self.target_critics, self.critics)
+
+    @torch.no_grad()
+    def _worth(self, batch: TaskBatch) -> torch.Tensor:
+        """The smaller action value of the recorded actions, by the targets."""
+        return self.values_of(self.target_critics, self.observed(batch), batch.actions, batch.task_ids).amin(0)
+
+    def _value_losses(self, batch: TaskBatch) -> TaskLosses:
+        ahead = self._worth(batch) - self.value(self.observed(batch), self.code(batch.task_ids), batch.task_ids)
+        return TaskLosses(masked_mean(expectile_loss(ahead, self.expectile), batch.valid))
+
+    def _critic_losses(self, batch: TaskBatch) -> TaskLosses:
+        with torch.no_grad():
+            code = self.code(batch.task_ids)
+            following = self.value(self.observed(batch, following=True), code, batch.task_ids)
+        return TaskLosses(self.critic_errors(batch, self.target(batch, following)))
+
+    def _actor_losses(self, batch: TaskBatch) -> TaskLosses:
+        observed, ids = self.observed(batch), batch.task_ids
+        with torch.no_grad():
+            advantage = self._worth(batch) - self.value(observed, self.code(ids), ids)
+            weight = torch.exp(self.advantage_weight * advantage).clamp(max=LARGEST_WEIGHT)
+        features = self.backbone(observed, self.encoder(ids))
+        if isinstance(self.head, GaussianHead):
+            errors = -self.head.log_likelihood(features, batch.actions, ids)
+        else:
+            errors = (self.mean_actions(observed, ids) - batch.actions).square().mean(-1)
+        return TaskLosses(masked_mean(weight * errors, batch.valid))
+
+
+def expectile_loss(ahead: torch.Tensor, expectile: float) -> torch.Tensor:
+    """Squared differences; those where the target is ahead weigh `expectile`, the others what is left to one."""
+    return torch.where(ahead > 0, expectile, 1 - expectile) * ahead.square()

@@ -1,0 +1,113 @@
+"""TD3+BC (Fujimoto and Gu, 2021) for many tasks."""
+
+import torch
+
+from mtorl import InputError
+from mtorl.agents.actor_critic import ActorCritic, CriticHeads, held, target_of
+from mtorl.agents.base import TaskLosses
+from mtorl.agents.heads import OutputHeads, RegressionHead, masked_mean
+from mtorl.agents.networks import NetworkSettings
+from mtorl.agents.task_encoders import TaskIdentity
+from mtorl.datasets.sampler import TaskBatch
+from mtorl.datasets.spec import DataSpec
+
+
+class TD3BC(ActorCritic):
+    """A policy that climbs its critic, held back by the recorded actions.
+
+    Deviation: the critic's scale is measured for every task by itself.
+
+    Source: Fujimoto and Gu, A Minimalist Approach to Offline Reinforcement Learning, 2021, equations 3 and 5.
+
+    Args:
+        spec: What is known of the data.
+        critic_weight: The paper's alpha: how much the critic counts, against imitation.
+        target_noise: Standard deviation of the noise on the next action.
+        noise_clip: Its largest size.
+        policy_delay: The policy moves every that many steps.
+        actor: The policy's network.
+        critic: The critics' networks.
+        task_identity: How the networks are told their task: none, onehot or embed (a learned vector).
+        output_heads: The policy's last layer: shared or per_task.
+        critic_heads: The critics' last layers: shared or per_task.
+        discount: Of the next step's value.
+        target_rate: Share by which the target networks follow in each step.
+        per_task_normalisation: Normalise observations with each task's own statistics.
+        std_floor: Smallest standard deviation used for normalising.
+        clip: Normalised observations are clipped to plus or minus this.
+    """
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        critic_weight: float = 2.5,
+        target_noise: float = 0.2,
+        noise_clip: float = 0.5,
+        policy_delay: int = 2,
+        actor: NetworkSettings = NetworkSettings(),  # noqa: B008 (frozen)
+        critic: NetworkSettings = NetworkSettings(),  # noqa: B008 (frozen)
+        task_identity: TaskIdentity = "onehot",
+        output_heads: OutputHeads = "shared",
+        critic_heads: CriticHeads = "shared",
+        discount: float = 0.99,
+        target_rate: float = 0.005,
+        per_task_normalisation: bool = False,
+        std_floor: float = 0.01,
+        clip: float = 5.0,
+    ) -> None:
+        super().__init__(
+            spec,
+            "deterministic",
+            actor,
+            critic,
+            2,
+            task_identity,
+            output_heads,
+            critic_heads,
+            discount,
+            target_rate,
+            per_task_normalisation,
+            std_floor,
+            clip,
+        )
+        if min(critic_weight, target_noise, noise_clip) < 0 or policy_delay < 1:
+            raise InputError(
+                f"critic_weight is {critic_weight}, target_noise {target_noise}, noise_clip {noise_clip} and "
+                f"policy_delay {policy_delay}; expected no negative number, and at least 1 step."
+            )
+        self.critic_weight, self.target_noise, self.noise_clip = critic_weight, target_noise, noise_clip
+        self.target_backbone, self.target_head = target_of(self.backbone), target_of(self.head)
+        self.phases = (
+            self.phase("critic", self._critic_losses, [self.critics]),
+            self.phase(
+                "actor", self._actor_losses, [self.encoder, self.backbone, self.head], policy_delay, self._follow
+            ),
+        )
+
+    def _follow(self) -> None:
+        self.follow(self.target_critics, self.critics)
+        self.follow(self.target_backbone, self.backbone)
+        self.follow(self.target_head, self.head)
+
+    @torch.no_grad()
+    def _next_actions(self, batch: TaskBatch) -> torch.Tensor:
+        """What the target policy does next, with noise."""
+        features = self.target_backbone(self.observed(batch, following=True), self.encoder(batch.task_ids))
+        assert isinstance(self.target_head, RegressionHead)
+        actions = self.target_head.means(features, batch.task_ids)
+        noise = (self.target_noise * torch.randn_like(actions)).clamp(-self.noise_clip, self.noise_clip)
+        return (actions + noise).clamp(-1, 1)
+
+    def _critic_losses(self, batch: TaskBatch) -> TaskLosses:
+        with torch.no_grad():
+            observed, actions = self.observed(batch, following=True), self._next_actions(batch)
+            following = self.values_of(self.target_critics, observed, actions, batch.task_ids).amin(0)
+        return TaskLosses(self.critic_errors(batch, self.target(batch, following)))
+
+    def _actor_losses(self, batch: TaskBatch) -> TaskLosses:
+        observed, ids = self.observed(batch), batch.task_ids
+        actions = self.mean_actions(observed, ids)
+        value = held(self.critics[0])(torch.cat([observed, actions], -1), self.code(ids), ids)
+        size = masked_mean(value.detach().abs(), batch.valid).clamp(min=1e-6)
+        imitation = masked_mean((actions - batch.actions).square().mean(-1), batch.valid)
+        return TaskLosses(imitation - self.critic_weight / size * masked_mean(value, batch.valid))

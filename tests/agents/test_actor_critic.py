@@ -1,0 +1,227 @@
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from families import NETWORK, sampler_of
+
+from mtorl import InputError
+from mtorl.agents import CQL, IQL, TD3BC
+from mtorl.agents.actor_critic import ActorCritic, Critic
+from mtorl.agents.cql import conservative_gap
+from mtorl.agents.iql import expectile_loss
+from mtorl.agents.networks import NetworkSettings
+from mtorl.datasets.sampler import TaskBatch
+from mtorl.datasets.spec import DataSpec, describe_stores
+from mtorl.datasets.store import Episode, EpisodeStore
+from mtorl.datasets.writer import StoreWriter
+from mtorl.envs.evaluator import Protocol
+from mtorl.trainers import train
+
+KINDS = [IQL, TD3BC, CQL]
+SMALL = {"hidden": [16, 16]}
+
+
+def build(kind: type, spec: DataSpec, **options: object) -> ActorCritic:
+    torch.manual_seed(0)
+    return kind(spec, actor=NETWORK, critic=NETWORK, **options).double()
+
+
+def batch_of(agent: ActorCritic, store: EpisodeStore) -> TaskBatch:
+    return sampler_of(agent, store, agent.spec, windows=16).draw().to("cpu", torch.float64)
+
+
+def test_expectiles() -> None:
+    ahead = torch.tensor([1.0, -1.0, 2.0])
+    torch.testing.assert_close(expectile_loss(ahead, 0.7), torch.tensor([0.7, 0.3, 2.8]))
+    torch.testing.assert_close(expectile_loss(ahead, 0.5), 0.5 * ahead.square())
+    draws = torch.randn(20_000, generator=torch.Generator().manual_seed(0)).double()
+    grid = torch.linspace(-2, 2, 801).double()
+    for expectile in (0.5, 0.9):
+        losses = torch.stack([expectile_loss(draws - value, expectile).mean() for value in grid])
+        best = float(grid[losses.argmin()])
+        above, below = (draws - best).clamp(min=0).mean(), (best - draws).clamp(min=0).mean()
+        assert float(expectile * above) == pytest.approx(float((1 - expectile) * below), rel=0.05), "the definition of an expectile"
+        assert (best > 0.5) == (expectile == 0.9)
+
+
+@pytest.mark.parametrize("beta", [0.0, 3.0])
+def test_iql_imitates_good_actions_more(spec: DataSpec, store: EpisodeStore, beta: float) -> None:
+    agent = build(IQL, spec, advantage_weight=beta)
+    assert isinstance(agent, IQL)
+    batch = batch_of(agent, store)
+    observed, ids = agent.observed(batch), batch.task_ids
+    values = torch.stack(
+        [critic(torch.cat([observed, batch.actions], -1), agent.code(ids), ids) for critic in agent.target_critics]
+    ).amin(0)
+    advantage = values - agent.value(observed, agent.code(ids), ids)
+    features = agent.backbone(observed, agent.encoder(ids))
+    likelihood = agent.head.log_likelihood(features, batch.actions, ids)  # type: ignore[operator]
+    expected = -(torch.exp(beta * advantage).clamp(max=100) * likelihood).mean((1, 2))
+    torch.testing.assert_close(agent(2, batch).values, expected)
+
+
+def test_td3_bc_does_not_depend_on_the_scale_of_values(spec: DataSpec, store: EpisodeStore) -> None:
+    agent = build(TD3BC, spec)
+    batch = batch_of(agent, store)
+    before = agent(1, batch).values
+    with torch.no_grad():
+        for value in (agent.critics[0].head.weight, agent.critics[0].head.bias):  # type: ignore[union-attr]
+            value.mul_(10)  # type: ignore[operator, union-attr]
+    torch.testing.assert_close(agent(1, batch).values, before)
+    imitation = build(TD3BC, spec, critic_weight=0.0)
+    means = imitation.mean_actions(imitation.observed(batch), batch.task_ids)
+    torch.testing.assert_close(imitation(1, batch).values, (means - batch.actions).square().mean((1, 2, 3)))
+
+
+def test_conservative_gaps() -> None:
+    volume = 2 * math.log(2)
+    uniform = torch.full((7, 3), -volume)
+    gap = conservative_gap(torch.full((7, 3), 4.0), uniform, torch.full((3,), 4.0))
+    torch.testing.assert_close(gap, torch.full((3,), volume)), "a constant value: the logarithm of the volume"
+    values, recorded = torch.randn(7, 3), torch.randn(3)
+    before = conservative_gap(values, uniform, recorded)
+    torch.testing.assert_close(conservative_gap(values + 5, uniform, recorded + 5), before)
+
+
+def test_cql_values_recorded_actions_higher(spec: DataSpec, store: EpisodeStore) -> None:
+    agent = build(CQL, spec, conservative_weight=5.0)
+    batch = batch_of(agent, store)
+    optimizer = torch.optim.Adam(agent.critics.parameters(), 0.003)
+
+    def lead() -> float:
+        with torch.no_grad():
+            observed, ids = agent.observed(batch), batch.task_ids
+            others = 2 * torch.rand(batch.actions.shape, generator=torch.Generator().manual_seed(1)).double() - 1
+            each = [agent.values_of(agent.critics, observed, it, ids).mean() for it in (batch.actions, others)]
+            return float(each[0] - each[1])
+
+    before = lead()
+    torch.manual_seed(0)
+    for _ in range(60):
+        optimizer.zero_grad()
+        agent(0, batch).values.sum().backward()
+        optimizer.step()
+    assert lead() > before + 0.2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_only_an_environments_own_end_counts(spec: DataSpec, store: EpisodeStore, kind: type) -> None:
+    agent = build(kind, spec, discount=0.9)
+    agent.remember([store])
+    batch = batch_of(agent, store)
+    assert batch.terminated is not None and not batch.terminated.any()
+    following = torch.full_like(batch.rewards, 7.0)
+    scaled = batch.rewards / agent.reward_scale[batch.task_ids].view(-1, 1, 1)
+    assert float(scaled.max()) <= 1 and (agent.reward_scale > 0).all()
+    torch.testing.assert_close(agent.target(batch, following), scaled + 0.9 * 7)
+    over = TaskBatch(**{**vars(batch), "terminated": torch.ones_like(batch.valid)})
+    torch.testing.assert_close(agent.target(over, following), scaled)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_targets_follow_slowly(spec: DataSpec, store: EpisodeStore, kind: type) -> None:
+    agent = build(kind, spec, target_rate=0.25)
+    old = {name: value.clone() for name, value in agent.target_critics.named_parameters()}
+    with torch.no_grad():
+        for value in agent.critics.parameters():
+            value.add_(1.0)
+    next(phase for phase in agent.phases if phase.name == ("critic" if kind is IQL else "actor")).after_step()
+    for name, value in agent.target_critics.named_parameters():
+        torch.testing.assert_close(value, old[name] + 0.25)
+    assert not any(value.requires_grad for value in agent.target_critics.parameters())
+
+
+def chain(path: Path, length: int = 6) -> EpisodeStore:
+    """Two tasks on a line: the reward comes with the last step; in the second task it is ten times as large."""
+    episodes = []
+    for number in range(24):
+        for task, reward in (("a", 1.0), ("b", 10.0)):
+            positions = np.linspace(-1, 1, length + 1, dtype=np.float32)[:, None]
+            flags, last = np.zeros(length, bool), np.arange(length) == length - 1
+            rewards = np.where(last, reward, 0).astype(np.float32)
+            actions = np.full((length, 1), 0.5, np.float32)
+            episodes.append(
+                Episode(task, positions.repeat(2, 1), actions, rewards, last, last, flags, goal=number, seed=number)
+            )
+    suite = {"class_path": "some.Suite", "init_args": {"tasks": ["a", "b"]}}
+    writer = StoreWriter(path, suite, ("a", "b"), (2, 1), length, {"simulator": "1"}, {"recipe": "test"})
+    writer.write(episodes)
+    return EpisodeStore(path)
+
+
+@pytest.mark.parametrize("kind", [IQL, TD3BC])
+def test_critics_converge_to_the_discounted_rewards(kind: type, tmp_path: Path) -> None:
+    """Every step earns nothing until the last one: values are powers of the discount, on a common scale."""
+    store = chain(tmp_path / "chain")
+    spec = describe_stores([store])
+    agent = build(kind, spec, discount=0.8, target_rate=0.05, **({"target_noise": 0.0} if kind is TD3BC else {}))
+    agent.remember([store])
+    assert agent.reward_scale.tolist() == [1, 10]
+    sampler = sampler_of(agent, store, spec, windows=32)
+    parts = [torch.optim.Adam(phase.module.parameters(), 0.003) for phase in agent.phases]
+    for step in range(900):
+        batch = sampler.draw().to("cpu", torch.float64)
+        for number, (phase, optimizer) in enumerate(zip(agent.phases, parts, strict=True)):
+            if step % phase.every == 0:
+                optimizer.zero_grad()
+                agent(number, batch).values.sum().backward()
+                optimizer.step()
+                phase.after_step()
+    positions = torch.linspace(-1, 1, 7)[:6].double().view(1, 6, 1, 1).repeat(2, 1, 1, 2)
+    ids, actions = torch.arange(2), torch.full((2, 6, 1, 1), 0.5).double()
+    with torch.no_grad():
+        found = agent.values_of(agent.critics, agent.normalise(positions, ids), actions, ids).mean(0)[..., 0]
+    expected = 0.8 ** torch.arange(5, -1, -1).double()
+    torch.testing.assert_close(found, expected.repeat(2, 1), rtol=0, atol=0.06)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("more", [{"sharing": "RandomMasks", "balancer": "PCGrad"}, {"tasks_per_batch": 2}])
+def test_runs_resume_bit_for_bit_and_are_played(kind: type, more: dict, train_options: dict, tmp_path: Path) -> None:
+    options = {key: value for key, value in train_options.items() if key != "agent.hidden"}
+    network = {"kind": "soft_modular", "width": 8, "base": [12], "gating": [8]}
+    arguments = {"actor": network, "critic": SMALL, "critic_heads": "per_task"}
+    schedule = {"steps": 12, "log_every": 4, "evaluate_every": 0, "save_every": 5}
+    options |= {"agent": {"class_path": kind.__name__, "init_args": arguments}, "schedule": schedule, **more}
+    run = train(**options)
+    whole = run.checkpoints().load()
+    assert any(name.startswith("target_critics") for name in whole["agent"])
+    run.checkpoints().file(12).unlink()
+    train(resume=run.folder)
+    again = run.checkpoints().load()
+    for name, value in whole["agent"].items():
+        assert torch.equal(value, again["agent"][name]), name
+    assert 0 <= run.evaluate(Protocol(goals=1), workers=0, quiet=True).mean_success <= 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        (IQL, {"expectile": 1.0}, "expectile is 1.0"),
+        (IQL, {"discount": 1.0}, "discount is 1.0"),
+        (IQL, {"output_heads": "linear"}, "output_heads is 'linear'; expected shared or per_task"),
+        (TD3BC, {"policy_delay": 0}, "policy_delay 0"),
+        (CQL, {"samples": 0}, "samples 0"),
+        (TD3BC, {"target_rate": 0.0}, "target_rate 0.0"),
+    ],
+)
+def test_wrong_settings_are_refused(kind: type, options: dict, message: str, spec: DataSpec) -> None:
+    with pytest.raises(InputError, match=message):
+        build(kind, spec, **options)
+    with pytest.raises(InputError, match="network kind is 'transformer'"):
+        NetworkSettings("transformer")  # type: ignore[arg-type]
+
+
+def test_critics_of_single_tasks(spec: DataSpec) -> None:
+    critic = Critic(NETWORK, 5, 3, 3, "per_task")
+    assert critic.head.weight.shape == (3, 24, 1)
+    code, ids = torch.eye(3), torch.arange(3)
+    values = critic(torch.ones(3, 2, 1, 5), code, ids)
+    assert values.shape == (3, 2, 1)
+    with torch.no_grad():
+        critic.head.bias[1] += 5
+    moved = critic(torch.ones(3, 2, 1, 5), code, ids) - values
+    torch.testing.assert_close(moved[:, 0, 0], torch.tensor([0.0, 5.0, 0.0]))
+    assert (values.abs() < 50).all(), "no tanh, no limits"
