@@ -4,6 +4,7 @@
     python benchmarks/learning.py bc_mt50               # behavior cloning, MT50, about 6 minutes a seed
     python benchmarks/learning.py dt_return             # decision transformer, MT10, with and without returns-to-go
     python benchmarks/learning.py dt_action_context     # decision transformer, MT10, with and without past actions
+    python benchmarks/learning.py modules               # soft modules alone, in a transformer, and on one
     python benchmarks/learning.py references            # scripted experts and random actions, MT10 and MT50
 
 Every run is kept in runs/benchmarks with what was measured, and continued if interrupted; delete it to measure again.
@@ -29,6 +30,7 @@ VARIANTS = {
     "bc": {"bc": ("configs/bc_mt10.yaml", {})},
     "bc_mt50": {"bc_mt50": ("configs/bc_mt50.yaml", {})},
     "dt_action_context": {f"dt_{name}": (DT, {"agent__action_context": name}) for name in ("none", "full", "dropout")},
+    "modules": {name: (f"configs/{name}_mt10.yaml", {}) for name in ("soft_modular", "dt_soft_modules", "dual_policy")},
     "dt_return": {
         "dt_none": (DT, {"agent__action_context": "none"}),
         "dt_no_return": (DT, {"agent__action_context": "none", "agent__return_conditioning": False}),

@@ -42,7 +42,9 @@ def test_expectiles() -> None:
         losses = torch.stack([expectile_loss(draws - value, expectile).mean() for value in grid])
         best = float(grid[losses.argmin()])
         above, below = (draws - best).clamp(min=0).mean(), (best - draws).clamp(min=0).mean()
-        assert float(expectile * above) == pytest.approx(float((1 - expectile) * below), rel=0.05), "the definition of an expectile"
+        assert float(expectile * above) == pytest.approx(float((1 - expectile) * below), rel=0.05), (
+            "the definition of an expectile"
+        )
         assert (best > 0.5) == (expectile == 0.9)
 
 
