@@ -56,12 +56,13 @@ class TaskLink:
     """The connections that single tasks have to the outputs of a shared layer.
 
     Attributes:
-        kind: `gain`, a factor on each output; or `head`, the weights of the tasks' heads, whose inputs the outputs are.
+        kind: `gain`, a factor on each output; `route`, the share of the output's module in the mixtures that read it;
+            or `head`, the weights of the tasks' heads, whose inputs the outputs are.
         name: Name of the shared layer's weight matrix, whose rows are the outputs.
-        strengths: `[T, outputs]`, squared factor, or squared norm of the head's weights.
+        strengths: `[T, outputs]`, squared factor or share, or squared norm of the head's weights.
     """
 
-    kind: Literal["gain", "head"]
+    kind: Literal["gain", "route", "head"]
     name: str
     strengths: Tensor
 

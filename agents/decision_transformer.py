@@ -246,6 +246,16 @@ class DecisionTransformer(Agent):
             TaskLink("gain", f"backbone.blocks.{number}.expand.weight", value.detach().square())
             for number, value in enumerate(self.gains.values)
         ]
+        if self.router is not None and self.router_context == "task":
+            code = self.encoder(torch.arange(len(self.spec.task_names), device=self.observation_mean.device))
+            links += [
+                TaskLink(
+                    "route",
+                    f"backbone.blocks.{number}.expand.weight",
+                    share.detach().square().repeat_interleave(self._units, 1),
+                )
+                for number, share in enumerate(self.router(None, code))
+            ]
         heads = self.head.strengths()
         if heads is not None:
             last = len(self.backbone.blocks) - 1

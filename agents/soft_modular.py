@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from mtorl.agents.backbones import TaskGains
+from mtorl.agents.base import TaskLink
 from mtorl.agents.behavior_cloning import Imitation
 from mtorl.agents.heads import Head, OutputHeads, make_head
 from mtorl.agents.soft_modules import Routing, SoftModularMLP
@@ -67,6 +68,18 @@ class SoftModular(Imitation):
         backbone = SoftModularMLP(spec.observation_dim, encoder.size, modules, layers, width, base, gating, routing)
         head: Head = make_head(distribution, backbone.size, spec.action_dim, tasks, output_heads)
         self.assemble(encoder, backbone, TaskGains(tasks, ()), head)
+
+    @torch.no_grad()
+    def task_links(self) -> list[TaskLink]:
+        """See `Agent.task_links`; routing is a connection where the task alone decides on it."""
+        links = []
+        if self.backbone.routing == "task":
+            code = self.encoder(torch.arange(len(self.spec.task_names), device=self.observation_mean.device))
+            for number, mixture in enumerate(self.backbone.weights(code, code)):
+                share = mixture.flatten(1, -2).square().mean(1) if mixture.ndim > 2 else mixture.square()
+                rows = share.repeat_interleave(self.backbone.size, 1)
+                links.append(TaskLink("route", f"backbone.layers.{number}.weight", rows))
+        return links
 
     @torch.no_grad()
     def routing(self, batch: TaskBatch) -> list[Tensor]:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mtorl import InputError
-from mtorl.agents.base import Phase, TaskLosses
+from mtorl.agents.base import Agent, Phase, TaskLosses
 from mtorl.datasets.sampler import TaskBatch
 from mtorl.trainers.executions import PhaseFunctions
 from mtorl.trainers.gradients import TaskGradients
@@ -57,6 +57,11 @@ class MultiTaskUpdate:
     def phase(self) -> Phase:
         """The loss and the parameters it moves."""
         return self._functions.phase
+
+    @property
+    def agent(self) -> Agent:
+        """Whose phase it is."""
+        return self._functions.agent
 
     @property
     def task_ids(self) -> Tensor:

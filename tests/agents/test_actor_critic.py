@@ -180,7 +180,14 @@ def test_critics_converge_to_the_discounted_rewards(kind: type, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("more", [{"sharing": "RandomMasks", "balancer": "PCGrad"}, {"tasks_per_batch": 2}])
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"sharing": "RandomMasks", "balancer": "PCGrad"},
+        {"sharing": "HarmonyMasks", "sharing.interval": 4, "balancer": "Uncertainty"},
+        {"tasks_per_batch": 2, "balancer": "NashMTL"},
+    ],
+)
 def test_runs_resume_bit_for_bit_and_are_played(kind: type, more: dict, train_options: dict, tmp_path: Path) -> None:
     options = {key: value for key, value in train_options.items() if key != "agent.hidden"}
     network = {"kind": "soft_modular", "width": 8, "base": [12], "gating": [8]}
@@ -196,6 +203,14 @@ def test_runs_resume_bit_for_bit_and_are_played(kind: type, more: dict, train_op
     for name, value in whole["agent"].items():
         assert torch.equal(value, again["agent"][name]), name
     assert 0 <= run.evaluate(Protocol(goals=1), workers=0, quiet=True).mean_success <= 1
+
+
+@pytest.mark.parametrize("balancer", ["FAMO", "GeometricMean", "STCH", "DBMTL"])
+def test_balancers_that_need_positive_losses_say_so(balancer: str, train_options: dict) -> None:
+    options = {key: value for key, value in train_options.items() if key not in ("agent.hidden", "schedule")}
+    agent = {"class_path": "TD3BC", "init_args": {"actor": SMALL, "critic": SMALL, "critic_weight": 100.0}}
+    with pytest.raises(InputError, match=f"{balancer} goes by the relative size of losses; found a loss of -"):
+        train(**options, agent=agent, balancer=balancer, schedule={"steps": 40, "evaluate_every": 0})
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,17 @@ VANISHED = 1e-30
 """A task whose squared gradient norm is below this share of the largest one has no gradient: its weight is zero."""
 
 
+def check_positive(losses: Tensor, balancer: "Balancer") -> None:
+    """Raises InputError if a loss is negative, for balancers that divide by losses or take their logarithms."""
+    least = float(losses.detach().min())
+    if least < 0:
+        raise InputError(
+            f"{type(balancer).__name__} goes by the relative size of losses; found a loss of {least:.4g}. Use it where "
+            "losses cannot be negative (not with the policies of TD3BC, CQL and IQL, nor with gaussian ones), or choose "
+            "another balancer."
+        )
+
+
 class Balancer(nn.Module, ABC):
     """Makes the move of one batch, through the update's verbs. State lives in buffers, so it is saved and resumed.
 

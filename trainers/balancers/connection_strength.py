@@ -12,13 +12,12 @@ import torch
 from torch import Tensor
 
 from mtorl import InputError
-from mtorl.agents.base import Agent
 from mtorl.trainers.balancers.base import Balancer
 from mtorl.trainers.sharing.masks import TaskMasks
 from mtorl.trainers.update import MultiTaskUpdate
 
-Strength = Literal["auto", "task_affine", "head_link", "harmony_mask"]
-STRENGTHS = ("auto", "task_affine", "head_link", "harmony_mask")
+Strength = Literal["auto", "task_affine", "route", "head_link", "harmony_mask"]
+STRENGTHS = ("auto", "task_affine", "route", "head_link", "harmony_mask")
 
 
 class ConnectionStrength(Balancer):
@@ -33,9 +32,10 @@ class ConnectionStrength(Balancer):
 
     Args:
         strength: What ties a task to a channel. `task_affine`: the task's gain on it (agents with task_gain);
-            `head_link`: the weights of the task's head times the variance of the feature (agents with heads of single
-            tasks; the last shared layer); `harmony_mask`: the weights that the task's mask keeps; `auto`: the first of
-            task_affine, harmony_mask and head_link that is there.
+            `route`: the share of the channel's module in the mixtures that the task uses (agents with soft modules that
+            are routed by the task alone); `head_link`: the weights of the task's head times the variance of the feature
+            (agents with heads of single tasks; the last shared layer); `harmony_mask`: the weights that the task's mask
+            keeps; `auto`: the first of task_affine, harmony_mask, route and head_link that is there.
         phases: Mix both, or keep to one of them.
         granularity: Draw the phase for every step, or for every period.
         period: Training steps in a period.
@@ -98,18 +98,21 @@ class ConnectionStrength(Balancer):
 
     def _links(self, update: MultiTaskUpdate) -> dict[str, Tensor]:
         """Strengths `[T, channels]` of the batch's tasks, for every layer that has connections."""
-        agent, space, ids = update.phase.module, update.phase.space, update.task_ids
+        agent, space, ids = update.agent, update.phase.space, update.task_ids
         masks = update.sharing if isinstance(update.sharing, TaskMasks) else None
-        assert isinstance(agent, Agent)
         weights = {name: value.detach() for name, value in space.select(agent).items()}
-        known = agent.task_links()
+        known = [link for link in agent.task_links() if link.name in weights]
         gains = [link for link in known if link.kind == "gain"]
+        routes = [link for link in known if link.kind == "route"]
         heads = [link for link in known if link.kind == "head"]
         kind = self.strength
         if kind == "auto":
-            kind = "task_affine" if gains else "harmony_mask" if masks is not None else "head_link"
-        if kind == "task_affine" and gains:
-            return {link.name: link.strengths[ids] * weights[link.name].square().sum(1) for link in gains}
+            kind = (
+                "task_affine" if gains else "harmony_mask" if masks is not None else "route" if routes else "head_link"
+            )
+        for factors in (gains if kind == "task_affine" else (), routes if kind == "route" else ()):
+            if factors:
+                return {link.name: link.strengths[ids] * weights[link.name].square().sum(1) for link in factors}
         if kind == "head_link" and heads:
             return {link.name: link.strengths[ids] * self._feature_variance(update) for link in heads}
         if kind == "harmony_mask" and masks is not None:
@@ -119,7 +122,8 @@ class ConnectionStrength(Balancer):
             }
         raise InputError(
             f"ConnectionStrength finds no connection of single tasks to shared layers (strength {self.strength}). Add "
-            "--agent.task_gain true, --agent.output_heads per_task, or a sharing with masks."
+            "--agent.task_gain true, --agent.output_heads per_task, a sharing with masks, or soft modules with "
+            "--agent.routing task."
         )
 
     def _feature_variance(self, update: MultiTaskUpdate) -> Tensor:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from mtorl import InputError
-from mtorl.trainers.balancers.base import MatrixAggregation
+from mtorl.trainers.balancers.base import MatrixAggregation, check_positive
 
 
 class DBMTL(MatrixAggregation):
@@ -35,6 +35,7 @@ class DBMTL(MatrixAggregation):
     def aggregate(self, rows: Tensor, losses: Tensor | None = None, task_ids: Tensor | None = None) -> Tensor:
         """See `MatrixAggregation.aggregate`."""
         losses, task_ids = self._defaults(rows, losses, task_ids)
+        check_positive(losses, self)
         self.calls += 1
         scale = 1 / (losses + 1e-8)
         if self.beta:

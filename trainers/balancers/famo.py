@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from mtorl import InputError
-from mtorl.trainers.balancers.base import LossWeighting
+from mtorl.trainers.balancers.base import LossWeighting, check_positive
 from mtorl.trainers.update import MultiTaskUpdate
 
 
@@ -40,6 +40,7 @@ class FAMO(LossWeighting):
     def weights(self, losses: Tensor, task_ids: Tensor) -> Tensor:
         """Weights that sum to one."""
         self._ready(len(losses))
+        check_positive(losses, self)
         shares = self.logits[task_ids].softmax(0) / (losses.detach() + 1e-8)
         return shares / shares.sum()
 
@@ -57,6 +58,7 @@ class FAMO(LossWeighting):
     def learn(self, before: Tensor, after: Tensor, task_ids: Tensor) -> None:
         """Moves the logits towards the tasks whose loss fell least, given losses `[T]` before and after the step."""
         self._ready(len(before))
+        check_positive(torch.cat([before, after]), self)
         gain = (before + 1e-8).log() - (after + 1e-8).log()
         shares = self.logits[task_ids].softmax(0)
         slope = shares * (gain - (shares * gain).sum()) + self.weight_decay * self.logits[task_ids]

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from mtorl.trainers.balancers.base import LossWeighting
+from mtorl.trainers.balancers.base import LossWeighting, check_positive
 
 
 class GeometricMean(LossWeighting):
@@ -13,5 +13,6 @@ class GeometricMean(LossWeighting):
 
     def weights(self, losses: Tensor, task_ids: Tensor) -> Tensor:
         """The derivative of the geometric mean by each loss."""
+        check_positive(losses, self)
         values = losses.detach().clamp(min=1e-12)
         return values.log().mean().exp() / (len(values) * values)

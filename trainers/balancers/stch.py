@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from mtorl import InputError
-from mtorl.trainers.balancers.base import LossWeighting
+from mtorl.trainers.balancers.base import LossWeighting, check_positive
 
 
 class STCH(LossWeighting):
@@ -41,6 +41,7 @@ class STCH(LossWeighting):
     def weights(self, losses: Tensor, task_ids: Tensor) -> Tensor:
         """The derivative of the smooth maximum by each loss."""
         self._ready(len(losses))
+        check_positive(losses, self)
         values, count = losses.detach().clamp(min=1e-12), len(losses)
         if not self.warmup:
             return (values / (count * self.mu)).softmax(0) / count

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mtorl import InputError
-from mtorl.agents import BehaviorCloning, DecisionTransformer
+from mtorl.agents import BehaviorCloning, DecisionTransformer, SoftModular
 from mtorl.agents.base import Agent
 from mtorl.datasets.sampler import TaskSampler
 from mtorl.datasets.spec import DataSpec
@@ -102,6 +102,33 @@ def test_every_kind_of_connection(
         assert strengths.shape == (3, dict(agent.named_parameters())[name].shape[0]) and (strengths >= 0).all()
     numbers = balancer.step(update)
     assert numbers["second_phase"] == 1 and not update.first_losses.isnan().any()
+
+
+@pytest.mark.parametrize("strength", ["route", "auto"])
+def test_routing_is_a_connection(strength: str, spec: DataSpec, store: EpisodeStore) -> None:
+    """Squared share of each module in the mixtures that read it, times the squared weights of the channel."""
+    small = {"modules": 3, "layers": 2, "width": 8, "base": (12,), "gating": (8,)}
+    agent = SoftModular(spec, routing="task", **small)
+    links = ConnectionStrength(strength)._links(  # type: ignore[arg-type]
+        build(agent, store, spec, ConnectionStrength(), Shared())
+    )
+    assert list(links) == ["backbone.layers.0.weight", "backbone.layers.1.weight"]
+    mixtures = agent.backbone.weights(torch.zeros(3, 12), torch.eye(3))
+    weights = dict(agent.named_parameters())
+    for (name, found), mixture in zip(links.items(), mixtures, strict=True):
+        shares = mixture.square().mean(1) if mixture.ndim == 3 else mixture.square()
+        for row in range(24):
+            expected = shares[:, row // 8] * weights[name][row].square().sum()
+            torch.testing.assert_close(found[:, row], expected.detach())
+    transformer = DecisionTransformer(spec, **SMALL, ffn="soft_modules", modules=4)
+    update = build(transformer, store, spec, ConnectionStrength(), Shared())
+    balancer = ConnectionStrength(strength, phases="second")  # type: ignore[arg-type]
+    balancer.init(3, update.phase.space, torch.Generator().manual_seed(0))
+    assert [tuple(it.shape) for it in balancer._links(update).values()] == [(3, 64), (3, 64)]
+    assert balancer.step(update)["second_phase"] == 1
+    by_state = build(SoftModular(spec, **small), store, spec, ConnectionStrength(), Shared())
+    with pytest.raises(InputError, match=r"--agent\.routing task"):
+        ConnectionStrength("route")._links(by_state)
 
 
 def test_an_agent_without_connections_is_refused(spec: DataSpec, store: EpisodeStore) -> None:
