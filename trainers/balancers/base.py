@@ -29,8 +29,8 @@ def check_positive(losses: Tensor, balancer: "Balancer") -> None:
     if least < 0:
         raise InputError(
             f"{type(balancer).__name__} goes by the relative size of losses; found a loss of {least:.4g}. Use it where "
-            "losses cannot be negative (not with the policies of TD3BC, CQL and IQL, nor with gaussian ones), or choose "
-            "another balancer."
+            "losses cannot be negative (not with the policies of TD3BC, CQL and IQL, nor gaussian ones), or another "
+            "balancer."
         )
 
 
