@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mtorl import InputError
 from mtorl.agents.backbones import Backbone, TaskGains
 from mtorl.agents.base import Phase, TaskLosses
-from mtorl.agents.behavior_cloning import Imitation
+from mtorl.agents.feed_forward import FeedForwardPolicy
 from mtorl.agents.heads import OutputHeads, RegressionHead, make_head, masked_mean
 from mtorl.agents.networks import NetworkSettings
 from mtorl.agents.parameters import ParameterSpace
@@ -45,19 +45,18 @@ class Critic(nn.Module):
         return self.head.linear_map(self.backbone(inputs, code), task_ids)[..., 0]
 
 
-class ActorCritic(Imitation):
+class ActorCritic(FeedForwardPolicy):
     """A policy and its critics. Acting, it is the policy alone.
 
     Rewards are divided by the largest one of their task in the data, so that one scale fits all. An episode that was
     cut off, by the time limit or by who recorded it, goes on as far as critics know: only an environment's own end
-    counts.
+    counts. Targets read the tasks' newest vectors.
 
     Args:
         spec: What is known of the data.
         distribution: Of the policy's actions: deterministic or gaussian.
         actor: The policy's network.
         critic: The critics' networks.
-        critics: Number of action values.
         task_identity: How the networks are told their task: none, onehot or embed (a learned vector).
         output_heads: The policy's last layer: shared or per_task.
         critic_heads: The critics' last layers: shared or per_task.
@@ -78,7 +77,6 @@ class ActorCritic(Imitation):
         distribution: Literal["deterministic", "gaussian"],
         actor: NetworkSettings,
         critic: NetworkSettings,
-        critics: int,
         task_identity: TaskIdentity,
         output_heads: OutputHeads,
         critic_heads: CriticHeads,
@@ -101,10 +99,8 @@ class ActorCritic(Imitation):
         encoder = TaskEncoder(task_identity, tasks)
         backbone = actor.build(spec.observation_dim, encoder.size)
         head = make_head(distribution, backbone.size, spec.action_dim, tasks, output_heads)
-        self.assemble(encoder, backbone, TaskGains(tasks, ()), head)
-        self.critics = nn.ModuleList(
-            [Critic(critic, inputs, encoder.size, tasks, critic_heads) for _ in range(critics)]
-        )
+        self.set_policy(encoder, backbone, TaskGains(tasks, ()), head)
+        self.critics = nn.ModuleList([Critic(critic, inputs, encoder.size, tasks, critic_heads) for _ in range(2)])
         self.target_critics = target_of(self.critics)
         self.register_buffer("reward_scale", torch.ones(tasks))
 
@@ -123,6 +119,11 @@ class ActorCritic(Imitation):
     def acting_phases(self) -> tuple[str, ...]:
         """That of the policy."""
         return ("actor",)
+
+    @property
+    def shadows(self) -> dict[str, str]:
+        """See `Agent.shadows`: a target network is masked as what it follows."""
+        return {name: name.removeprefix("target_") for name, _ in self.named_parameters() if name.startswith("target_")}
 
     @property
     def needs_task(self) -> bool:

@@ -83,12 +83,14 @@ class Agent(nn.Module, ABC):
         prompts: Which recorded steps its windows come with, if it wants any.
         next_observations: Its losses need what follows each step.
         policies: Names of its policies, if it has several; `choose` says which one acts.
+        act_with: Which one that is.
     """
 
     window: int
     prompts: PromptSettings | None = None
     next_observations = False
     policies: tuple[str, ...] = ()
+    act_with: str | None = None
     phases: tuple[Phase, ...]
     privileged = False
     observation_mean: Tensor
@@ -119,6 +121,11 @@ class Agent(nn.Module, ABC):
     def acting_phases(self) -> tuple[str, ...]:
         """Names of the phases whose parameters are used in acting; all by default."""
         return tuple(phase.name for phase in self.phases)
+
+    @property
+    def shadows(self) -> dict[str, str]:
+        """Names of parameters that follow others, each with the other's: a task's masks leave out the same of both."""
+        return {}
 
     def choose(self, policy: str) -> None:
         """Lets one of its policies act.

@@ -19,7 +19,8 @@ class CQL(ActorCritic):
     """A policy that climbs critics which value actions outside the data low.
 
     Deviations: the weight of the conservative term is fixed; the policy is normal around a squashed mean, clipped to
-    the limits of actions; next values have no entropy in them.
+    the limits of actions, and what was clipped does not count in the conservative term; next values have no entropy in
+    them.
 
     Source: Kumar et al., Conservative Q-Learning for Offline Reinforcement Learning, 2020, equation 4 (CQL(H)).
 
@@ -64,7 +65,6 @@ class CQL(ActorCritic):
             "gaussian",
             actor,
             critic,
-            2,
             task_identity,
             output_heads,
             critic_heads,
@@ -104,7 +104,9 @@ class CQL(ActorCritic):
         uniform = 2 * torch.rand_like(drawn[0][0]) - 1
         volume = uniform.shape[-1] * math.log(2)
         densities = [torch.full_like(drawn[0][1], -volume), *[it[1] for it in drawn]]
-        return torch.cat([uniform, *[it[0] for it in drawn]], 1), torch.cat(densities, 1)
+        actions = torch.cat([uniform, *[it[0] for it in drawn]], 1)
+        outside = (actions.abs() >= 1).any(-1)  # clipped: drawn from beyond the actions that there are
+        return actions, torch.cat(densities, 1).masked_fill(outside, torch.inf)
 
     def _critic_losses(self, batch: TaskBatch) -> TaskLosses:
         observed, ids, windows = self.observed(batch), batch.task_ids, batch.valid.shape[1]
@@ -124,7 +126,7 @@ class CQL(ActorCritic):
         observed, ids = self.observed(batch), batch.task_ids
         actions, density = self._draw(observed, ids, 1)
         inputs, code = torch.cat([observed, actions], -1), self.code(ids)
-        value = torch.minimum(*[held(critic)(inputs, code, ids) for critic in self.critics])
+        value = torch.stack([held(critic)(inputs, code, ids) for critic in self.critics]).amin(0)
         return TaskLosses(masked_mean(self.entropy_weight * density - value, batch.valid))
 
 
@@ -133,7 +135,7 @@ def conservative_gap(values: Tensor, log_densities: Tensor, recorded: Tensor) ->
 
     Args:
         values: `[K, ...]`, of drawn actions.
-        log_densities: `[K, ...]`, with which they were drawn.
+        log_densities: `[K, ...]`, with which they were drawn; infinite for those that are not to count.
         recorded: `[...]`, values of recorded actions.
 
     Returns:

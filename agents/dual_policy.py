@@ -51,8 +51,8 @@ class DualPolicy(DecisionTransformer):
         policy_gating: Sizes of its routing network's layers.
         policy_routing: What its mixtures depend on: observation and task (state), or the task alone (task).
         order: Train both all the time (together), or the transformer for the first half and the modules for the second
-            (in_turn).
-        freeze: The second policy does not move the transformer; it reads it without masks, if tasks have some.
+            (in_turn; unless it is frozen, the transformer then moves on, and its own head no longer fits).
+        freeze: The second policy does not move the transformer.
         act_with: Which policy acts unless another is asked for.
         per_task_normalisation: Normalise observations with each task's own statistics.
         std_floor: Smallest standard deviation used for normalising.
@@ -151,14 +151,20 @@ class DualPolicy(DecisionTransformer):
 
     @property
     def acting_phases(self) -> tuple[str, ...]:
-        """The phase of the policy that acts."""
-        return (self.act_with,)
+        """The phase of the policy that acts, and that of the transformer if the other does not move it."""
+        return self.policies if self.frozen and self.act_with == MODULES else (str(self.act_with),)
 
     def choose(self, policy: str) -> None:
         """See `Agent.choose`."""
         if policy not in self.policies:
             raise InputError(f"act_with is {policy!r}; expected one of {', '.join(self.policies)}.")
         self.act_with = policy
+
+    @torch.no_grad()
+    def routing(self, batch: TaskBatch) -> list[Tensor]:
+        """See `Agent.routing`: of the blocks, if they have modules, and of the second policy."""
+        seen = torch.cat([self._features(batch), self.normalise(batch.observations, batch.task_ids)], -1)
+        return [*super().routing(batch), *self.modular.mean_weights(seen, self.encoder(batch.task_ids))]
 
     def _modular_losses(self, batch: TaskBatch) -> TaskLosses:
         if self.frozen:

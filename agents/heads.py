@@ -158,11 +158,11 @@ class GaussianHead(RegressionHead):
         super().__init__(features, actions, tasks, kind)
         if kind == "linear":
             raise InputError("a gaussian head cannot be linear: its loss is not the squared error. Use per_task.")
-        self.log_std = nn.Parameter(torch.full_like(self.bias, -1.0))
+        self.spread = nn.Parameter(torch.zeros_like(self.bias))
 
     def task_rows(self) -> list[nn.Parameter]:
         """All parameters, if each task has its own."""
-        return [*super().task_rows(), self.log_std] if self.per_task else []
+        return [*super().task_rows(), self.spread] if self.per_task else []
 
     def deviations(self, task_ids: Tensor) -> Tensor:
         """Standard deviations `[T, 1, 1, A]` of tasks `[T]`."""
@@ -170,7 +170,8 @@ class GaussianHead(RegressionHead):
 
     def _log_std(self, task_ids: Tensor) -> Tensor:
         chosen = task_ids if self.per_task else torch.zeros_like(task_ids)
-        return self.log_std[chosen][:, None, None].clamp(self.LOWEST, self.HIGHEST)
+        share = torch.sigmoid(self.spread[chosen][:, None, None])  # a limit that can be left again
+        return self.LOWEST + (self.HIGHEST - self.LOWEST) * share
 
     def log_likelihood(self, features: Tensor, targets: Tensor, task_ids: Tensor) -> Tensor:
         """Of recorded actions, `[T, B, L]`; arguments as of `losses`."""

@@ -7,7 +7,7 @@ import torch
 from mtorl import InputError
 from mtorl.agents.actor_critic import ActorCritic, Critic, CriticHeads
 from mtorl.agents.base import TaskLosses
-from mtorl.agents.heads import GaussianHead, OutputHeads, masked_mean
+from mtorl.agents.heads import GaussianHead, OutputHeads, RegressionHead, masked_mean
 from mtorl.agents.networks import NetworkSettings
 from mtorl.agents.task_encoders import TaskIdentity
 from mtorl.datasets.sampler import TaskBatch
@@ -63,7 +63,6 @@ class IQL(ActorCritic):
             distribution,
             actor,
             critic,
-            2,
             task_identity,
             output_heads,
             critic_heads,
@@ -114,7 +113,8 @@ class IQL(ActorCritic):
         if isinstance(self.head, GaussianHead):
             errors = -self.head.log_likelihood(features, batch.actions, ids)
         else:
-            errors = (self.mean_actions(observed, ids) - batch.actions).square().mean(-1)
+            assert isinstance(self.head, RegressionHead)
+            errors = (self.head.means(features, ids) - batch.actions).square().mean(-1)
         return TaskLosses(masked_mean(weight * errors, batch.valid))
 
 

@@ -1,8 +1,8 @@
 """Which feed-forward network an actor or critic is, as a setting."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, get_args
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args
 
 from mtorl import InputError
 from mtorl.agents.backbones import Backbone, MLPBackbone
@@ -38,9 +38,18 @@ class NetworkSettings:
     def __post_init__(self) -> None:
         if self.kind not in get_args(NetworkKind):
             raise InputError(f"network kind is {self.kind!r}; expected one of {', '.join(get_args(NetworkKind))}.")
+        others = [name for name in vars(self) if (name == "hidden") == (self.kind == "soft_modular") and name != "kind"]
+        usual = {entry.name: entry.default for entry in fields(self)}
+        idle = [name for name in others if _plain(getattr(self, name)) != _plain(usual[name])]
+        if idle:
+            raise InputError(f"a network of kind {self.kind} has no {', '.join(idle)}. Leave it out, or set its kind.")
 
     def build(self, inputs: int, code: int) -> Backbone:
         """A network that reads so many numbers, and a code of that size for the task."""
         if self.kind == "mlp":
             return MLPBackbone(inputs, code, self.hidden)
         return SoftModularMLP(inputs, code, self.modules, self.layers, self.width, self.base, self.gating, self.routing)
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, list | tuple) else value

@@ -4,23 +4,21 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from torch import Tensor
 
 from mtorl.agents.backbones import TaskGains
 from mtorl.agents.base import TaskLink
-from mtorl.agents.behavior_cloning import Imitation
+from mtorl.agents.feed_forward import FeedForwardPolicy
 from mtorl.agents.heads import Head, OutputHeads, make_head
 from mtorl.agents.soft_modules import Routing, SoftModularMLP
 from mtorl.agents.task_encoders import TaskEncoder, TaskIdentity
-from mtorl.datasets.sampler import TaskBatch
 from mtorl.datasets.spec import DataSpec
 
 
-class SoftModular(Imitation):
+class SoftModular(FeedForwardPolicy):
     """Layers of modules that tasks mix in their own way; the mixtures are learned together with the modules.
 
     The published way of weighing tasks goes by the temperatures of online SAC, which nothing has here; its place takes
-    the balancer `Uncertainty`, which learns the tasks' noise.
+    the balancer `Uncertainty`, which learns the tasks' noise (with `distribution=deterministic`).
 
     Source: Yang et al., Multi-Task Reinforcement Learning with Soft Modularization, 2020. Published sizes: 2 modules in
     2 layers of 256, and 4 modules in 4 layers of 128.
@@ -67,7 +65,8 @@ class SoftModular(Imitation):
         encoder = TaskEncoder(task_identity, tasks)
         backbone = SoftModularMLP(spec.observation_dim, encoder.size, modules, layers, width, base, gating, routing)
         head: Head = make_head(distribution, backbone.size, spec.action_dim, tasks, output_heads)
-        self.assemble(encoder, backbone, TaskGains(tasks, ()), head)
+        self.set_policy(encoder, backbone, TaskGains(tasks, ()), head)
+        self.phases = (self.imitation(),)
 
     @torch.no_grad()
     def task_links(self) -> list[TaskLink]:
@@ -75,15 +74,8 @@ class SoftModular(Imitation):
         links = []
         if self.backbone.routing == "task":
             code = self.encoder(torch.arange(len(self.spec.task_names), device=self.observation_mean.device))
-            for number, mixture in enumerate(self.backbone.weights(code, code)):
+            for number, mixture in enumerate(self.backbone.router(None, code)):
                 share = mixture.flatten(1, -2).square().mean(1) if mixture.ndim > 2 else mixture.square()
                 rows = share.repeat_interleave(self.backbone.size, 1)
                 links.append(TaskLink("route", f"backbone.layers.{number}.weight", rows))
         return links
-
-    @torch.no_grad()
-    def routing(self, batch: TaskBatch) -> list[Tensor]:
-        """See `Agent.routing`."""
-        seen = self.normalise(batch.observations, batch.task_ids)
-        found = self.backbone.weights(self.backbone._base(seen), self.encoder(batch.task_ids))
-        return [it.mean((1, 2)) if self.backbone.routing == "state" else it for it in found]

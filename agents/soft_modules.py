@@ -99,11 +99,16 @@ class SoftModularMLP(Backbone):
         """
         return self.router(base if self.routing == "state" else None, code)
 
+    def mean_weights(self, observations: Tensor, code: Tensor) -> list[Tensor]:
+        """The weights `[T, ..., n]` of each layer, means over observations `[T, B, L, inputs]`."""
+        found = self.weights(self._base(observations), code)
+        return [it.mean((1, 2)) if self.routing == "state" else it for it in found]
+
     def prepared(self, code: Tensor, gains: Sequence[Tensor] = ()) -> Callable[[Tensor], Tensor]:
         """See `Backbone.prepared`: where the task alone decides and all rows are of one task, with merged modules."""
         if self.routing == "state" or bool((code != code[:1]).any()):
             return super().prepared(code, gains)
-        weights = self.weights(code, code[:1])
+        weights = self.router(None, code[:1])
         matrices, biases = [], []
         for layer, mixture in zip(self.layers, weights, strict=True):
             assert isinstance(layer, ModuleLayer)

@@ -60,7 +60,6 @@ class TD3BC(ActorCritic):
             "deterministic",
             actor,
             critic,
-            2,
             task_identity,
             output_heads,
             critic_heads,

@@ -1,6 +1,7 @@
 """Windows of consecutive steps, the same number for every task of a batch."""
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
@@ -156,6 +157,10 @@ class TaskSampler:
         sampler.windows, sampler.length, sampler._generator = windows, length, generator
         sampler.tasks_per_batch, sampler.next_observations, sampler._pool = len(self.task_names), False, None
         return sampler
+
+    def round(self, step: int) -> int:
+        """How often all tasks have had their turn before a step, if they take turns; otherwise the step."""
+        return step // math.ceil(len(self.task_names) / self.tasks_per_batch) if self.order == "round_robin" else step
 
     def draw(self, beginnings: bool = False) -> TaskBatch:
         """The next batch.

@@ -185,7 +185,8 @@ def _report(folder: Path, protocol: Protocol) -> EvalReport:
     found = [
         it
         for it in run.reports(protocol.name)
-        if it.protocol == protocol and it.suite == suite and it.source.get("demonstrations_sha256") == shown
+        if (it.protocol, it.suite, it.source.get("demonstrations_sha256")) == (protocol, suite, shown)
+        and "act_with" not in it.source
     ]
     if not found:
         raise InputError(f"{folder} has no evaluation with {protocol}. Evaluate it first.")

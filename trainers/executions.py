@@ -12,7 +12,7 @@ would cost T times that.
 | `auto` | `loop` on the CPU, `vmap` elsewhere | |
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
 import torch
@@ -55,6 +55,8 @@ class PhaseFunctions:
             if name not in shared and any(value is mine for mine in self.phase.module.parameters())
         }
         self._rows: Tensor | None = None
+        self.companions: Sequence[tuple[ParameterSpace, Sharing]] = ()
+        """What the tasks share in the agent's other phases: their losses read each other's networks."""
 
     @property
     def phase(self) -> Phase:
@@ -76,9 +78,10 @@ class PhaseFunctions:
         if sharing.uniform:
             return self.phase.losses(batch)
         parameters = self.space.select(self.agent)
+        ones = [batch.select([position]) for position in range(len(batch.task_ids))]
         each = [
-            self._at(sharing.effective(parameters, task), batch.select([position]))
-            for position, task in enumerate(batch.task_ids.tolist())
+            self._at(self._around(sharing, one.task_ids) | sharing.effective(parameters, int(one.task_ids)), one)
+            for one in ones
         ]
         return TaskLosses(
             torch.cat([one.values for one in each]),
@@ -118,8 +121,35 @@ class PhaseFunctions:
             self._rows = like.new_empty(tasks, len(self.space))
         return self._rows[:tasks]
 
-    def _at(self, effective: dict[str, Tensor], batch: TaskBatch) -> TaskLosses:
-        return torch.func.functional_call(self.agent, effective, (self.position, batch))
+    def _at(self, parameters: dict[str, Tensor], batch: TaskBatch) -> TaskLosses:
+        return torch.func.functional_call(self.agent, parameters, (self.position, batch))
+
+    @torch.no_grad()
+    def _around(self, sharing: Sharing, task_ids: Tensor, stacked: bool = False) -> dict[str, Tensor]:
+        """What tasks compute with that this phase does not move: other phases' parameters, and those that follow some.
+
+        Args:
+            sharing: Of this phase.
+            task_ids: One task; several if stacked, and then each parameter has the tasks as its first axis.
+            stacked: See there.
+        """
+        if not self.companions and not self.agent.shadows:
+            return {}
+        everything, mine = dict(self.agent.named_parameters()), set(self.space.names)
+        found: dict[str, Tensor] = {}
+        for space, member in (*self.companions, (self.space, sharing)):
+            if member.uniform:
+                continue
+            wanted = {name: name for name in space.names if name not in mine}
+            wanted |= {target: source for target, source in self.agent.shadows.items() if source in space.names}
+            for part in ({t: s for t, s in wanted.items() if t == s}, {t: s for t, s in wanted.items() if t != s}):
+                values = {source: everything[target].detach() for target, source in part.items()}
+                if stacked:
+                    each = member.stacked_effective(values, task_ids)
+                else:
+                    each = member.effective(values, int(task_ids[0]))
+                found |= {target: each[source] for target, source in part.items()}
+        return found
 
     def _leaves(self, sharing: Sharing, shared: dict[str, Tensor], task: int) -> dict[str, Tensor]:
         """What the task computes with, cut off from where it came from: gradients end here."""
@@ -151,7 +181,8 @@ class PhaseFunctions:
 
         def one(row: int, task: int) -> Tensor:  # a function: its graph dies with it, before the next is built
             alone, leaves = batch.select([row]), self._leaves(sharing, shared, task)
-            found = self.phase.losses(alone) if sharing.uniform else self._at(leaves, alone)
+            around = {} if sharing.uniform else self._around(sharing, alone.task_ids)
+            found = self.phase.losses(alone) if sharing.uniform else self._at(around | leaves, alone)
             self._differentiate(found.values[0], leaves, rows, row, private)
             return found.values.detach()
 
@@ -164,7 +195,10 @@ class PhaseFunctions:
         if sharing.uniform:
             values = self.phase.losses(batch).values
         else:
-            values = torch.cat([self._at(mine, batch.select([row])).values for row, mine in enumerate(leaves)])
+            each = [batch.select([row]) for row in range(len(leaves))]
+            around = [self._around(sharing, one.task_ids) for one in each]
+            parts = zip(around, leaves, each, strict=True)
+            values = torch.cat([self._at(others | mine, one).values for others, mine, one in parts])
         for row, mine in enumerate(leaves):
             self._differentiate(values[row], mine, rows, row, private, keep=True)
         return values.detach(), private
@@ -173,23 +207,26 @@ class PhaseFunctions:
         parameters = {name: value.detach() for name, value in self.space.select(self.agent).items()}
         private = {name: value.detach() for name, value in self._private.items()}
         if sharing.uniform:
-            effective, axis = parameters, None
+            effective, axis, around = parameters, None, {}
         else:
             effective, axis = sharing.stacked_effective(parameters, batch.task_ids), 0
+            around = self._around(sharing, batch.task_ids, stacked=True)
         columns = {name: value for name, value in vars(batch).items() if value is not None}
 
-        def loss(mine: dict[str, Tensor], others: dict[str, Tensor], window: dict[str, Tensor]) -> Tensor:
+        def loss(
+            mine: dict[str, Tensor], others: dict[str, Tensor], window: dict[str, Tensor], rest: dict[str, Tensor]
+        ) -> Tensor:
             alone = TaskBatch(**{name: value[None] for name, value in window.items()})
-            return self._at({**mine, **others}, alone).values[0]
+            return self._at({**rest, **mine, **others}, alone).values[0]
 
         function = torch.func.vmap(
             torch.func.grad_and_value(loss, argnums=(0, 1)),
-            in_dims=(axis, None, 0),
+            in_dims=(axis, None, 0, 0),
             randomness="different",
             chunk_size=self._chunk,
         )
         with sdpa_kernel(SDPBackend.MATH):  # the others do not know vmap: it would call them task by task
-            (found, others), losses = function(effective, private, columns)
+            (found, others), losses = function(effective, private, columns, around)
         rows.write_all(found)
         return losses, [others[name].sum(0) for name in private]
 

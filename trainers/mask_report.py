@@ -91,19 +91,24 @@ def _summary(phase: str, tasks: tuple[str, ...], masks: TaskMasks, moves: list[t
 
 
 def export_masks(run: Run, path: str | Path, checkpoint: str = "last") -> Path:
-    """Writes the masks of a run's first phase as `safetensors`: bool `[T, *shape]` by the matrix's name.
+    """Writes the masks of a run as `safetensors`: bool `[T, *shape]` by the matrix's name.
+
+    Where two phases have masks of the same matrix, those of the phase that acts are written.
 
     Raises:
         InputError: The run has no masks.
     """
     from safetensors.torch import save
 
-    masks = next((it for it in run.sharing(checkpoint).values() if isinstance(it, TaskMasks)), None)
-    if masks is None:
+    phases = {name: it for name, it in run.sharing(checkpoint).items() if isinstance(it, TaskMasks)}
+    if not phases:
         raise InputError(f"{run.folder} has no masks: it was trained with a sharing that has none, such as Shared.")
-    tasks = range(len(run.spec.task_names))
-    values = {name: torch.stack([masks.mask(name, task) for task in tasks]) for name in masks.places}
-    content = save(values, {"tasks": json.dumps(run.spec.task_names), "run": run.folder.name})
+    tasks, acting = range(len(run.spec.task_names)), run.policy(checkpoint)[0].agent.acting_phases
+    values: dict[str, Tensor] = {}
+    for masks in (phases[name] for name in sorted(phases, key=lambda name: name in acting)):  # what acts comes last
+        values |= {name: torch.stack([masks.mask(name, task) for task in tasks]) for name in masks.places}
+    about = {"tasks": json.dumps(run.spec.task_names), "run": run.folder.name, "phases": str(len(phases))}
+    content = save(values, about)
     path = Path(path)
     write_atomically(path, lambda file: file.write(content))
     return path

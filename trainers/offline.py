@@ -12,7 +12,7 @@ from types import FrameType
 from typing import Any
 
 from mtorl import InputError
-from mtorl.agents.base import Agent
+from mtorl.agents.base import Agent, Phase
 from mtorl.datasets.sampler import TaskBatch, TaskSampler
 from mtorl.envs.evaluator import EvalReport
 from mtorl.progress import Progress
@@ -122,6 +122,9 @@ class OfflineTrainer:
             self.balancers[phase.name], self.sharing[phase.name] = mine, ours
             steps = len(phase.span(schedule.steps))
             self.optimizers[phase.name] = PhaseOptimizer(optimizer, phase.module, extra, rows, steps)
+        for name, functions in self.functions.items():
+            others = [phase for phase in agent.phases if phase.name != name]
+            functions.companions = [(phase.space, self.sharing[phase.name]) for phase in others]
         self._step = self._evaluated = self._saved = 0
         self._best = -1.0
         self._concluded = False
@@ -167,21 +170,26 @@ class OfflineTrainer:
             self._monitor_routing(batch)
         for phase in self.agent.phases:
             span = phase.span(steps)
-            if self._step not in span or self._step % phase.every:
+            if self._step not in span:
                 continue
-            functions, optimizer = self.functions[phase.name], self.optimizers[phase.name]
-            sharing, index = self.sharing[phase.name], self._step - span.start
-            update = MultiTaskUpdate(functions, optimizer, batch, sharing, index, len(span), self.seed)
-            if monitored:
-                self._monitor(phase.name, update)
-            numbers = _numbers(self.balancers[phase.name], "step", self.balancers[phase.name].step(update))
-            phase.after_step()
-            if sharing.due(self._step):
-                self._update_sharing(phase.name)
-            self._add(phase.name, update, numbers)
+            index = self._step - span.start
+            if self.sampler.round(self._step) % phase.every == 0:
+                self._move(phase, batch, index, len(span), monitored)
+            if self.sharing[phase.name].due(index):
+                self._update_sharing(phase.name, index / len(span))
         self._step += 1
         if self.schedule.due(self._step, self.schedule.log_every):
             self._write_log()
+
+    def _move(self, phase: Phase, batch: TaskBatch, index: int, steps: int, monitored: bool) -> None:
+        """One step of one phase, of that many."""
+        functions, optimizer = self.functions[phase.name], self.optimizers[phase.name]
+        update = MultiTaskUpdate(functions, optimizer, batch, self.sharing[phase.name], index, steps, self.seed)
+        if monitored:
+            self._monitor(phase.name, update)
+        numbers = _numbers(self.balancers[phase.name], "step", self.balancers[phase.name].step(update))
+        phase.after_step()
+        self._add(phase.name, update, numbers)
 
     def _conclude(self) -> None:
         """Lets what the tasks share learn what only acting needs, between two checkpoints."""
@@ -201,7 +209,8 @@ class OfflineTrainer:
         return self.schedule.monitor_every > 0 and self._step % self.schedule.monitor_every == 0
 
     def _monitor_routing(self, batch: TaskBatch) -> None:
-        layers = self.agent.routing(batch)
+        with isolated(self.seed, "routing", self._step, device=self._device):
+            layers = self.agent.routing(batch)
         if layers:
             names = [self.agent.spec.task_names[task] for task in batch.task_ids.tolist()]
             self.log.write({"kind": "routing", "step": self._step, "tasks": names} | routing(layers, names))
@@ -211,15 +220,20 @@ class OfflineTrainer:
         entry = {"kind": "conflicts", "step": self._step, "phase": phase, "tasks": names}
         self.log.write(entry | conflicts(update.gradients(), names))
 
-    def _update_sharing(self, phase: str) -> None:
-        """Lets a sharing change, with the gradients of all tasks on windows of a stream of their own."""
+    def _update_sharing(self, phase: str, progress: float) -> None:
+        """Lets a sharing change, with the gradients of all tasks on windows of a stream of their own.
+
+        Args:
+            phase: Its phase.
+            progress: Share of the phase that is done.
+        """
         functions, sharing = self.functions[phase], self.sharing[phase]
         batches = [self.probe.draw().to(self._device, self._dtype) for _ in range(sharing.probes)]
         with isolated(self.seed, "probe", self._step, device=self._device):
             gradients = functions.dense_gradients(batches, sharing)
         self._check_probe(gradients)
         parameters = functions.space.select(self.agent)
-        numbers = sharing.update(parameters, gradients, self._step / self.schedule.steps)
+        numbers = sharing.update(parameters, gradients, progress)
         entry = {"kind": "sharing", "step": self._step + 1, "phase": phase}
         self.log.write(entry | _numbers(sharing, "update", numbers))
 
@@ -287,7 +301,9 @@ class OfflineTrainer:
         """Means since the last entry."""
         now = time.perf_counter()
         means = {key: total / self._counts[key] for key, total in sorted(self._sums.items())}
-        per_task = [value for key, value in means.items() if "/loss/" in key]
+        acting = tuple(f"{phase}/loss/" for phase in self.agent.acting_phases)
+        losses = {key: value for key, value in means.items() if "/loss/" in key}
+        per_task = [value for key, value in losses.items() if key.startswith(acting)] or list(losses.values())
         rate = (self._step - self._marked_step) / max(now - self._mark, 1e-9)
         loss = sum(per_task) / max(len(per_task), 1)
         self._loss = f"loss {loss:.4g}"

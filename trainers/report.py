@@ -43,6 +43,7 @@ def make_report(
     goal_visible: bool | None = None,
     task_identity: TaskVisibility | None = None,
     demonstrated: bool | None = None,
+    act_with: str | None = None,
     references: str | Path | None = None,
 ) -> Path:
     """Compares any number of evaluated runs in one HTML file, with a JSON file beside it.
@@ -57,6 +58,7 @@ def make_report(
         goal_visible: With the goal shown or hidden; as in the data by default.
         task_identity: Where the task was told (shown) or not (hidden); told by default, if all runs have that.
         demonstrated: Where an episode of the task was shown, or none; none by default, if all runs have that.
+        act_with: Which policy of agents that have several was played; what their configurations say, by default.
         references: Folder with the reports of the expert and of random actions; `references` beside the first run by
             default. Those of the same suite and protocol are shown.
 
@@ -70,9 +72,8 @@ def make_report(
     if not runs:
         raise InputError("no run was given; expected at least one folder of an evaluated run.")
     opened = [Run(folder) for folder in runs]
-    reports = _choose(
-        opened, [run.reports(protocol, checkpoint) for run in opened], goals, goal_visible, task_identity, demonstrated
-    )
+    found = [run.reports(protocol, checkpoint) for run in opened]
+    reports = _choose(opened, found, goals, goal_visible, task_identity, demonstrated, act_with)
     entries = [
         _Entry(run.folder.name, run, report, read_log(run.folder), COLOURS[number % len(COLOURS)])
         for number, (run, report) in enumerate(zip(opened, reports, strict=True))
@@ -121,6 +122,7 @@ def _choose(
     goal_visible: bool | None,
     task_identity: TaskVisibility | None,
     demonstrated: bool | None,
+    act_with: str | None,
 ) -> list[EvalReport]:
     """For every run the evaluation with the same settings, the one that says most."""
 
@@ -141,6 +143,7 @@ def _choose(
             and goal_visible in (None, not key.goal_unusual)
             and task_identity in (None, "hidden" if key.task_hidden else "shown")
             and demonstrated in (None, bool(key.demonstrations))
+            and act_with in (None, key.act_with)
         }
         for found in each
     ]
@@ -158,6 +161,7 @@ def _choose(
 def _describe(report: EvalReport) -> str:
     protocol = report.protocol
     extra = [*protocol.remarks, *(["goal hidden"] if report.goal_hidden else [])]
+    extra += [f"played by {report.source['act_with']}"] if "act_with" in report.source else []
     return ", ".join([f"{protocol.goals} goals", *extra])
 
 
@@ -353,8 +357,9 @@ def _draw_curves(entries: Sequence[_Entry]) -> Any:
             left.plot(*zip(*losses, strict=True), color=entry.colour, label=entry.name)
         if success:
             right.plot(*zip(*success, strict=True), color=entry.colour, marker="o", markersize=3, label=entry.name)
-    left.set_yscale("log")
-    left.set_ylabel("training loss, mean of tasks")
+    positive = all(value > 0 for line in left.lines for value in line.get_ydata())
+    left.set_yscale("log" if positive else "linear")
+    left.set_ylabel("training loss of the policy, mean of tasks")
     right.set_ylim(-2, 102)
     right.set_ylabel("success on training goals, %")
     for axis in (left, right):
@@ -366,9 +371,9 @@ def _draw_curves(entries: Sequence[_Entry]) -> Any:
 
 
 def _records(entry: _Entry, kind: str = "conflicts") -> list[dict[str, Any]]:
-    """What the monitor saw; of conflicts, in the run's first phase."""
+    """What the monitor saw; of conflicts, in the run's last phase, which is the policy's."""
     found = [row for row in entry.log if row["kind"] == kind]
-    return [row for row in found if row.get("phase") == found[0].get("phase")]
+    return [row for row in found if row.get("phase") == found[-1].get("phase")]
 
 
 def _mean_cosines(entry: _Entry, records: Sequence[dict[str, Any]]) -> NDArray[np.float64]:

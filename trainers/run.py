@@ -48,7 +48,7 @@ from mtorl.trainers.experiment import (
 from mtorl.trainers.groupers import TaskGrouper
 from mtorl.trainers.logs import RunLog
 from mtorl.trainers.policy import TaskPolicy
-from mtorl.trainers.seeding import torch_stream
+from mtorl.trainers.seeding import isolated, torch_stream
 from mtorl.trainers.sharing import Sharing
 
 FREE_KEYS = ("workers", "quiet", "data", "verify")
@@ -257,7 +257,7 @@ class Run:
         return self._sharing(experiment, experiment.build_agent(self.spec), self.checkpoints().read(checkpoint)[0])
 
     def group(self, grouper: TaskGrouper, groups: int, checkpoint: str = "last") -> Grouping:
-        """Groups the run's tasks by what its agent's gradients say on its data.
+        """Groups the run's tasks by what the gradients of its policy say on its data.
 
         Args:
             grouper: How.
@@ -269,9 +269,13 @@ class Run:
         self._refuse_other_data(spec, experiment.data)
         agent, state = experiment.build_agent(self.spec), self.checkpoints().read(checkpoint)[0]
         agent.load_state_dict(state["agent"])
-        functions = PhaseFunctions(agent.eval())
-        sharing = self._sharing(experiment, agent, state)[functions.phase.name]
-        return grouper.fit(functions, sharing, experiment.build_probe(stores, agent), groups, experiment.seed)
+        names = [phase.name for phase in agent.phases]
+        functions = PhaseFunctions(agent.eval(), names.index(agent.acting_phases[-1]))
+        sharing = self._sharing(experiment, agent, state)
+        functions.companions = [(it.space, sharing[it.name]) for it in agent.phases if it is not functions.phase]
+        with isolated(experiment.seed, "groups"):
+            probe = experiment.build_probe(stores, agent)
+            return grouper.fit(functions, sharing[functions.phase.name], probe, groups, experiment.seed)
 
     def _refuse_other_data(self, spec: DataSpec, paths: Sequence[str]) -> None:
         if [entry["sha256"] for entry in spec.data] != [entry["sha256"] for entry in self.spec.data]:
@@ -303,6 +307,7 @@ class Run:
         """
         if isinstance(protocol, str):
             protocol = Protocol(protocol)
+        act_with = self._unusual(act_with)
         policy, source = self.policy(checkpoint, act_with)
         suite = self.suite()
         if goal_visible is not None:
@@ -313,6 +318,13 @@ class Run:
         target = self.report_path(protocol, checkpoint, goal_visible, out, act_with)
         with WorkerPool(workers) as pool:
             return evaluate(policy, suite, protocol, pool, name, out=target, source=source, quiet=quiet)
+
+    def _unusual(self, act_with: str | None) -> str | None:
+        """None for the policy that the configuration names anyway."""
+        if act_with is None:
+            return None
+        usual = getattr(self.config().agent, "init_args", {}).get("act_with")
+        return None if act_with == usual else act_with
 
     def action_errors(self, data: str | Path, checkpoint: str = "last") -> dict[str, Any]:
         """Compares the policy's actions with recorded ones, and keeps the result in `evaluations`.
@@ -358,7 +370,8 @@ class Run:
     ) -> Path:
         """Where `evaluate` keeps the report: the name holds the settings, so that a quick look overwrites nothing."""
         words = [protocol.name, checkpoint]
-        words += [act_with] if act_with else []
+        acting = self._unusual(act_with)
+        words += [acting] if acting else []
         words += [] if goal_visible is None else ["goal-visible" if goal_visible else "goal-hidden"]
         words += ["task-hidden"] if protocol.hides_tasks and not protocol.unseen_tasks else []
         shown = demonstrations_hash(protocol)

@@ -1,3 +1,4 @@
+import copy
 import math
 from pathlib import Path
 
@@ -18,6 +19,11 @@ from mtorl.datasets.store import Episode, EpisodeStore
 from mtorl.datasets.writer import StoreWriter
 from mtorl.envs.evaluator import Protocol
 from mtorl.trainers import train
+from mtorl.trainers.executions import PhaseFunctions
+from mtorl.trainers.groupers import AgreementKMeans
+from mtorl.trainers.logs import read_log
+from mtorl.trainers.mask_report import export_masks
+from mtorl.trainers.sharing import RandomMasks
 
 KINDS = [IQL, TD3BC, CQL]
 SMALL = {"hidden": [16, 16]}
@@ -81,10 +87,91 @@ def test_conservative_gaps() -> None:
     volume = 2 * math.log(2)
     uniform = torch.full((7, 3), -volume)
     gap = conservative_gap(torch.full((7, 3), 4.0), uniform, torch.full((3,), 4.0))
-    torch.testing.assert_close(gap, torch.full((3,), volume)), "a constant value: the logarithm of the volume"
+    torch.testing.assert_close(gap, torch.full((3,), volume))  # of a constant: the logarithm of the volume
     values, recorded = torch.randn(7, 3), torch.randn(3)
     before = conservative_gap(values, uniform, recorded)
     torch.testing.assert_close(conservative_gap(values + 5, uniform, recorded + 5), before)
+
+
+def test_actions_from_beyond_the_limits_do_not_count(spec: DataSpec, store: EpisodeStore) -> None:
+    """The estimated volume of all actions is right, though many draws of the policy lie outside."""
+    agent = build(CQL, spec, samples=400)
+    assert isinstance(agent, CQL)
+    with torch.no_grad():
+        agent.head.bias.fill_(0.6)
+        agent.head.weight.zero_()
+        agent.head.spread.fill_(0.84)  # a deviation of 0.6
+    batch = batch_of(agent, store)
+    torch.manual_seed(0)
+    actions, densities = agent._others(batch)
+    count = densities.unflatten(1, (1200, -1)).movedim(1, 0)
+    outside = count.isinf()
+    assert 0.2 < outside[400:].double().mean() < 0.9 and not outside[:400].any() and actions.abs().max() <= 1
+    volume = conservative_gap(torch.zeros_like(count), count, torch.zeros(count.shape[1:]))
+    np.testing.assert_allclose(volume[:, :, 0].mean(), 2 * math.log(2), atol=0.15)
+
+
+def test_a_masked_critic_has_a_masked_target(spec: DataSpec, store: EpisodeStore, even_noise: None) -> None:
+    """Each loss is that of the task's own networks, all of them: written out with the masks put into the weights."""
+    for kind in KINDS:
+        agent = build(kind, spec)
+        members = []
+        for phase in agent.phases:
+            member = RandomMasks(sparsity=0.5)
+            member.init(phase.space, 3, torch.Generator().manual_seed(len(members)))
+            members.append(member)
+        batch = batch_of(agent, store)
+        alone = copy.deepcopy(agent)
+        for number, phase in enumerate(agent.phases):
+            for execution in ("loop", "vmap"):
+                functions = PhaseFunctions(agent, number, execution)  # type: ignore[arg-type]
+                functions.companions = [
+                    (other.space, member)
+                    for other, member in zip(agent.phases, members, strict=True)
+                    if other is not phase
+                ]
+                found = functions.gradients(batch, members[number])[0].losses
+                for task in range(3):
+                    alone.load_state_dict(agent.state_dict())
+                    for other, member in zip(agent.phases, members, strict=True):
+                        masked = member.effective(other.space.select(agent), task)
+                        alone.load_state_dict(masked, strict=False)
+                    state = alone.state_dict()  # targets are copies as yet
+                    for target, source in alone.shadows.items():
+                        state[target] = state[source]
+                    alone.load_state_dict(state)
+                    expected = alone(number, batch.select([task])).values
+                    torch.testing.assert_close(found[task : task + 1], expected.detach(), rtol=1e-9, atol=1e-12)
+
+
+def test_a_delayed_policy_sees_all_tasks_and_its_masks_move(train_options: dict, tmp_path: Path) -> None:
+    options = {key: value for key, value in train_options.items() if key not in ("agent.hidden", "schedule", "out")}
+    options |= {"agent": {"class_path": "TD3BC", "init_args": {"actor": SMALL, "critic": SMALL}}}
+    options |= {"schedule": {"steps": 24, "log_every": 24, "evaluate_every": 0, "monitor_every": 0}}
+    turns = {"tasks": ["towards-0", "away-0"], "tasks_per_batch": 1, "order": "round_robin"}
+    run = train(**options, **turns, out=str(tmp_path / "turns"))
+    (entry,) = [row for row in read_log(run.folder) if row["kind"] == "training"]
+    assert {"actor/loss/towards-0", "actor/loss/away-0", "critic/loss/away-0"} <= set(entry)
+    masks = {"sharing": "HarmonyMasks", "sharing.interval": 8, "sharing.schedule": "constant"}
+    run = train(**options, **masks, out=str(tmp_path / "masks"))
+    moves = [(row["phase"], row["swapped"] > 0) for row in read_log(run.folder) if row["kind"] == "sharing"]
+    assert sorted(moves) == [("actor", True)] * 3 + [("critic", True)] * 3
+    masked = run.sharing()
+    export = export_masks(run, tmp_path / "m.safetensors")
+    frozen = train(
+        **options, **{"sharing": "FrozenMasks", "sharing.file": str(export)}, out=str(tmp_path / "frozen")
+    ).sharing()
+    for name, member in masked.items():
+        assert torch.equal(member.masks, frozen[name].masks), name  # type: ignore[union-attr]
+    groupings = [run.group(AgreementKMeans(batches=2), 2) for _ in range(2)]
+    assert groupings[0] == groupings[1]
+
+
+def test_settings_of_another_kind_of_network_are_refused() -> None:
+    with pytest.raises(InputError, match="a network of kind mlp has no modules, routing"):
+        NetworkSettings(modules=4, routing="task")
+    with pytest.raises(InputError, match="a network of kind soft_modular has no hidden"):
+        NetworkSettings("soft_modular", hidden=(8,))
 
 
 def test_cql_values_recorded_actions_higher(spec: DataSpec, store: EpisodeStore) -> None:
@@ -184,7 +271,7 @@ def test_critics_converge_to_the_discounted_rewards(kind: type, tmp_path: Path) 
     "more",
     [
         {"sharing": "RandomMasks", "balancer": "PCGrad"},
-        {"sharing": "HarmonyMasks", "sharing.interval": 4, "balancer": "Uncertainty"},
+        {"sharing": "HarmonyMasks", "sharing.interval": 4, "balancer": "UPGrad"},
         {"tasks_per_batch": 2, "balancer": "NashMTL"},
     ],
 )
@@ -205,7 +292,7 @@ def test_runs_resume_bit_for_bit_and_are_played(kind: type, more: dict, train_op
     assert 0 <= run.evaluate(Protocol(goals=1), workers=0, quiet=True).mean_success <= 1
 
 
-@pytest.mark.parametrize("balancer", ["FAMO", "GeometricMean", "STCH", "DBMTL"])
+@pytest.mark.parametrize("balancer", ["FAMO", "GeometricMean", "STCH", "DBMTL", "Uncertainty", "GradNorm", "DWA", "IMTLL"])
 def test_balancers_that_need_positive_losses_say_so(balancer: str, train_options: dict) -> None:
     options = {key: value for key, value in train_options.items() if key not in ("agent.hidden", "schedule")}
     agent = {"class_path": "TD3BC", "init_args": {"actor": SMALL, "critic": SMALL, "critic_weight": 100.0}}

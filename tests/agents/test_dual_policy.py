@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from mtorl.datasets.store import EpisodeStore
 from mtorl.envs.base import RolloutContext
 from mtorl.envs.evaluator import Protocol
 from mtorl.trainers import train
+from mtorl.trainers.comparison import make_comparison
 from mtorl.trainers.executions import PhaseFunctions
 from mtorl.trainers.logs import read_log
 from mtorl.trainers.report import make_report
@@ -133,10 +135,16 @@ def test_either_is_evaluated_alone(options: dict, tmp_path: Path, sharing: str) 
     assert default.episodes == found["transformer"].episodes and "act_with" not in default.source
     assert {path.name for path in (run.folder / "evaluations").iterdir()} == {
         "heldout-last-3.json",
-        "heldout-last-transformer-3.json",
         "heldout-last-modules-3.json",
-    }
-    assert make_report([run.folder], tmp_path / "r.html").exists()
+    }, "the policy that acts anyway needs no name"
+    for asked, shown in ((None, "transformer"), ("modules", "modules")):
+        page = make_report([run.folder], tmp_path / "r.html", act_with=asked)
+        content = json.loads(page.with_suffix(".json").read_text())
+        assert content["mean_success"] == found[shown].mean_success
+        assert ("played by modules" in page.read_text()) == (asked == "modules")
+    page = make_comparison({"both": [[run.folder]]}, tmp_path / "c.html", Protocol(goals=3))
+    content = json.loads(page.with_suffix(".json").read_text())
+    assert content["methods"][0]["mean"][0] == found["transformer"].mean_success
     with pytest.raises(InputError, match="act_with is 'both'; expected one of transformer, modules"):
         run.evaluate(Protocol(goals=1), act_with="both", workers=0, quiet=True)
 

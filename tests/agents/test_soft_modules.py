@@ -169,11 +169,16 @@ def test_a_gaussian_policy_learns_how_sure_it_is() -> None:
         optimizer.zero_grad()
         head.losses(features, targets, valid, task).sum().backward()
         optimizer.step()
-    np.testing.assert_allclose(head.log_std.detach().exp()[0], [0.05, 0.2], rtol=0.1)
+    np.testing.assert_allclose(head.deviations(task).detach()[0, 0, 0], [0.05, 0.2], rtol=0.1)
     acted = head.act(features[0, :1, 0], task).detach()[0]
     np.testing.assert_allclose(acted, [0.3, -0.6], atol=0.03)
-    expected = torch.distributions.Normal(head.means(features, task), head.log_std.exp()).log_prob(targets).sum(-1)
+    expected = torch.distributions.Normal(head.means(features, task), head.deviations(task)).log_prob(targets).sum(-1)
     torch.testing.assert_close(head.log_likelihood(features, targets, task), expected)
+    with torch.no_grad():
+        head.spread.fill_(-9.0)  # as sure as can be
+    head.zero_grad()
+    head.losses(features, targets, valid, task).sum().backward()
+    assert head.spread.grad is not None and (head.spread.grad < 0).all(), "and on its way back"
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from mtorl import InputError
 from mtorl.agents.parameters import ParameterSpace
-from mtorl.trainers.balancers.base import LossWeighting
+from mtorl.trainers.balancers.base import LossWeighting, check_positive
 from mtorl.trainers.balancers.period_means import PeriodMeans
 
 
@@ -34,6 +34,7 @@ class DWA(LossWeighting):
     def weights(self, losses: Tensor, task_ids: Tensor) -> Tensor:
         """See `LossWeighting.weights`."""
         self._ready(len(losses))
+        check_positive(losses, self)
         ratios = self.means.last[task_ids] / self.means.before[task_ids].clamp(min=1e-12)
         self.means.add(losses, task_ids)
         return len(losses) * (ratios.nan_to_num(nan=1.0) / self.temperature).softmax(0)

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mtorl import InputError
-from mtorl.trainers.balancers.base import GradientAggregation, Matrix, Vector
+from mtorl.trainers.balancers.base import GradientAggregation, Matrix, Vector, check_positive
 
 
 class GradNorm(GradientAggregation):
@@ -36,6 +36,7 @@ class GradNorm(GradientAggregation):
 
     def solve(self, gramian: Matrix, losses: Vector, task_ids: NDArray[np.int64]) -> Vector:
         """The present weights; they are moved for the next batch."""
+        check_positive(torch.from_numpy(losses), self)
         first, everything = self.first_losses.numpy(), self.task_weights.numpy()
         first[task_ids] = np.where(np.isnan(first[task_ids]), losses, first[task_ids])
         weights = everything[task_ids].copy()

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mtorl.agents.parameters import ParameterSpace
-from mtorl.trainers.balancers.base import GradientAggregation, LossWeighting, Matrix, Vector
+from mtorl.trainers.balancers.base import GradientAggregation, LossWeighting, Matrix, Vector, check_positive
 from mtorl.trainers.balancers.solvers import pseudo_solve
 
 
@@ -41,6 +41,7 @@ class IMTLL(LossWeighting):
     def weights(self, losses: Tensor, task_ids: Tensor) -> Tensor:
         """See `LossWeighting.weights`."""
         self._ready(len(losses))
+        check_positive(losses, self)
         return self.scales[task_ids].exp()
 
     def objective(self, losses: Tensor, weights: Tensor, task_ids: Tensor) -> Tensor:

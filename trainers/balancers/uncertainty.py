@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from mtorl.agents.parameters import ParameterSpace
-from mtorl.trainers.balancers.base import LossWeighting
+from mtorl.trainers.balancers.base import LossWeighting, check_positive
 
 
 class Uncertainty(LossWeighting):
@@ -28,6 +28,7 @@ class Uncertainty(LossWeighting):
     def weights(self, losses: Tensor, task_ids: Tensor) -> Tensor:
         """See `LossWeighting.weights`."""
         self._ready(len(losses))
+        check_positive(losses, self)
         return (-self.log_variances[task_ids]).exp() / 2
 
     def objective(self, losses: Tensor, weights: Tensor, task_ids: Tensor) -> Tensor:

@@ -33,7 +33,9 @@ class FrozenMasks(TaskMasks):
         self._missing = not Path(self.file).exists()
         if self._missing:
             return
-        found, names = read_masks(self.file)
+        found, names, phases = read_masks(self.file)
+        if phases > 1:  # each of the agent's phases takes its own
+            found = {name: value for name, value in found.items() if name in self.places}
         if self.task_names is not None and names and names != self.task_names:
             raise InputError(
                 f"the masks in {self.file} are of the tasks {list(names)}; expected {list(self.task_names)}. Use those "
@@ -58,14 +60,19 @@ class FrozenMasks(TaskMasks):
         self._missing = False
 
 
-def read_masks(file: str) -> tuple[dict[str, torch.Tensor], tuple[str, ...]]:
-    """Masks bool `[T, *shape]` by the matrix's name, and the tasks, from a file of `mtorl masks RUN --export FILE`."""
+def read_masks(file: str) -> tuple[dict[str, torch.Tensor], tuple[str, ...], int]:
+    """What `mtorl masks RUN --export FILE` wrote.
+
+    Returns:
+        Masks bool `[T, *shape]` by the matrix's name, the tasks, and of how many phases the masks are.
+    """
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(file, "pt") as content:
             found = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118  no mapping
-            names = tuple(json.loads((content.metadata() or {}).get("tasks", "[]")))
+            about = content.metadata() or {}
+            names, phases = tuple(json.loads(about.get("tasks", "[]"))), int(about.get("phases", "1"))
     except (SafetensorError, OSError, ValueError) as error:
         raise InputError(
             f"{file} cannot be read as exported masks: {error}. Write it with `mtorl masks RUN --export {file}`."
@@ -73,4 +80,4 @@ def read_masks(file: str) -> tuple[dict[str, torch.Tensor], tuple[str, ...]]:
     odd = [name for name, value in found.items() if value.ndim != 3 or value.dtype != torch.bool]
     if odd or not found:
         raise InputError(f"{file} holds no masks: expected bool [tasks, rows, columns], found {odd or 'nothing'}.")
-    return found, names
+    return found, names, phases

@@ -101,7 +101,7 @@ class TaskMasks(Sharing):
 
     def pull_back(self, gradients: dict[str, Tensor], task: int) -> dict[str, Tensor]:
         """Zero where the task's mask is off."""
-        for name in self.places:
+        for name in self.places.keys() & gradients.keys():
             gradients[name].mul_(_bytes(self.mask(name, task)))
         return gradients
 
@@ -113,7 +113,7 @@ class TaskMasks(Sharing):
     def stacked_pull_back(self, gradients: dict[str, Tensor], task_ids: Tensor) -> dict[str, Tensor]:
         """See `Sharing.stacked_pull_back`."""
         rows = torch.tensor([self.row(task) for task in task_ids.tolist()], device=self.masks.device)
-        for name, place in self.places.items():
+        for name, place in ((name, self.places[name]) for name in self.places.keys() & gradients.keys()):
             gradients[name].mul_(_bytes(self.masks[rows, place.mine]).view(len(rows), *place.shape))
         return gradients
 

@@ -1,0 +1,61 @@
+"""Policies that look at the newest observation only: a backbone and a head."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mtorl.agents.backbones import Backbone, TaskGains
+from mtorl.agents.base import Agent, Phase, TaskLosses
+from mtorl.agents.heads import Head
+from mtorl.agents.parameters import ParameterSpace
+from mtorl.agents.soft_modules import SoftModularMLP
+from mtorl.agents.task_encoders import TaskEncoder
+from mtorl.datasets.sampler import TaskBatch
+from mtorl.envs.base import RolloutContext
+
+
+class FeedForwardPolicy(Agent):
+    """A backbone and a head. A subclass hands them over with `set_policy`, and says what they are trained for."""
+
+    window = 1
+    backbone: Backbone
+    head: Head
+
+    def set_policy(self, encoder: TaskEncoder, backbone: Backbone, gains: TaskGains, head: Head) -> None:
+        """Takes the parts that act."""
+        self.encoder, self.backbone, self.gains, self.head = encoder, backbone, gains, head
+
+    def imitation(self) -> Phase:
+        """A phase that does what was recorded."""
+        private = [self.encoder, self.gains, *([self.head] if self.head.task_rows() else [])]
+        space = ParameterSpace(self, private=private, maskable=self.backbone.maskable())
+        return Phase("policy", self._losses, space, self)
+
+    def _features(self, observations: Tensor, task_ids: Tensor) -> Tensor:
+        seen = self.normalise(observations, task_ids)
+        return self.backbone(seen, self.encoder(task_ids), self.gains(task_ids))
+
+    def _losses(self, batch: TaskBatch) -> TaskLosses:
+        return self.head.task_losses(self._features(batch.observations, batch.task_ids), batch)
+
+    @torch.no_grad()
+    def routing(self, batch: TaskBatch) -> list[Tensor]:
+        """See `Agent.routing`."""
+        if not isinstance(self.backbone, SoftModularMLP):
+            return []
+        seen = self.normalise(batch.observations, batch.task_ids)
+        return self.backbone.mean_weights(seen, self.encoder(batch.task_ids))
+
+    @torch.no_grad()
+    def reset(self, context: RolloutContext) -> None:
+        """See `Agent.reset`; what stays the same within an episode is worked out once."""
+        super().reset(context)
+        self._play = self.backbone.prepared(self.encoder(self._tasks), self.gains(self._tasks))
+        self._mean, self._std = self.observation_mean[self._tasks], self.observation_std[self._tasks]
+
+    @torch.no_grad()
+    def act(self, observations: NDArray[np.float32], rewards: NDArray[np.float32]) -> NDArray[np.float32]:
+        """See `Agent.act`."""
+        seen = ((self._to_tensor(observations) - self._mean) / self._std).clamp(-self.clip, self.clip)
+        return self.head.act(self._play(seen), self._tasks).to(torch.float32).cpu().numpy()
