@@ -1,5 +1,7 @@
 """Policies that look at the newest observation only: a backbone and a head."""
 
+from abc import abstractmethod
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -12,6 +14,7 @@ from mtorl.agents.parameters import ParameterSpace
 from mtorl.agents.soft_modules import SoftModularMLP
 from mtorl.agents.task_encoders import TaskEncoder
 from mtorl.datasets.sampler import TaskBatch
+from mtorl.datasets.spec import DataSpec
 from mtorl.envs.base import RolloutContext
 
 
@@ -21,6 +24,10 @@ class FeedForwardPolicy(Agent):
     window = 1
     backbone: Backbone
     head: Head
+
+    @abstractmethod
+    def __init__(self, spec: DataSpec, per_task_normalisation: bool, std_floor: float, clip: float) -> None:
+        super().__init__(spec, per_task_normalisation, std_floor, clip)
 
     def set_policy(self, encoder: TaskEncoder, backbone: Backbone, gains: TaskGains, head: Head) -> None:
         """Takes the parts that act."""

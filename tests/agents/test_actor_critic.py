@@ -292,7 +292,9 @@ def test_runs_resume_bit_for_bit_and_are_played(kind: type, more: dict, train_op
     assert 0 <= run.evaluate(Protocol(goals=1), workers=0, quiet=True).mean_success <= 1
 
 
-@pytest.mark.parametrize("balancer", ["FAMO", "GeometricMean", "STCH", "DBMTL", "Uncertainty", "GradNorm", "DWA", "IMTLL"])
+@pytest.mark.parametrize(
+    "balancer", ["FAMO", "GeometricMean", "STCH", "DBMTL", "Uncertainty", "GradNorm", "DWA", "IMTLL"]
+)
 def test_balancers_that_need_positive_losses_say_so(balancer: str, train_options: dict) -> None:
     options = {key: value for key, value in train_options.items() if key not in ("agent.hidden", "schedule")}
     agent = {"class_path": "TD3BC", "init_args": {"actor": SMALL, "critic": SMALL, "critic_weight": 100.0}}
