@@ -75,10 +75,14 @@ class SoftModularMLP(Backbone):
             for it in self.weights(base, code)
         ]
         flat = [it.expand(*shape, *it.shape[len(shape) :]).flatten(0, len(shape) - 1) for it in weights]
-        values = self.layers[0](functional.relu(base).flatten(0, -2))
-        for layer, mixture in zip(list(self.layers)[1:], flat[:-1], strict=True):
-            values = layer(functional.relu(torch.bmm(mixture, values)))
-        return functional.relu(torch.bmm(flat[-1][:, None], values)[:, 0]).view(*shape, self.size)
+        return self.mix(base.flatten(0, -2), flat).view(*shape, self.size)
+
+    def mix(self, base: Tensor, weights: Sequence[Tensor]) -> Tensor:
+        """The modules alone: features `[M, F]` of `[M, D]`, with weights `[M, n, n]`, ..., `[M, n]` for each layer."""
+        values = self.layers[0](functional.relu(base))
+        for layer, mixture in zip(list(self.layers)[1:], weights[:-1], strict=True):
+            values = layer(torch.bmm(mixture, values).relu_())
+        return torch.bmm(weights[-1][:, None], values)[:, 0].relu_()
 
     def _base(self, observations: Tensor) -> Tensor:
         values = observations

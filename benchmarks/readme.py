@@ -85,6 +85,36 @@ def mt50() -> str:
     return f"<details><summary>{summary(columns)}</summary>\n\n{body}\n\n</details>\n\n{source}"
 
 
+def modules() -> str:
+    """Success per task of the presets with soft modules, beside those without."""
+    cloning, returns, found = read("bc"), read("dt_return"), read("modules")
+    columns = {
+        "BC": cloning["results"]["bc"],
+        "SoftModular": found["results"]["soft_modular"],
+        "DT, no returns": returns["results"]["dt_no_return"],
+        "DT of soft modules": found["results"]["dt_soft_modules"],
+        "DualPolicy, modules": found["results"]["dual_policy"],
+    }
+    kept = {name: runs for name, runs in columns.items() if runs}
+    return f"{per_task(kept, found['goals_per_task'])}\n\n{origin(found['results']['soft_modular'][0])}"
+
+
+def soft_modules_speed() -> str:
+    """Soft modules against a loop over modules."""
+    found = read("soft_modules")
+    rows = []
+    for size, batches in found["training"].items():
+        for batch, it in batches.items():
+            goal = "0.95x" if batch == "10" else "1.3x" if size == "4x4x128" else ""
+            measured = f"{it['loop_over_ours']:.2f}x, {it['modules_alone_loop_over_ours']:.2f}x"
+            rows.append([f"{size}, batch of {int(batch):,}: forward and backward, modules alone", measured, goal])
+    for size, it in found["acting"].items():
+        rows.append([f"{size}, acting with merged modules", f"{it['as_trained_over_merged']:.1f}x", ""])
+    return (
+        f"{table(['faster than a loop over modules, or than unmerged', 'measured', 'goal'], rows)}\n\n{origin(found)}"
+    )
+
+
 def summary(columns: dict[str, list[dict[str, Any]]]) -> str:
     """Means of all columns in one sentence."""
     parts = [f"{name} {100 * mean([run['mean_success'] for run in runs]):.1f} %" for name, runs in columns.items()]
@@ -313,6 +343,8 @@ BLOCKS |= {
     "masks": lambda: ablation("masks_mt10"),
     "masks_dt": lambda: ablation("masks_dt_mt10"),
     "task_free": task_free,
+    "modules": modules,
+    "soft_modules": soft_modules_speed,
 }
 
 

@@ -2,8 +2,9 @@
 
     python benchmarks/soft_modules.py        # two minutes
 
-Forward and backward pass of the whole network (layers before the modules and routing network as well), for the
-published sizes; and acting where the task alone decides, with merged modules against the network as it is trained.
+Forward and backward pass of the whole network, and of the modules alone (without the layers before them and the routing
+network, which are the same for both), for the published sizes; and acting where the task alone decides, with merged
+modules against the network as it is trained.
 """
 
 import statistics
@@ -47,7 +48,10 @@ class Loop(nn.Module):
     def forward(self, observations: Tensor, code: Tensor) -> Tensor:
         """Each module in turn reads its mixture."""
         base = self.net._base(observations)
-        weights = self.net.weights(base, code)
+        return self.mix(base, self.net.weights(base, code))
+
+    def mix(self, base: Tensor, weights: list[Tensor]) -> Tensor:
+        """The modules alone."""
         values = functional.relu(base)
         outputs = [module(values) for module in self.modules_of[0]]
         for number, layer in enumerate(self.modules_of):
@@ -80,15 +84,20 @@ def training(modules: int, layers: int, width: int, batch: int) -> dict[str, flo
     observations, code = torch.randn(TASKS, batch // TASKS, OBSERVATIONS), torch.eye(TASKS)
     difference = float((net(observations, code) - loop(observations, code)).abs().max().detach())
     assert difference < 1e-6, difference
+    base = net._base(observations).detach().flatten(0, -2).requires_grad_()
+    weights = [it.detach().flatten(0, 1).requires_grad_() for it in net.weights(net._base(observations), code)]
     repeats = 20 if batch < 100 else 2
     seconds = race(
         {
             "ours": lambda: net(observations, code).sum().backward(),
             "loop": lambda: loop(observations, code).sum().backward(),
+            "our modules": lambda: net.mix(base, weights).sum().backward(),
+            "modules of the loop": lambda: loop.mix(base, weights).sum().backward(),
         },
         repeats,
     )
     return {
+        "modules_alone_loop_over_ours": round(seconds["modules of the loop"] / seconds["our modules"], 2),
         "ours_ms": round(1000 * seconds["ours"], 2),
         "loop_ms": round(1000 * seconds["loop"], 2),
         "loop_over_ours": round(seconds["loop"] / seconds["ours"], 2),
