@@ -140,15 +140,15 @@ class PhaseFunctions:
         for space, member in (*self.companions, (self.space, sharing)):
             if member.uniform:
                 continue
-            wanted = {name: name for name in space.names if name not in mine}
-            wanted |= {target: source for target, source in self.agent.shadows.items() if source in space.names}
-            for part in ({t: s for t, s in wanted.items() if t == s}, {t: s for t, s in wanted.items() if t != s}):
-                values = {source: everything[target].detach() for target, source in part.items()}
+            others = {name: name for name in space.names if name not in mine}
+            followers = {name: source for name, source in self.agent.shadows.items() if source in space.names}
+            for sources in (others, followers):  # a member knows parameters by their sources' names
+                values: dict[str, Tensor] = {source: everything[name] for name, source in sources.items()}
                 if stacked:
                     each = member.stacked_effective(values, task_ids)
                 else:
                     each = member.effective(values, int(task_ids[0]))
-                found |= {target: each[source] for target, source in part.items()}
+                found |= {name: each[source] for name, source in sources.items()}
         return found
 
     def _leaves(self, sharing: Sharing, shared: dict[str, Tensor], task: int) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mtorl import InputError
 from mtorl.datasets.files import write_atomically
+from mtorl.trainers.experiment import build_experiment
 from mtorl.trainers.logs import read_log
 from mtorl.trainers.pages import subplots
 from mtorl.trainers.run import Run
@@ -103,7 +104,7 @@ def export_masks(run: Run, path: str | Path, checkpoint: str = "last") -> Path:
     phases = {name: it for name, it in run.sharing(checkpoint).items() if isinstance(it, TaskMasks)}
     if not phases:
         raise InputError(f"{run.folder} has no masks: it was trained with a sharing that has none, such as Shared.")
-    tasks, acting = range(len(run.spec.task_names)), run.policy(checkpoint)[0].agent.acting_phases
+    tasks, acting = range(len(run.spec.task_names)), build_experiment(run.config()).build_agent(run.spec).acting_phases
     values: dict[str, Tensor] = {}
     for masks in (phases[name] for name in sorted(phases, key=lambda name: name in acting)):  # what acts comes last
         values |= {name: torch.stack([masks.mask(name, task) for task in tasks]) for name in masks.places}

@@ -105,14 +105,13 @@ class ConnectionStrength(Balancer):
         gains = [link for link in known if link.kind == "gain"]
         routes = [link for link in known if link.kind == "route"]
         heads = [link for link in known if link.kind == "head"]
-        kind = self.strength
+        kind: str = self.strength
         if kind == "auto":
-            kind = (
-                "task_affine" if gains else "harmony_mask" if masks is not None else "route" if routes else "head_link"
-            )
-        for factors in (gains if kind == "task_affine" else (), routes if kind == "route" else ()):
-            if factors:
-                return {link.name: link.strengths[ids] * weights[link.name].square().sum(1) for link in factors}
+            there = {"task_affine": gains, "harmony_mask": masks is not None, "route": routes, "head_link": True}
+            kind = next(name for name, found in there.items() if found)
+        factors = {"task_affine": gains, "route": routes}.get(kind)
+        if factors:
+            return {link.name: link.strengths[ids] * weights[link.name].square().sum(1) for link in factors}
         if kind == "head_link" and heads:
             return {link.name: link.strengths[ids] * self._feature_variance(update) for link in heads}
         if kind == "harmony_mask" and masks is not None:

@@ -60,7 +60,7 @@ class GroupGate:
             The gate, and how often it was right in windows that were drawn after that.
         """
         first = [sampler.draw(beginnings) for beginnings in (True, False) for _ in range(8)]
-        inputs = torch.cat([torch.cat([it.observations[it.valid], _earned(it)[it.valid]], -1) for it in first])
+        inputs = torch.cat([_inputs(it.observations, _earned(it))[it.valid] for it in first])
         groups, size = max(labels) + 1, inputs.shape[-1]
         weights = {"mean": inputs.mean(0), "std": inputs.std(0).clamp(min=STD_FLOOR)}
         for name, (rows, columns) in {"in": (width, size), "hidden": (width, width), "out": (groups, width)}.items():
@@ -88,7 +88,7 @@ class GroupGate:
         """Scores `[T, B, G]` of windows that are cut off after a random number of steps."""
         length = batch.valid.shape[-1]
         seen = torch.randint(1, length + 1, (*batch.valid.shape[:2], 1))
-        return self(batch.observations, _earned(batch)[..., 0], batch.valid & (torch.arange(length) < seen))
+        return self(batch.observations, _earned(batch), batch.valid & (torch.arange(length) < seen))
 
     def __call__(self, observations: Tensor, rewards: Tensor, valid: Tensor | None = None) -> Tensor:
         """Logarithms of the groups' probabilities `[..., G]`.
@@ -99,8 +99,7 @@ class GroupGate:
             valid: bool `[..., L]`, steps to look at; all by default.
         """
         weights = self.weights
-        inputs = torch.cat([observations, rewards[..., None]], -1)
-        values = ((inputs - weights["mean"]) / weights["std"]).clamp(-CLIP, CLIP)
+        values = ((_inputs(observations, rewards) - weights["mean"]) / weights["std"]).clamp(-CLIP, CLIP)
         for name in ("in", "hidden"):
             values = F.relu(F.linear(values, weights[f"{name}.weight"], weights[f"{name}.bias"]))
         if valid is None:
@@ -158,7 +157,11 @@ class GateChoice:
 
 
 def _earned(batch: TaskBatch) -> Tensor:
-    """Rewards `[T, B, L, 1]` on the way to each observation of a window, zero for its first."""
+    """Rewards `[T, B, L]` on the way to each observation of a window, zero for its first."""
     rewards = batch.rewards.roll(1, -1)
     rewards[..., 0] = 0
-    return rewards[..., None]
+    return rewards
+
+
+def _inputs(observations: Tensor, rewards: Tensor) -> Tensor:
+    return torch.cat([observations, rewards[..., None]], -1)
