@@ -8,11 +8,12 @@ from typing import NamedTuple
 from mtorl import InputError
 
 FAMILIES = {
-    "agents": ("mtorl.agents", "Agent"),
-    "balancers": ("mtorl.trainers.balancers", "Balancer"),
-    "sharing": ("mtorl.trainers.sharing", "Sharing"),
-    "suites": ("mtorl.envs", "Suite"),
+    "agents": ("mtorl.agents", "Agent", "sequence policy"),
+    "balancers": ("mtorl.trainers.balancers", "Balancer", "own step"),
+    "sharing": ("mtorl.trainers.sharing", "Sharing", "fixed"),
+    "suites": ("mtorl.envs", "Suite", "suite"),
 }
+"""Module and base class of each family, and what members without an abstract class in between are."""
 
 
 class Member(NamedTuple):
@@ -37,22 +38,23 @@ def members(family: str) -> list[Member]:
     """
     if family not in FAMILIES:
         raise InputError(f"unknown family {family!r}; expected one of {', '.join(FAMILIES)}.")
-    module, base = importlib.import_module(FAMILIES[family][0]), FAMILIES[family][1]
+    path, base, direct = FAMILIES[family]
+    module = importlib.import_module(path)
     root = getattr(module, base)
     found = [
-        _describe(kind, root)
+        _describe(kind, root, direct)
         for kind in vars(module).values()
         if inspect.isclass(kind) and issubclass(kind, root) and not inspect.isabstract(kind)
     ]
     return sorted(found, key=lambda it: (it.kind, it.name))
 
 
-def _describe(kind: type, root: type) -> Member:
+def _describe(kind: type, root: type, direct: str) -> Member:
     text = inspect.getdoc(kind) or ""
     first = re.split(r"(?<=\.)\s", text, maxsplit=1)[0].rstrip(".")
     source = re.search(r"Source: (.*?)(?:\n\n|\n?$|(?<=\d{4})[,.;])", text, re.DOTALL)
     parents = [parent for parent in kind.__mro__[1:] if inspect.isabstract(parent) and parent is not root]
-    words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", parents[0].__name__).lower() if parents else "own step"
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", parents[0].__name__).lower() if parents else direct
     return Member(
         kind.__name__,
         words,
