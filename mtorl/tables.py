@@ -41,12 +41,15 @@ def show_comparison(path: "Path") -> None:
     content = read_json(path, "comparison")
     bases = content["baselines"]
     single, errors = content["single_task_models"], content["heldout_data"]
+    scored = content["methods"][0]["normalised_score"] is not None
     title = f"compared to {' and '.join(bases)}; in brackets 95 % intervals"
     title += f"; action error in thousandths, on {errors}" if errors else ""
+    title += "; score: 0 % is what random actions earn, 100 % what the expert does" if scored else ""
     columns = [
         "mean",
         "IQM",
         *["P(better)"] * len(bases),
+        *["score", *["lead"] * len(bases)] * scored,
         *["delta-m"] * bool(single),
         *["action error"] * bool(errors),
         "ms a step",
@@ -61,11 +64,18 @@ def show_comparison(path: "Path") -> None:
             f"{row['mean'][0]:.1%}",
             f"{middle[0]:.1%} [{100 * middle[1]:.1f}, {100 * middle[2]:.1f}]",
             *[f"{it[0]:.0%} [{100 * it[1]:.0f}, {100 * it[2]:.0f}]" if it else "-" for it in each],
+            *([f"{row['normalised_score'][0]:.1%}"] if scored else []),
+            *([_signed(row["normalised_score_lead"][base]) for base in bases] if scored else []),
             *([f"{row['delta_m'][0]:+.1%}" if row["delta_m"] else "-"] if single else []),
             *([f"{1000 * row['action_error'][0]:.1f}"] if errors else []),
             f"{row['milliseconds_per_step']:.1f} ({row['step_over_baseline']:.2f}x)",
         )
     _print(table)
+
+
+def _signed(found: "Sequence[float] | None") -> str:
+    """A difference with its interval, in percentage points."""
+    return "-" if found is None else f"{100 * found[0]:+.1f} [{100 * found[1]:+.1f}, {100 * found[2]:+.1f}]"
 
 
 def show_action_errors(found: dict[str, Any]) -> None:

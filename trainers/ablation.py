@@ -15,7 +15,8 @@ same command can be given again at any time, also with more values.
 
 import itertools
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from mtorl import InputError
 from mtorl.datasets.spec import DataSpec, check_fits, describe_stores, open_stores
 from mtorl.datasets.store import EpisodeStore
 from mtorl.envs.evaluator import EvalReport, Protocol, ProtocolName, TaskVisibility
+from mtorl.envs.references import evaluate_references
 from mtorl.envs.workers import WorkerPool
 from mtorl.progress import Progress
 from mtorl.trainers.comparison import make_comparison
@@ -38,16 +40,21 @@ class Cell:
     """One run of an ablation.
 
     Attributes:
-        variant: Labels of all its settings but the seed; `SINGLE` for one task's model of that row.
+        labels: Of all its settings but the seed; `SINGLE` for one task's model.
         seed: Its seed, if seeds vary.
         options: What it changes of the base configuration, by the options' names.
         folder: Where it lives.
     """
 
-    variant: str
+    labels: tuple[str, ...]
     seed: int | None
     options: dict[str, Any]
     folder: Path
+
+    @property
+    def variant(self) -> str:
+        """Its row in the comparison."""
+        return ", ".join(self.labels) or "base"
 
 
 def ablate(
@@ -76,10 +83,12 @@ def ablate(
         out: Folder of the runs and the comparison.
         protocol: How runs are judged: official, heldout or ml45-like.
         goals: Goals per task.
-        stop_at_success: End episodes at their first success.
+        stop_at_success: End episodes at their first success: several times faster. Otherwise the comparison also has
+            return-normalised scores: 0 is what random actions earn, 1 what the scripted expert does.
         task_identity: Tell policies which task they are in (shown), or not (hidden).
         demonstrations: A data set whose best episode of each task is shown to policies.
-        baselines: Labels of the rows that others are compared to; the first row by default.
+        baselines: What rows are compared to; the first row by default. Each is the label of a row, or of one setting's
+            value: then every row is compared to the one that differs from it in that setting only.
         heldout_data: Also compare the policies' actions with those of this data set (collected with --split heldout):
             less noisy than success.
         single_tasks: Also train a model for each task alone with the base configuration and all seeds: one more row,
@@ -101,9 +110,7 @@ def ablate(
     cells = plan(vary, Path(out))
     variants = list(dict.fromkeys(cell.variant for cell in cells))
     seeds = list(dict.fromkeys(cell.seed for cell in cells))
-    for name in baselines or []:
-        if name not in variants:
-            raise InputError(f"baselines has {name!r}; expected one of {', '.join(variants)}.")
+    compared = _compared(cells, baselines or variants[:1])
     if not Path(base).is_file():
         raise InputError(f"no configuration {base}; expected a YAML file of `mtorl train`.")
     if single_tasks or heldout_data:
@@ -113,6 +120,7 @@ def ablate(
         if single_tasks:
             cells += [_single(task, seed, Path(out)) for seed in seeds for task in spec.task_names]
             variants.append(SINGLE)
+            compared = {name: {**base, SINGLE: next(iter(base.values()))} for name, base in compared.items()}
     failures = []
     with (
         WorkerPool(min(workers, len(cells))) as pool,
@@ -128,6 +136,9 @@ def ablate(
             f"{len(failures)} of {len(cells)} runs failed; the others are finished. Mend the cause and give the same "
             "command again. " + " ".join(failures)
         )
+    references = None
+    if not stop_at_success:
+        references = evaluate_references(Run(cells[0].folder).suite(), how, Path(out) / "references", workers, quiet)
     return make_comparison(
         {
             variant: [[it.folder for it in cells if (it.variant, it.seed) == (variant, seed)] for seed in seeds]
@@ -135,10 +146,34 @@ def ablate(
         },
         Path(out) / "comparison.html",
         how,
-        baselines,
+        compared,
         SINGLE if single_tasks else None,
         heldout_data,
+        references,
     )
+
+
+def _compared(cells: Sequence[Cell], baselines: Sequence[str]) -> dict[str, dict[str, str]]:
+    """For each baseline, which row each row is compared to.
+
+    Raises:
+        InputError: No row and no setting has that label, or a row has no counterpart with it.
+    """
+    rows = {cell.variant: cell.labels for cell in cells}
+    found = {}
+    for name in baselines:
+        places = {place for labels in rows.values() for place, label in enumerate(labels) if label == name}
+        if name in rows:
+            found[name] = dict.fromkeys(rows, name)
+        elif len(places) == 1:
+            place = places.pop()
+            found[name] = {
+                row: ", ".join((*labels[:place], name, *labels[place + 1 :])) for row, labels in rows.items()
+            }
+        else:
+            known = [*rows, *dict.fromkeys(label for labels in rows.values() for label in labels if len(labels) > 1)]
+            raise InputError(f"baselines has {name!r}; expected one of {', '.join(known)}.")
+    return found
 
 
 def _describe(base: str) -> DataSpec:
@@ -150,7 +185,7 @@ def _describe(base: str) -> DataSpec:
 def _single(task: str, seed: int | None, out: Path) -> Cell:
     options = {"tasks": [task], "tasks_per_batch": None, **({} if seed is None else {"seed": seed})}
     name = f"single-{_plain(task)}" + ("" if seed is None else f"-seed{seed}")
-    return Cell(SINGLE, seed, options, out / name)
+    return Cell((SINGLE,), seed, options, out / name)
 
 
 def plan(vary: dict[str, list[Any]], out: Path) -> list[Cell]:
@@ -170,11 +205,11 @@ def plan(vary: dict[str, list[Any]], out: Path) -> list[Cell]:
         options: dict[str, Any] = {}
         for _, part in chosen:
             options |= part
-        labels = [label for key, (label, _) in zip(vary, chosen, strict=True) if key != SEED]
+        labels = tuple(label for key, (label, _) in zip(vary, chosen, strict=True) if key != SEED)
         seed = options.get(SEED) if SEED in vary else None
-        variant = ", ".join(labels) or "base"
-        name = "-".join([_plain(variant), *([f"seed{seed}"] if seed is not None else [])])
-        cells.append(Cell(variant, seed, options, out / name))
+        cell = Cell(labels, seed, options, out)
+        name = _plain(cell.variant) + (f"-seed{seed}" if seed is not None else "")
+        cells.append(replace(cell, folder=out / name))
     names = [cell.folder for cell in cells]
     double = sorted({str(name) for name in names if names.count(name) > 1})
     if double:

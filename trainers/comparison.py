@@ -18,6 +18,7 @@ from mtorl.datasets.statistics import (
     wilson_interval,
 )
 from mtorl.envs.evaluator import EvalReport, Protocol, demonstrations_hash
+from mtorl.envs.references import References
 from mtorl.trainers.logs import read_log
 from mtorl.trainers.mask_report import MaskSummary, draw_masks, draw_moves, summarise
 from mtorl.trainers.pages import page, picture, subplots
@@ -39,6 +40,8 @@ class Method:
         runs: For each seed the folders whose tasks together are all: one run, or one run per task.
         tasks: Names, in the suite's order.
         scores: Success `[seeds, tasks]`.
+        returns: Return-normalised scores `[seeds, tasks]` (see `References.scores`), NaN for tasks without, if episodes
+            were played to their end.
         errors: Of actions on held-out data `[seeds, tasks]`, if they were asked for.
         protocol: How it was played.
         steps: Of optimization for one seed, over all its runs.
@@ -50,6 +53,7 @@ class Method:
     runs: Sequence[Sequence[Path]]
     tasks: tuple[str, ...]
     scores: Scores
+    returns: Scores | None
     errors: Scores | None
     protocol: Protocol
     steps: int
@@ -71,7 +75,10 @@ class Row:
         method: What was measured.
         mean: Success over seeds and tasks.
         middle: Its interquartile mean.
-        improvement: Probability that it beats each baseline, by the baseline's name; None for itself.
+        bases: What it is compared to, by the baselines' labels.
+        improvement: Probability that it beats each baseline, by the baseline's label; None for itself.
+        score: Return-normalised score over seeds and tasks, if there is one.
+        lead: By how much that is above each baseline's, by the baseline's label; None for itself.
         gain: Relative gain of success over single-task models (delta-m); None without them, or for them.
         error: Mean error of actions, if it was measured.
         error_gain: delta-m of that error.
@@ -80,19 +87,33 @@ class Row:
     method: Method
     mean: Interval
     middle: Interval
+    bases: dict[str, Method]
     improvement: dict[str, Interval | None]
+    score: Interval | None
+    lead: dict[str, Interval | None]
     gain: Interval | None
     error: Interval | None
     error_gain: Interval | None
+
+    @property
+    def is_base(self) -> bool:
+        """Whether it is a baseline itself."""
+        return self.method in self.bases.values()
+
+    @property
+    def step_ratio(self) -> float:
+        """Time of a training step over that of the first baseline."""
+        return self.method.milliseconds / next(iter(self.bases.values())).milliseconds
 
 
 def make_comparison(
     methods: Mapping[str, Sequence[Sequence[Path]]],
     out: Path,
     protocol: Protocol,
-    baselines: Sequence[str] | None = None,
+    baselines: Mapping[str, Mapping[str, str]] | None = None,
     single: str | None = None,
     heldout_data: str | None = None,
+    references: References | None = None,
 ) -> Path:
     """Writes one HTML file that opens without a network, and the same numbers as JSON beside it.
 
@@ -100,35 +121,40 @@ def make_comparison(
         methods: By the method's label, for each seed the folders of evaluated runs whose tasks together are all.
         out: The HTML file.
         protocol: Which evaluation to compare.
-        baselines: The methods that others are compared to; the first method by default.
+        baselines: By a label for the heading, which method each method is compared to, by their labels; all to the
+            first by default.
         single: The method that consists of single-task models.
         heldout_data: Data set on which the errors of actions were measured, if they were.
+        references: What returns are normalised with, if episodes were played to their end.
 
     Returns:
         The HTML file.
     """
-    chosen = list(baselines or [next(iter(methods))])
-    tasks = _tasks(methods[chosen[0]], protocol)
-    found = {name: _measure(name, runs, tasks, protocol, heldout_data) for name, runs in methods.items()}
-    bases, models = [found[name] for name in chosen], found[single] if single else None
-    base = bases[0]
-    rows = [_row(method, bases, models) for method in found.values()]
+    first = next(iter(methods))
+    chosen = baselines or {first: dict.fromkeys(methods, first)}
+    tasks = _tasks(methods[first], protocol)
+    found = {name: _measure(name, runs, tasks, protocol, heldout_data, references) for name, runs in methods.items()}
+    models = found[single] if single else None
+    rows = [
+        _row(method, {label: found[base[name]] for label, base in chosen.items()}, models)
+        for name, method in found.items()
+    ]
     masks, moves = _masks(found)
     content = {
         "rows": rows,
         "tasks": tasks,
-        "base": base,
-        "bases": bases,
+        "bases": list(chosen),
+        "scored": references is not None,
         "masks": masks,
         "moves": picture(draw_moves(moves)) if moves else None,
         "single": single,
         "heldout_data": heldout_data,
-        "protocol": base.protocol,
-        "picture": picture(_draw(rows, bases)),
+        "protocol": protocol,
+        "picture": picture(_draw(rows)),
     }
     write_json(
         out.with_suffix(".json"),
-        _as_json(rows, bases, single, heldout_data, {name: one.changed for name, one, _ in masks}),
+        _as_json(rows, single, heldout_data, {name: one.changed for name, one, _ in masks}),
     )
     html = page("comparison.html", content)
     write_atomically(out, lambda file: file.write(html))
@@ -145,6 +171,7 @@ def _measure(
     tasks: tuple[str, ...],
     protocol: Protocol,
     heldout_data: str | None,
+    references: References | None,
 ) -> Method:
     reports = [[_report(folder, protocol) for folder in folders] for folders in runs]
     rates = [{row.task: row.rate for report in group for row in report.tasks()} for group in reports]
@@ -154,7 +181,10 @@ def _measure(
         )
     everything = [folder for folders in runs for folder in folders]
     entries = [row for folder in everything for row in read_log(folder) if row["kind"] == "training"]
-    errors = None
+    returns, errors = None, None
+    if references:
+        gains = [{task: it for report in group for task, it in references.scores(report).items()} for group in reports]
+        returns = np.array([[found.get(task, np.nan) for task in tasks] for found in gains])
     if heldout_data:
         found = [
             {task: error for folder in folders for task, error in _errors(folder, heldout_data).items()}
@@ -166,6 +196,7 @@ def _measure(
         runs,
         tasks,
         np.array([[found[task] for task in tasks] for found in rates]),
+        returns,
         errors,
         protocol,
         sum(int(report.source["step"]) for report in reports[0]),
@@ -200,12 +231,15 @@ def _seconds(folder: Path) -> list[float]:
     return [count / row["steps_per_second"] for count, row in zip(steps, entries, strict=True)]
 
 
-def _row(method: Method, bases: Sequence[Method], models: Method | None) -> Row:
+def _row(method: Method, bases: dict[str, Method], models: Method | None) -> Row:
     def with_interval(statistic: Callable[..., float], *samples: Scores) -> Interval:
         return statistic(*samples), *bootstrap_interval(statistic, *samples)
 
     def mean(scores: Scores) -> float:
-        return float(scores.mean())
+        return float(np.nanmean(scores))
+
+    def difference(scores: Scores, other: Scores) -> float:
+        return mean(scores) - mean(other)
 
     def error_gain(scores: Scores, reference: Scores) -> float:
         return delta_m(scores, reference, lower_is_better=True)
@@ -216,9 +250,16 @@ def _row(method: Method, bases: Sequence[Method], models: Method | None) -> Row:
         method,
         with_interval(mean, scores),
         with_interval(interquartile_mean, scores),
+        bases,
         {
-            base.name: None if method is base else with_interval(probability_of_improvement, scores, base.scores)
-            for base in bases
+            label: None if method is base else with_interval(probability_of_improvement, scores, base.scores)
+            for label, base in bases.items()
+        },
+        with_interval(mean, method.returns) if method.returns is not None else None,
+        {
+            label: None if method is base else with_interval(difference, method.returns, base.returns)
+            for label, base in bases.items()
+            if method.returns is not None and base.returns is not None
         },
         with_interval(delta_m, scores, compared.scores)
         if compared and (compared.scores.min(0) > 0).any()  # in every draw of seeds some task has a relative gain
@@ -231,18 +272,14 @@ def _row(method: Method, bases: Sequence[Method], models: Method | None) -> Row:
 
 
 def _as_json(
-    rows: Sequence[Row],
-    bases: Sequence[Method],
-    single: str | None,
-    heldout_data: str | None,
-    changed: Mapping[str, float],
+    rows: Sequence[Row], single: str | None, heldout_data: str | None, changed: Mapping[str, float]
 ) -> dict[str, Any]:
-    base = bases[0]
+    tasks = rows[0].method.tasks
     return {
-        "baselines": [base.name for base in bases],
+        "baselines": list(rows[0].bases),
         "single_task_models": single,
         "heldout_data": heldout_data,
-        "tasks": list(base.tasks),
+        "tasks": list(tasks),
         "methods": [
             {
                 "name": row.method.name,
@@ -251,22 +288,30 @@ def _as_json(
                 "mean": row.mean,
                 "interquartile_mean": row.middle,
                 "probability_of_improvement": row.improvement,
+                "normalised_score": row.score,
+                "normalised_score_lead": row.lead,
                 "delta_m": row.gain,
                 "action_error": row.error,
                 "action_error_delta_m": row.error_gain,
                 "milliseconds_per_step": row.method.milliseconds,
-                "step_over_baseline": row.method.milliseconds / base.milliseconds,
+                "step_over_baseline": row.step_ratio,
                 "steps": row.method.steps,
                 "minutes": row.method.minutes,
                 "masks_changed": changed.get(row.method.name),
-                "tasks": {task: row.method.task(number) for number, task in enumerate(base.tasks)},
+                "tasks": {task: row.method.task(number) for number, task in enumerate(tasks)},
                 "scores": row.method.scores.tolist(),
-                "action_errors": None if row.method.errors is None else row.method.errors.tolist(),
+                "normalised_scores": _or_none(row.method.returns),
+                "action_errors": _or_none(row.method.errors),
                 "runs": [str(folder) for folders in row.method.runs for folder in folders],
             }
             for row in rows
         ],
     }
+
+
+def _or_none(scores: Scores | None) -> list[list[float | None]] | None:
+    """As JSON: what is not a number is null."""
+    return None if scores is None else [[it if np.isfinite(it) else None for it in row] for row in scores.tolist()]
 
 
 def _masks(methods: Mapping[str, Method]) -> tuple[list[tuple[str, MaskSummary, str]], list[tuple[str, Moves]]]:
@@ -280,15 +325,18 @@ def _title(name: str, summary: MaskSummary) -> str:
     return name if summary.phase == "policy" else f"{name}, {summary.phase}"
 
 
-def _draw(rows: Sequence[Row], bases: Sequence[Method]) -> Any:
-    """Interquartile means, probabilities of improvement and errors of actions, as points with intervals."""
+def _draw(rows: Sequence[Row]) -> Any:
+    """Success, probabilities of improvement, normalised scores and errors of actions, as points with intervals."""
+    labels = list(rows[0].bases)
     panels: list[tuple[str, float, list[Interval | None]]] = [
         ("interquartile mean of success, %", 100, [row.middle for row in rows]),
         *(
-            (f"probability of improvement over {base.name}, %", 100, [row.improvement[base.name] for row in rows])
-            for base in bases
+            (f"probability of improvement over {label}, %", 100, [row.improvement[label] for row in rows])
+            for label in labels
         ),
     ]
+    if rows[0].score is not None:
+        panels.append(("return-normalised score, %", 100, [row.score for row in rows]))
     if rows[0].error is not None:
         panels.append(("squared error of actions, thousandths", 1000, [row.error for row in rows]))
     figure, axes = subplots(1, len(panels), (3 + 4 * len(panels), 0.8 + 0.28 * len(rows)))
@@ -296,17 +344,17 @@ def _draw(rows: Sequence[Row], bases: Sequence[Method]) -> Any:
     for axis, (title, factor, values) in zip(axes[0], panels, strict=True):
         for row, place, value in zip(rows, places, values, strict=True):
             if value is not None:
-                colour = GREY if row.method in bases else BLUE
+                colour = GREY if row.is_base else BLUE
                 axis.plot([factor * value[1], factor * value[2]], [place, place], color=colour, linewidth=2)
                 axis.plot(factor * value[0], place, "o", color=colour, markersize=5)
-                if row.method is bases[0]:
+                if row.method is rows[0].bases[labels[0]]:
                     axis.axvline(factor * value[0], color=GREY, linewidth=0.8, linestyle="--")
         axis.set_title(title, fontsize=10)
         axis.set_ylim(len(rows) - 0.5, -0.5)
         axis.set_yticks(places, [])
         axis.grid(axis="x", color="#dddddd", linewidth=0.7)
     axes[0][0].set_yticks(places, [row.method.name for row in rows])
-    for axis in axes[0][1 : 1 + len(bases)]:
+    for axis in axes[0][1 : 1 + len(labels)]:
         axis.axvline(50, color=GREY, linewidth=0.8, linestyle="--")
         axis.set_xlim(0, 100)
     if rows[0].error is not None:

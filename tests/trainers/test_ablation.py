@@ -9,10 +9,11 @@ from mtorl import InputError
 from mtorl.cli import main
 from mtorl.envs import PointReach
 from mtorl.envs.collect import collect
-from mtorl.envs.evaluator import Protocol
+from mtorl.envs.evaluator import EvalReport, Played, Protocol
+from mtorl.envs.references import References, evaluate_reference
 from mtorl.tables import show_comparison
 from mtorl.trainers import Run
-from mtorl.trainers.ablation import ablate, plan
+from mtorl.trainers.ablation import _compared, ablate, plan
 from mtorl.trainers.balancers import Equal
 from mtorl.trainers.update import MultiTaskUpdate
 
@@ -216,3 +217,53 @@ def test_a_mistake_in_a_class_of_the_users_does_not_stop_the_others(base: str, t
     with pytest.raises(InputError, match=r"1 of 2 runs failed; the others are finished.*TypeError: a mistake"):
         ablate(base, vary, str(tmp_path / "out"), goals=1, workers=0, quiet=True)
     assert Run(tmp_path / "out" / "Equal").reports()
+
+
+def test_baselines_are_rows_or_values_of_a_setting() -> None:
+    cells = plan({"balancer": ["Equal", "PCGrad"], "optimizer.lr": [0.1, 0.2], "seed": [0]}, Path("o"))
+    assert _compared(cells, ["Equal", "PCGrad, lr=0.2"]) == {
+        "Equal": {
+            "Equal, lr=0.1": "Equal, lr=0.1",
+            "Equal, lr=0.2": "Equal, lr=0.2",
+            "PCGrad, lr=0.1": "Equal, lr=0.1",
+            "PCGrad, lr=0.2": "Equal, lr=0.2",
+        },
+        "PCGrad, lr=0.2": dict.fromkeys([cell.variant for cell in cells], "PCGrad, lr=0.2"),
+    }
+    with pytest.raises(InputError, match=r"baselines has 'Best'; expected one of .*PCGrad, lr=0\.2, Equal, lr=0\.1"):
+        _compared(cells, ["Best"])
+
+
+def test_scores_are_normalised_by_the_expert_and_random_actions(base: str, tmp_path: Path) -> None:
+    options = {"goals": 4, "stop_at_success": False, "workers": 0, "quiet": True}
+    path = ablate(base, VARY, str(tmp_path / "out"), **options)
+    found = json.loads(path.with_suffix(".json").read_text())["methods"]
+    suite = Run(tmp_path / "out" / "Equal-seed0").suite()
+    ends = [
+        [row.mean_return for row in evaluate_reference(kind, suite, Protocol(goals=4), tmp_path, 0, True)[0].tasks()]
+        for kind in ("random", "expert")
+    ]
+    low, high = np.array(ends)
+    for method in found:
+        played = [[row.mean_return for row in Run(it).reports()[0].tasks()] for it in method["runs"]]
+        scores = (np.array(played) - low) / (high - low)
+        assert np.allclose(method["normalised_scores"], scores)
+        assert method["normalised_score"][0] == pytest.approx(scores.mean())
+    equal, other = found
+    assert equal["normalised_score_lead"] == {"Equal": None}
+    lead, under, over = other["normalised_score_lead"]["Equal"]
+    assert lead == pytest.approx(other["normalised_score"][0] - equal["normalised_score"][0]) and under <= lead <= over
+    kept = {it: it.stat().st_mtime_ns for it in (tmp_path / "out" / "references").iterdir()}
+    assert len(kept) == 2 and "Return-normalised score per task" in path.read_text()
+    show_comparison(path.with_suffix(".json"))
+    ablate(base, VARY, str(tmp_path / "out"), **options)
+    assert kept == {it: it.stat().st_mtime_ns for it in (tmp_path / "out" / "references").iterdir()}
+
+
+def test_tasks_in_which_the_expert_earns_nothing_have_no_score() -> None:
+    def report(*rewards: float) -> EvalReport:
+        played = tuple(Played(f"t{task}", 0, True, True, reward, 5) for task, reward in enumerate(rewards))
+        return EvalReport("p", ("t0", "t1", "t2"), played, Protocol(goals=1), {}, {})
+
+    references = References(report(11.0, 3.0, 2.0), report(1.0, 3.0, 4.0))
+    assert references.scores(report(6.0, 9.0, 9.0)) == {"t0": 0.5}
