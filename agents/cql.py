@@ -4,6 +4,7 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from mtorl import InputError
 from mtorl.agents.actor_critic import ActorCritic, CriticHeads, held
@@ -18,9 +19,9 @@ from mtorl.datasets.spec import DataSpec
 class CQL(ActorCritic):
     """A policy that climbs critics which value actions outside the data low.
 
-    Deviations: the weight of the conservative term is fixed; the policy is normal around a squashed mean, clipped to
-    the limits of actions, and what was clipped does not count in the conservative term; next values have no entropy in
-    them.
+    The policy is a squashed normal distribution. Deviations: the weights of the conservative term and of the policy's
+    entropy are fixed, next values have no entropy in them, and the normal distribution's deviation does not depend on
+    what is observed.
 
     Source: Kumar et al., Conservative Q-Learning for Offline Reinforcement Learning, 2020, equation 4 (CQL(H)).
 
@@ -90,11 +91,13 @@ class CQL(ActorCritic):
 
     def _draw(self, observed: Tensor, task_ids: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """Actions of the policy `[T, count * B, L, A]`, differentiable in it, and their log-densities."""
-        features = self.backbone(observed, self.encoder(task_ids)).repeat(1, count, 1, 1)
-        means, std = self.head.means(features, task_ids), self.head.deviations(task_ids)
-        actions = means + std * torch.randn_like(means)
-        density = self.head.log_likelihood(features, actions, task_ids)
-        return actions.clamp(-1, 1), density
+        features = self.backbone(observed, self.encoder(task_ids))
+        means = self.head.linear_map(features, task_ids).repeat(1, count, 1, 1)
+        std, noise = self.head.deviations(task_ids), torch.randn_like(means)
+        before = means + std * noise
+        stretch = 2 * (math.log(2) - before - functional.softplus(-2 * before))  # log of the derivative of tanh
+        density = (-0.5 * noise.square() - std.log() - 0.5 * math.log(2 * math.pi) - stretch).sum(-1)
+        return torch.tanh(before), density
 
     @torch.no_grad()
     def _others(self, batch: TaskBatch) -> tuple[Tensor, Tensor]:
@@ -104,9 +107,7 @@ class CQL(ActorCritic):
         uniform = 2 * torch.rand_like(drawn[0][0]) - 1
         volume = uniform.shape[-1] * math.log(2)
         densities = [torch.full_like(drawn[0][1], -volume), *[it[1] for it in drawn]]
-        actions = torch.cat([uniform, *[it[0] for it in drawn]], 1)
-        outside = (actions.abs() >= 1).any(-1)  # clipped: drawn from beyond the actions that there are
-        return actions, torch.cat(densities, 1).masked_fill(outside, torch.inf)
+        return torch.cat([uniform, *[it[0] for it in drawn]], 1), torch.cat(densities, 1)
 
     def _critic_losses(self, batch: TaskBatch) -> TaskLosses:
         observed, ids, windows = self.observed(batch), batch.task_ids, batch.valid.shape[1]
@@ -135,7 +136,7 @@ def conservative_gap(values: Tensor, log_densities: Tensor, recorded: Tensor) ->
 
     Args:
         values: `[K, ...]`, of drawn actions.
-        log_densities: `[K, ...]`, with which they were drawn; infinite for those that are not to count.
+        log_densities: `[K, ...]`, with which they were drawn.
         recorded: `[...]`, values of recorded actions.
 
     Returns:
