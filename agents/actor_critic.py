@@ -14,7 +14,7 @@ from mtorl.agents.backbones import Backbone, TaskGains
 from mtorl.agents.base import Phase, TaskLosses
 from mtorl.agents.feed_forward import FeedForwardPolicy
 from mtorl.agents.heads import OutputHeads, RegressionHead, make_head, masked_mean
-from mtorl.agents.networks import NetworkSettings
+from mtorl.agents.networks import Network, build_network
 from mtorl.agents.parameters import ParameterSpace
 from mtorl.agents.task_encoders import TaskEncoder, TaskIdentity
 from mtorl.datasets.sampler import TaskBatch
@@ -28,16 +28,16 @@ class Critic(nn.Module):
     """A number for what is observed, or for an observation and an action.
 
     Args:
-        settings: Its network.
+        network: What it is made of; linear layers by default.
         inputs: Numbers that it reads.
         code: Z, size of the task's vector.
         tasks: T.
         heads: One last layer for all tasks (shared), or one each (per_task).
     """
 
-    def __init__(self, settings: NetworkSettings, inputs: int, code: int, tasks: int, heads: CriticHeads) -> None:
+    def __init__(self, network: Network | None, inputs: int, code: int, tasks: int, heads: CriticHeads) -> None:
         super().__init__()
-        self.backbone = settings.build(inputs, code)
+        self.backbone = build_network(network, inputs, code)
         self.head = RegressionHead(self.backbone.size, 1, tasks, "shared" if heads == "shared" else "linear")
 
     def forward(self, inputs: Tensor, code: Tensor, task_ids: Tensor) -> Tensor:
@@ -55,8 +55,8 @@ class ActorCritic(FeedForwardPolicy):
     Args:
         spec: What is known of the data.
         distribution: Of the policy's actions: deterministic or gaussian.
-        actor: The policy's network.
-        critic: The critics' networks.
+        actor: The policy's network; linear layers of 256 and 256 by default.
+        critic: The critics' networks, likewise.
         task_identity: How the networks are told their task: none, onehot or embed (a learned vector).
         output_heads: The policy's last layer: shared or per_task.
         critic_heads: The critics' last layers: shared or per_task.
@@ -75,8 +75,8 @@ class ActorCritic(FeedForwardPolicy):
         self,
         spec: DataSpec,
         distribution: Literal["deterministic", "gaussian"],
-        actor: NetworkSettings,
-        critic: NetworkSettings,
+        actor: Network | None,
+        critic: Network | None,
         task_identity: TaskIdentity,
         output_heads: OutputHeads,
         critic_heads: CriticHeads,
@@ -97,7 +97,7 @@ class ActorCritic(FeedForwardPolicy):
         self.discount, self.target_rate = discount, target_rate
         tasks, inputs = len(spec.task_names), spec.observation_dim + spec.action_dim
         encoder = TaskEncoder(task_identity, tasks)
-        backbone = actor.build(spec.observation_dim, encoder.size)
+        backbone = build_network(actor, spec.observation_dim, encoder.size)
         head = make_head(distribution, backbone.size, spec.action_dim, tasks, output_heads)
         self.set_policy(encoder, backbone, TaskGains(tasks, ()), head)
         self.critics = nn.ModuleList([Critic(critic, inputs, encoder.size, tasks, critic_heads) for _ in range(2)])

@@ -2,20 +2,23 @@
 
 from collections.abc import Sequence
 
+from mtorl import InputError
 from mtorl.agents.backbones import MLPBackbone, TaskGains
 from mtorl.agents.base import TaskLink
 from mtorl.agents.feed_forward import FeedForwardPolicy
 from mtorl.agents.heads import OutputHeads, RegressionHead
+from mtorl.agents.networks import Network, build_network
 from mtorl.agents.task_encoders import TaskEncoder, TaskIdentity
 from mtorl.datasets.spec import DataSpec
 
 
 class BehaviorCloning(FeedForwardPolicy):
-    """Regression of the recorded actions (Pomerleau, 1988) with a shared MLP.
+    """Regression of the recorded actions (Pomerleau, 1988) with a network that tasks share.
 
     Args:
         spec: What is known of the data.
         hidden: Sizes of the hidden layers.
+        network: Another network in place of these layers, see `mtorl list networks`.
         task_identity: How the network is told its task: none, onehot or embed (a learned vector).
         output_heads: One last layer for all tasks (shared), one each (per_task), or one each without tanh (linear, for
             balancers that need it).
@@ -25,12 +28,11 @@ class BehaviorCloning(FeedForwardPolicy):
         clip: Normalised observations are clipped to plus or minus this.
     """
 
-    backbone: MLPBackbone
-
     def __init__(
         self,
         spec: DataSpec,
         hidden: Sequence[int] = (400, 400, 400),
+        network: Network | None = None,
         task_identity: TaskIdentity = "onehot",
         output_heads: OutputHeads = "shared",
         task_gain: bool = False,
@@ -39,9 +41,11 @@ class BehaviorCloning(FeedForwardPolicy):
         clip: float = 5.0,
     ) -> None:
         super().__init__(spec, per_task_normalisation, std_floor, clip)
+        if network is not None and task_gain:
+            raise InputError("task_gain belongs to the linear layers of `hidden`; leave it out, or the network.")
         tasks = len(spec.task_names)
         encoder = TaskEncoder(task_identity, tasks)
-        backbone = MLPBackbone(spec.observation_dim, encoder.size, hidden)
+        backbone = build_network(network, spec.observation_dim, encoder.size, hidden)
         head = RegressionHead(backbone.size, spec.action_dim, tasks, output_heads)
         self.set_policy(encoder, backbone, TaskGains(tasks, hidden if task_gain else ()), head)
         self.phases = (self.imitation(),)
@@ -53,6 +57,6 @@ class BehaviorCloning(FeedForwardPolicy):
             for number, value in enumerate(self.gains.values)
         ]
         heads = self.head.strengths()
-        if heads is not None:
+        if heads is not None and isinstance(self.backbone, MLPBackbone):
             links.append(TaskLink("head", f"backbone.layers.{len(self.backbone.layers) - 1}.weight", heads))
         return links

@@ -10,7 +10,7 @@ from mtorl import InputError
 from mtorl.agents.actor_critic import ActorCritic, CriticHeads, held
 from mtorl.agents.base import TaskLosses
 from mtorl.agents.heads import GaussianHead, OutputHeads, masked_mean
-from mtorl.agents.networks import NetworkSettings
+from mtorl.agents.networks import Network
 from mtorl.agents.task_encoders import TaskIdentity
 from mtorl.datasets.sampler import TaskBatch
 from mtorl.datasets.spec import DataSpec
@@ -30,8 +30,8 @@ class CQL(ActorCritic):
         conservative_weight: The paper's alpha.
         samples: Actions drawn from each of three sources: uniform, the policy, and the policy one step later.
         entropy_weight: Of the policy's entropy.
-        actor: The policy's network.
-        critic: The critics' networks.
+        actor: The policy's network; linear layers of 256 and 256 by default.
+        critic: The critics' networks, likewise.
         task_identity: How the networks are told their task: none, onehot or embed (a learned vector).
         output_heads: The policy's last layer: shared or per_task.
         critic_heads: The critics' last layers: shared or per_task.
@@ -50,8 +50,8 @@ class CQL(ActorCritic):
         conservative_weight: float = 5.0,
         samples: int = 10,
         entropy_weight: float = 0.01,
-        actor: NetworkSettings = NetworkSettings(),  # noqa: B008 (frozen)
-        critic: NetworkSettings = NetworkSettings(),  # noqa: B008 (frozen)
+        actor: Network | None = None,
+        critic: Network | None = None,
         task_identity: TaskIdentity = "onehot",
         output_heads: OutputHeads = "shared",
         critic_heads: CriticHeads = "shared",

@@ -8,7 +8,7 @@ from mtorl import InputError
 from mtorl.agents.actor_critic import ActorCritic, Critic, CriticHeads
 from mtorl.agents.base import TaskLosses
 from mtorl.agents.heads import GaussianHead, OutputHeads, RegressionHead, masked_mean
-from mtorl.agents.networks import NetworkSettings
+from mtorl.agents.networks import Network
 from mtorl.agents.task_encoders import TaskIdentity
 from mtorl.datasets.sampler import TaskBatch
 from mtorl.datasets.spec import DataSpec
@@ -29,8 +29,8 @@ class IQL(ActorCritic):
         expectile: Of the action values, in (0, 1); 0.5 is their mean.
         advantage_weight: The paper's beta: how much better actions are preferred.
         distribution: Of the policy's actions: gaussian or deterministic (then the squared error is weighted).
-        actor: The policy's network.
-        critic: The critics' networks.
+        actor: The policy's network; linear layers of 256 and 256 by default.
+        critic: The critics' networks, likewise.
         task_identity: How the networks are told their task: none, onehot or embed (a learned vector).
         output_heads: The policy's last layer: shared or per_task.
         critic_heads: The critics' last layers: shared or per_task.
@@ -47,8 +47,8 @@ class IQL(ActorCritic):
         expectile: float = 0.7,
         advantage_weight: float = 3.0,
         distribution: Literal["deterministic", "gaussian"] = "gaussian",
-        actor: NetworkSettings = NetworkSettings(),  # noqa: B008 (frozen)
-        critic: NetworkSettings = NetworkSettings(),  # noqa: B008 (frozen)
+        actor: Network | None = None,
+        critic: Network | None = None,
         task_identity: TaskIdentity = "onehot",
         output_heads: OutputHeads = "shared",
         critic_heads: CriticHeads = "shared",

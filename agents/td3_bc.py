@@ -6,7 +6,7 @@ from mtorl import InputError
 from mtorl.agents.actor_critic import ActorCritic, CriticHeads, held, target_of
 from mtorl.agents.base import TaskLosses
 from mtorl.agents.heads import OutputHeads, RegressionHead, masked_mean
-from mtorl.agents.networks import NetworkSettings
+from mtorl.agents.networks import Network
 from mtorl.agents.task_encoders import TaskIdentity
 from mtorl.datasets.sampler import TaskBatch
 from mtorl.datasets.spec import DataSpec
@@ -25,8 +25,8 @@ class TD3BC(ActorCritic):
         target_noise: Standard deviation of the noise on the next action.
         noise_clip: Its largest size.
         policy_delay: The policy moves every that many steps.
-        actor: The policy's network.
-        critic: The critics' networks.
+        actor: The policy's network; linear layers of 256 and 256 by default.
+        critic: The critics' networks, likewise.
         task_identity: How the networks are told their task: none, onehot or embed (a learned vector).
         output_heads: The policy's last layer: shared or per_task.
         critic_heads: The critics' last layers: shared or per_task.
@@ -44,8 +44,8 @@ class TD3BC(ActorCritic):
         target_noise: float = 0.2,
         noise_clip: float = 0.5,
         policy_delay: int = 2,
-        actor: NetworkSettings = NetworkSettings(),  # noqa: B008 (frozen)
-        critic: NetworkSettings = NetworkSettings(),  # noqa: B008 (frozen)
+        actor: Network | None = None,
+        critic: Network | None = None,
         task_identity: TaskIdentity = "onehot",
         output_heads: OutputHeads = "shared",
         critic_heads: CriticHeads = "shared",

@@ -9,6 +9,7 @@ from mtorl import InputError
 
 FAMILIES = {
     "agents": ("mtorl.agents", "Agent", "sequence policy"),
+    "networks": ("mtorl.agents.networks", "Backbone", "feed-forward network"),
     "balancers": ("mtorl.trainers.balancers", "Balancer", "own step"),
     "sharing": ("mtorl.trainers.sharing", "Sharing", "fixed"),
     "suites": ("mtorl.envs", "Suite", "suite"),

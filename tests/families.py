@@ -1,6 +1,7 @@
 """Small members of every family, for the contracts."""
 
 import importlib.util
+from functools import partial
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from mtorl.agents import (
     SoftModular,
 )
 from mtorl.agents.actor_critic import ActorCritic
-from mtorl.agents.networks import NetworkSettings
+from mtorl.agents.networks import MLPBackbone, SoftModularMLP
 from mtorl.agents.parameters import ParameterSpace
 from mtorl.datasets.sampler import TaskSampler
 from mtorl.datasets.spec import DataSpec
@@ -42,8 +43,8 @@ from mtorl.trainers.balancers.wrappers import (
 )
 from mtorl.trainers.sharing.masks import TaskMasks
 
-NETWORK = NetworkSettings(hidden=(24, 24))
-ACTOR = NetworkSettings("soft_modular", modules=2, layers=2, width=8, base=(12,), gating=(8,))
+NETWORK = partial(MLPBackbone, hidden=(24, 24))
+ACTOR = partial(SoftModularMLP, modules=2, layers=2, width=8, base=(12,), gating=(8,))
 SMALL_AGENTS: dict[type, dict] = {
     BehaviorCloning: {"hidden": (24, 24)},
     DualPolicy: {

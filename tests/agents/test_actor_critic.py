@@ -12,7 +12,6 @@ from mtorl.agents import CQL, IQL, TD3BC
 from mtorl.agents.actor_critic import ActorCritic, Critic
 from mtorl.agents.cql import conservative_gap
 from mtorl.agents.iql import expectile_loss
-from mtorl.agents.networks import NetworkSettings
 from mtorl.datasets.sampler import TaskBatch
 from mtorl.datasets.spec import DataSpec, describe_stores
 from mtorl.datasets.store import Episode, EpisodeStore
@@ -26,7 +25,7 @@ from mtorl.trainers.mask_report import export_masks
 from mtorl.trainers.sharing import RandomMasks
 
 KINDS = [IQL, TD3BC, CQL]
-SMALL = {"hidden": [16, 16]}
+SMALL = {"class_path": "MLPBackbone", "init_args": {"hidden": [16, 16]}}
 
 
 def build(kind: type, spec: DataSpec, **options: object) -> ActorCritic:
@@ -173,13 +172,6 @@ def test_a_delayed_policy_sees_all_tasks_and_its_masks_move(train_options: dict,
     assert groupings[0] == groupings[1]
 
 
-def test_settings_of_another_kind_of_network_are_refused() -> None:
-    with pytest.raises(InputError, match="a network of kind mlp has no modules, routing"):
-        NetworkSettings(modules=4, routing="task")
-    with pytest.raises(InputError, match="a network of kind soft_modular has no hidden"):
-        NetworkSettings("soft_modular", hidden=(8,))
-
-
 def test_cql_values_recorded_actions_higher(spec: DataSpec, store: EpisodeStore) -> None:
     agent = build(CQL, spec, conservative_weight=5.0)
     batch = batch_of(agent, store)
@@ -309,7 +301,7 @@ def test_conservative_values_of_the_policy_are_no_higher_than_true(tmp_path: Pat
 )
 def test_runs_resume_bit_for_bit_and_are_played(kind: type, more: dict, train_options: dict, tmp_path: Path) -> None:
     options = {key: value for key, value in train_options.items() if key != "agent.hidden"}
-    network = {"kind": "soft_modular", "width": 8, "base": [12], "gating": [8]}
+    network = {"class_path": "SoftModularMLP", "init_args": {"width": 8, "base": [12], "gating": [8]}}
     arguments = {"actor": network, "critic": SMALL, "critic_heads": "per_task"}
     schedule = {"steps": 12, "log_every": 4, "evaluate_every": 0, "save_every": 5}
     options |= {"agent": {"class_path": kind.__name__, "init_args": arguments}, "schedule": schedule, **more}
@@ -348,8 +340,6 @@ def test_balancers_that_need_positive_losses_say_so(balancer: str, train_options
 def test_wrong_settings_are_refused(kind: type, options: dict, message: str, spec: DataSpec) -> None:
     with pytest.raises(InputError, match=message):
         build(kind, spec, **options)
-    with pytest.raises(InputError, match="network kind is 'transformer'"):
-        NetworkSettings("transformer")  # type: ignore[arg-type]
 
 
 def test_critics_of_single_tasks(spec: DataSpec) -> None:

@@ -1,7 +1,7 @@
 """With one task every method is the single-task method that it is made of."""
 
 import json
-from dataclasses import asdict, is_dataclass
+from functools import partial
 from inspect import isabstract
 from pathlib import Path
 
@@ -41,7 +41,10 @@ def assert_same(one: dict[str, Tensor], other: dict[str, Tensor], tolerance: flo
 def test_a_run_is_the_textbook_loop(kind: type, train_options: dict, store: EpisodeStore) -> None:
     """AdamW on the loss of every phase in turn, and nothing else."""
     small = SMALL_AGENTS[kind]
-    plain = {name: asdict(it) if is_dataclass(it) else it for name, it in small.items()}  # type: ignore[call-overload]
+    plain = {
+        name: {"class_path": it.func.__name__, "init_args": it.keywords} if isinstance(it, partial) else it
+        for name, it in small.items()
+    }
     options = {key: value for key, value in train_options.items() if key != "agent.hidden"}
     options |= {"agent": {"class_path": kind.__name__, "init_args": plain}, "tasks": [TASK], "dtype": "float64"}
     options |= {"schedule": {"steps": 6, "evaluate_every": 0}}
