@@ -11,7 +11,6 @@ from mtorl.agents.backbones import Backbone, TaskGains
 from mtorl.agents.base import Agent, Phase, TaskLosses
 from mtorl.agents.heads import Head
 from mtorl.agents.parameters import ParameterSpace
-from mtorl.agents.soft_modules import SoftModularMLP
 from mtorl.agents.task_encoders import TaskEncoder
 from mtorl.datasets.sampler import TaskBatch
 from mtorl.datasets.spec import DataSpec
@@ -49,8 +48,6 @@ class FeedForwardPolicy(Agent):
     @torch.no_grad()
     def routing(self, batch: TaskBatch) -> list[Tensor]:
         """See `Agent.routing`."""
-        if not isinstance(self.backbone, SoftModularMLP):
-            return []
         seen = self.normalise(batch.observations, batch.task_ids)
         return self.backbone.mean_weights(seen, self.encoder(batch.task_ids))
 

@@ -6,9 +6,13 @@ A network is named with its options, as an agent is: `--agent.network PaCo --age
 from collections.abc import Callable, Sequence
 
 from mtorl.agents.backbones import Backbone, MLPBackbone
+from mtorl.agents.care import CARE
+from mtorl.agents.film import FiLM
+from mtorl.agents.moore import MOORE
+from mtorl.agents.paco import PaCo
 from mtorl.agents.soft_modules import SoftModularMLP
 
-__all__ = ["Backbone", "MLPBackbone", "Network", "SoftModularMLP", "build_network"]
+__all__ = ["CARE", "MOORE", "Backbone", "FiLM", "MLPBackbone", "Network", "PaCo", "SoftModularMLP", "build_network"]
 
 Network = Callable[[int, int], Backbone]
 """Makes a backbone that reads so many numbers, and a vector of that size for the task."""

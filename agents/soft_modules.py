@@ -104,7 +104,7 @@ class SoftModularMLP(Backbone):
         return self.router(base if self.routing == "state" else None, code)
 
     def mean_weights(self, observations: Tensor, code: Tensor) -> list[Tensor]:
-        """The weights `[T, ..., n]` of each layer, means over observations `[T, B, L, inputs]`."""
+        """See `Backbone.mean_weights`."""
         found = self.weights(self._base(observations), code)
         return [it.mean((1, 2)) if self.routing == "state" else it for it in found]
 

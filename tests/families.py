@@ -20,7 +20,7 @@ from mtorl.agents import (
     SoftModular,
 )
 from mtorl.agents.actor_critic import ActorCritic
-from mtorl.agents.networks import MLPBackbone, SoftModularMLP
+from mtorl.agents.networks import CARE, MOORE, FiLM, MLPBackbone, PaCo, SoftModularMLP
 from mtorl.agents.parameters import ParameterSpace
 from mtorl.datasets.sampler import TaskSampler
 from mtorl.datasets.spec import DataSpec
@@ -45,6 +45,15 @@ from mtorl.trainers.sharing.masks import TaskMasks
 
 NETWORK = partial(MLPBackbone, hidden=(24, 24))
 ACTOR = partial(SoftModularMLP, modules=2, layers=2, width=8, base=(12,), gating=(8,))
+NETWORKS = [
+    NETWORK,
+    ACTOR,
+    partial(MOORE, experts=3, hidden=(12, 8)),
+    partial(PaCo, components=2, hidden=(12, 8)),
+    partial(CARE, encoders=3, encoding=6, hidden=(12, 8)),
+    partial(FiLM, hidden=(12, 8)),
+]
+"""Small ones, of every kind."""
 SMALL_AGENTS: dict[type, dict] = {
     BehaviorCloning: {"hidden": (24, 24)},
     DualPolicy: {
@@ -74,8 +83,12 @@ SMALL_AGENTS: dict[type, dict] = {
 }
 
 
+def _name(option: object) -> str:
+    return option.func.__name__ if isinstance(option, partial) else str(option)
+
+
 AGENT_VARIANTS = [
-    pytest.param((kind, {**small, **options}), id=f"{kind.__name__}-{'-'.join(map(str, options.values()))}")
+    pytest.param((kind, {**small, **options}), id=f"{kind.__name__}-{'-'.join(map(_name, options.values()))}")
     for kind, small in SMALL_AGENTS.items()
     for options in (
         {"task_identity": "none"},
@@ -85,6 +98,8 @@ AGENT_VARIANTS = [
         *([{"critic_heads": "per_task"}] if issubclass(kind, ActorCritic) else []),
         *([{"distribution": "deterministic"}] if kind is IQL else []),
         *([] if issubclass(kind, SoftModular | ActorCritic) else [{"task_identity": "onehot", "task_gain": True}]),
+        *([{"network": network} for network in NETWORKS[1:]] if kind is BehaviorCloning else []),
+        *([{"actor": NETWORKS[2], "critic": NETWORKS[3]}] if kind is TD3BC else []),
         *([{"routing": "task"}, {"distribution": "gaussian"}] if kind is SoftModular else []),
         {"task_identity": "onehot", "per_task_normalisation": True},
         *(

@@ -155,6 +155,13 @@ class Run:
         """The run's configuration, changed by more command-line arguments."""
         return train_parser().parse_args([f"--config={self.folder / 'config.yaml'}", *arguments])
 
+    def _refuse_another_config(self, state: dict[str, Any], asked: dict[str, Any]) -> None:
+        """Options that did not exist when the run was started had their defaults."""
+        written = _flatten(yaml.safe_load((self.folder / "config.yaml").read_text()))
+        resolved = _flatten(plain_config(self.config()))
+        since = {key: value for key, value in resolved.items() if key not in written}
+        _refuse_differences({**since, **_flatten(_config_of(state))}, asked, f"checkpoint at step {state['step']}")
+
     def resume(self, arguments: Sequence[str] = ()) -> "Run":
         """Continues an interrupted run from its last checkpoint; from the beginning if there is none yet.
 
@@ -168,7 +175,7 @@ class Run:
                 remove_leftovers(folder)
             state = self.checkpoints().load() if self.checkpoints().steps() else None
             if state:
-                _refuse_differences(_config_of(state), plain, f"checkpoint at step {state['step']}")
+                self._refuse_another_config(state, plain)
             else:
                 _refuse_differences(plain_config(self.config()), plain, "run")
             experiment = build_experiment(config)
@@ -233,7 +240,7 @@ class Run:
         config = self.config()
         experiment = build_experiment(config)
         state, digest = self.checkpoints().read(checkpoint)
-        _refuse_differences(_config_of(state), plain_config(config), f"checkpoint at step {state['step']}")
+        self._refuse_another_config(state, plain_config(config))
         agent = experiment.build_agent(self.spec)
         agent.load_state_dict(state["agent"])
         if act_with is not None:

@@ -436,6 +436,17 @@ def test_a_checkpoint_of_another_configuration_is_not_played(train_options: dict
         run.evaluate(Protocol(goals=1), workers=0, quiet=True)
 
 
+def test_a_run_from_before_an_option_existed_goes_on(train_options: dict) -> None:
+    run = train(**train_options)
+    config, state = run.folder / "config.yaml", run.checkpoints().load()
+    config.write_text(config.read_text().replace("    task_gain: false\n", ""))
+    del state["config"]["agent"]["init_args"]["task_gain"]
+    run.checkpoints().save(state["step"], state)
+    assert run.evaluate(Protocol(goals=1), workers=0, quiet=True) and train(resume=run.folder)
+    with pytest.raises(InputError, match=r"task_gain: False in the checkpoint at step 30, True asked for"):
+        train(resume=run.folder, **{"agent.task_gain": True})
+
+
 def test_a_subset_of_tasks_is_trained_and_evaluated(train_options: dict) -> None:
     run = train(**{**train_options, "tasks": ["away-0"]})
     report = run.evaluate(Protocol(goals=2), workers=0, quiet=True)
