@@ -4,6 +4,7 @@
     python benchmarks/ablations.py balancers_mt10            # all balancers, about an hour and a half
     python benchmarks/ablations.py masks_mt10                # strategies of masking, behavior cloning
     python benchmarks/ablations.py masks_dt_mt10             # the same with a small transformer
+    python benchmarks/ablations.py agents_mt10               # agents on good and on mixed data, about two hours
 
 Two processors work on runs of their own, so minutes are those of a busy machine.
 """
@@ -22,13 +23,23 @@ from mtorl.envs.collect import collect
 ROOT = Path(__file__).parent.parent
 
 
+def collect_data(name: str) -> None:
+    """Records what an ablation trains on and looks at, as far as it is not there."""
+    suite = MetaWorld("MT10")
+    if name == "agents_mt10":
+        for recipe in ("expert", "replay", "replay-half"):
+            collect(suite, f"data/mt10_{recipe.replace('-', '_')}", recipe, episodes=40)
+    else:
+        collect(suite, "data/mt10_expert5", "expert", episodes=5)
+        collect(suite, "data/mt10_heldout", "expert", episodes=20, split="heldout")
+
+
 def main() -> None:
     """Collects the data, if they are not there, and runs the ablation."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("name", choices=sorted(path.stem for path in (ROOT / "configs/ablations").glob("*.yaml")))
     name = parser.parse_args().name
-    collect(MetaWorld("MT10"), "data/mt10_expert5", "expert", episodes=5)
-    collect(MetaWorld("MT10"), "data/mt10_heldout", "expert", episodes=20, split="heldout")
+    collect_data(name)
     command = ["ablate", "--config", f"configs/ablations/{name}.yaml", "--out", f"runs/{name}"]
     subprocess.run([sys.executable, "-m", "mtorl", *command], check=True)
     content = json.loads(Path(f"runs/{name}/comparison.json").read_text())

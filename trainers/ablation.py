@@ -7,6 +7,8 @@
         - PCGrad
         - label: BayesAgg                      # a value of several options
           options: {balancer: BayesAgg, agent.output_heads: linear}
+        - label: as in another file
+          options: {config: configs/soft_modular_mt10.yaml}
       seed: [0, 1, 2]
 
 Every combination is a run in a folder of its own. Runs that are finished are kept, interrupted ones continue, so the
@@ -79,7 +81,8 @@ def ablate(
     Args:
         base: Configuration of `mtorl train` that all runs start from.
         vary: Options of `mtorl train`, each with a list of values. A value can also be `{label: ..., options: {...}}`,
-            which sets several options. Runs that differ only in the seed are one row of the comparison.
+            which sets several options, `config` among them: a file whose options replace those of the base. Runs that
+            differ only in the seed are one row of the comparison.
         out: Folder of the runs and the comparison.
         protocol: How runs are judged: official, heldout or ml45-like.
         goals: Goals per task.
