@@ -124,7 +124,7 @@ def ablate(
             cells += [_single(task, seed, Path(out)) for seed in seeds for task in spec.task_names]
             variants.append(SINGLE)
             compared = {name: {**base, SINGLE: next(iter(base.values()))} for name, base in compared.items()}
-    failures = []
+    failures: dict[str, list[Path]] = {}
     with (
         WorkerPool(min(workers, len(cells))) as pool,
         Progress("training and evaluating", len(cells), "runs", quiet=quiet) as progress,
@@ -132,12 +132,13 @@ def ablate(
         jobs = ((base, cell, how, heldout_data) for cell in cells)
         for cell, error in pool.run(_train_and_evaluate, jobs):
             if error:
-                failures.append(f"{cell.folder}: {error}")
+                failures.setdefault(error, []).append(cell.folder)
             progress.advance(1, cell.folder.name)
     if failures:
         raise InputError(
-            f"{len(failures)} of {len(cells)} runs failed; the others are finished. Mend the cause and give the same "
-            "command again. " + " ".join(failures)
+            f"{sum(map(len, failures.values()))} of {len(cells)} runs failed; the others are finished. Mend the cause "
+            "and give the same command again. "
+            + " ".join(f"{', '.join(map(str, folders))}: {error}" for error, folders in failures.items())
         )
     references = None
     if not stop_at_success:
@@ -241,11 +242,12 @@ def _plain(label: str) -> str:
 def _train_and_evaluate(base: str, cell: Cell, protocol: Protocol, heldout_data: str | None) -> tuple[Cell, str]:
     """Runs in a worker: makes sure that a run is finished and judged. Returns what went wrong, if something did."""
     options = {**cell.options, "out": str(cell.folder), "threads": 1, "workers": 0, "quiet": True}
+    files = [base, *([options.pop("config")] if "config" in options else [])]
     try:
         if (cell.folder / "config.yaml").exists():
-            run = train(base, resume=cell.folder, **options)  # refused if the base has changed since
+            run = train(files, resume=cell.folder, **options)  # refused if the base has changed since
         else:
-            run = train(base, **options)
+            run = train(files, **options)
         if not _evaluated(run, protocol):
             run.evaluate(protocol, workers=0, quiet=True)
         if heldout_data:

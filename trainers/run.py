@@ -58,11 +58,11 @@ FREE_OPTIONS = ("allow_inexact_resume",)
 PACKAGES = ("torch", "numpy", "scipy", "gymnasium", "metaworld", "mujoco", "einops", "jsonargparse", "tensorboard")
 
 
-def train(config: str | Path | None = None, *, resume: str | Path | None = None, **options: Any) -> "Run":
+def train(config: str | Path | Sequence[str | Path] = (), *, resume: str | Path | None = None, **options: Any) -> "Run":
     """Trains, from Python. Everything that `mtorl train --help` lists can be given.
 
     Args:
-        config: A YAML file.
+        config: A YAML file, or several: later ones beat earlier ones.
         resume: Folder of a run to continue instead.
         options: Options of `mtorl train`; nested ones as dictionaries, or with dots replaced by two underscores
             (`optimizer__lr=1e-4`).
@@ -70,7 +70,7 @@ def train(config: str | Path | None = None, *, resume: str | Path | None = None,
     Returns:
         The finished run.
     """
-    arguments = [f"--config={config}"] if config else []
+    arguments = [f"--config={file}" for file in ([config] if isinstance(config, str | Path) else config)]
     for name, value in options.items():
         name = name.replace("__", ".")
         if isinstance(value, Path):

@@ -108,11 +108,24 @@ def test_a_changed_base_is_refused(base: str, tmp_path: Path) -> None:
         ablate(base, {"seed": [0]}, str(tmp_path / "out"), goals=1, workers=0, quiet=True)
 
 
+def test_values_from_other_files(base: str, tmp_path: Path) -> None:
+    other = tmp_path / "other.yaml"
+    other.write_text(yaml.safe_dump({"agent": {"class_path": "SoftModular", "init_args": {"width": 8}}, "windows": 4}))
+    files = {"label": "as in the file", "options": {"config": str(other)}}
+    vary = {"agent": [{"label": "plain", "options": {}}, files], "schedule.steps": [7]}
+    ablate(base, vary, str(tmp_path / "out"), goals=1, workers=0, quiet=True)
+    plain, found = (Run(tmp_path / "out" / f"{name}__steps=7").config() for name in ("plain", "as_in_the_file"))
+    assert found.agent.class_path.endswith("SoftModular") and plain.agent.class_path.endswith("BehaviorCloning")
+    assert (found.windows, plain.windows) == (4, 8) and found.schedule.steps == plain.schedule.steps == 7
+    ablate(base, vary, str(tmp_path / "out"), goals=2, workers=0, quiet=True)  # resumed
+
+
 def test_other_runs_finish_when_one_fails(base: str, tmp_path: Path) -> None:
-    vary = {"balancer": ["Nonsense", "Equal"]}
-    with pytest.raises(InputError, match=r"1 of 2 runs failed; the others are finished.*Nonsense"):
+    vary = {"balancer": ["Nonsense", "Equal"], "seed": [0, 1]}
+    with pytest.raises(InputError, match=r"2 of 4 runs failed; the others are finished.*Nonsense") as failure:
         ablate(base, vary, str(tmp_path / "out"), goals=1, workers=0, quiet=True)
-    assert Run(tmp_path / "out" / "Equal").reports()
+    assert str(failure.value).count("unknown class") == 1, "each reason once"
+    assert Run(tmp_path / "out" / "Equal-seed0").reports()
 
 
 def test_wrong_settings_are_refused(base: str, tmp_path: Path) -> None:
@@ -216,7 +229,7 @@ def test_a_mistake_in_a_class_of_the_users_does_not_stop_the_others(base: str, t
     vary = {"balancer": [f"{__name__}.Faulty", "Equal"]}
     with pytest.raises(InputError, match=r"1 of 2 runs failed; the others are finished.*TypeError: a mistake"):
         ablate(base, vary, str(tmp_path / "out"), goals=1, workers=0, quiet=True)
-    assert Run(tmp_path / "out" / "Equal").reports()
+    assert Run(tmp_path / "out" / "Equal-seed0").reports()
 
 
 def test_baselines_are_rows_or_values_of_a_setting() -> None:
