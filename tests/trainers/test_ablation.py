@@ -229,7 +229,7 @@ def test_a_mistake_in_a_class_of_the_users_does_not_stop_the_others(base: str, t
     vary = {"balancer": [f"{__name__}.Faulty", "Equal"]}
     with pytest.raises(InputError, match=r"1 of 2 runs failed; the others are finished.*TypeError: a mistake"):
         ablate(base, vary, str(tmp_path / "out"), goals=1, workers=0, quiet=True)
-    assert Run(tmp_path / "out" / "Equal-seed0").reports()
+    assert Run(tmp_path / "out" / "Equal").reports()
 
 
 def test_baselines_are_rows_or_values_of_a_setting() -> None:
