@@ -9,6 +9,7 @@ from mtorl.agents.cql import CQL
 from mtorl.agents.decision_transformer import DecisionTransformer
 from mtorl.agents.dual_policy import DualPolicy
 from mtorl.agents.iql import IQL
+from mtorl.agents.m3dt import M3DT
 from mtorl.agents.parameters import ParameterSpace
 from mtorl.agents.prompt_decision_transformer import PromptDecisionTransformer
 from mtorl.agents.soft_modular import SoftModular
@@ -17,6 +18,7 @@ from mtorl.agents.td3_bc import TD3BC
 __all__ = [
     "CQL",
     "IQL",
+    "M3DT",
     "TD3BC",
     "Agent",
     "BehaviorCloning",

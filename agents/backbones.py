@@ -190,6 +190,9 @@ class Block(nn.Module):
         width: Size of a token.
         heads: Attention heads.
         dropout: Probability.
+
+    Attributes:
+        experts: Adds to the feed-forward network: called with its input, and with the gain, which is then its own.
     """
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
@@ -201,6 +204,7 @@ class Block(nn.Module):
         self.norm_feed_forward = nn.LayerNorm(width)
         self.expand = nn.Linear(width, 4 * width)
         self.contract = nn.Linear(4 * width, width)
+        self.experts: nn.Module | None = None
 
     def forward(
         self,
@@ -222,12 +226,14 @@ class Block(nn.Module):
         """As `forward`, and the keys and values that were attended to: those before and those of these tokens."""
         attended, seen = self._attend(self.norm_attention(tokens), last_only, before)
         tokens = (tokens[:, -1:] if last_only else tokens) + self._drop(attended)
-        hidden = self.expand(self.norm_feed_forward(tokens))
+        normed = self.norm_feed_forward(tokens)
+        hidden = self.expand(normed)
+        if self.experts is not None:
+            return tokens + self._drop(self.contract(functional.relu(hidden)) + self.experts(normed, gain)), seen
         if gain is not None:
             each = gain if gain.ndim == 3 else gain[:, None]
             hidden = hidden * (each[:, -1:] if last_only else each)
-        hidden = functional.relu(hidden)
-        return tokens + self._drop(self.contract(hidden)), seen
+        return tokens + self._drop(self.contract(functional.relu(hidden))), seen
 
     def _project(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         queries, keys, values = (
@@ -264,6 +270,7 @@ def initialise_transformer(module: nn.Module) -> None:
     for part in module.modules():
         if isinstance(part, nn.Linear):
             torch.nn.init.normal_(part.weight, std=0.02)
-            torch.nn.init.zeros_(part.bias)
+            if part.bias is not None:
+                torch.nn.init.zeros_(part.bias)
         elif isinstance(part, nn.Embedding):
             torch.nn.init.normal_(part.weight, std=0.02)

@@ -19,17 +19,23 @@ from mtorl.datasets.spec import DataSpec
 class CQL(ActorCritic):
     """A policy that climbs critics which value actions outside the data low.
 
-    The policy is a squashed normal distribution. Deviations: the weights of the conservative term and of the policy's
-    entropy are fixed, next values have no entropy in them, and the normal distribution's deviation does not depend on
-    what is observed.
+    The policy is a squashed normal distribution. By how much actions outside the data are valued less is a matter of
+    the temperature, whatever the rewards are, and these are 1 at the most here: the defaults are the published weight
+    of 5 and temperature of 1 for rewards ten times as large.
+
+    Deviations: the weights of the conservative term and of the policy's entropy are fixed, next values have no entropy
+    in them, and the normal distribution's deviation does not depend on what is observed.
 
     Source: Kumar et al., Conservative Q-Learning for Offline Reinforcement Learning, 2020, equation 4 (CQL(H)).
 
     Args:
         spec: What is known of the data.
         conservative_weight: The paper's alpha.
+        temperature: Of the soft maximum over actions, as in the authors' code.
         samples: Actions drawn from each of three sources: uniform, the policy, and the policy one step later.
         entropy_weight: Of the policy's entropy.
+        imitation_steps: First moves of the policy, in which it learns to do what was recorded (as in the authors' code;
+            here with the squared error): critics know little yet of the actions that it would take otherwise.
         actor: The policy's network; linear layers of 256 and 256 by default.
         critic: The critics' networks, likewise.
         task_identity: How the networks are told their task: none, onehot or embed (a learned vector).
@@ -43,13 +49,16 @@ class CQL(ActorCritic):
     """
 
     head: GaussianHead
+    moves: Tensor
 
     def __init__(
         self,
         spec: DataSpec,
-        conservative_weight: float = 5.0,
+        conservative_weight: float = 0.5,
+        temperature: float = 0.1,
         samples: int = 10,
         entropy_weight: float = 0.01,
+        imitation_steps: int = 1000,
         actor: Network | None = None,
         critic: Network | None = None,
         task_identity: TaskIdentity = "onehot",
@@ -75,18 +84,22 @@ class CQL(ActorCritic):
             std_floor,
             clip,
         )
-        if min(conservative_weight, entropy_weight) < 0 or samples < 1:
+        if min(conservative_weight, entropy_weight, imitation_steps) < 0 or samples < 1 or temperature <= 0:
             raise InputError(
-                f"conservative_weight is {conservative_weight}, entropy_weight {entropy_weight} and samples {samples}; "
-                "expected no negative number, and at least 1 sample."
+                f"conservative_weight is {conservative_weight}, temperature {temperature}, entropy_weight "
+                f"{entropy_weight}, imitation_steps {imitation_steps} and samples {samples}; expected a positive "
+                "temperature, no negative number, and at least 1 sample."
             )
         self.conservative_weight, self.entropy_weight, self.samples = conservative_weight, entropy_weight, samples
+        self.imitation_steps, self.temperature = imitation_steps, temperature
+        self.register_buffer("moves", torch.zeros((), dtype=torch.int64))
         self.phases = (
             self.phase("critic", self._critic_losses, [self.critics]),
             self.phase("actor", self._actor_losses, [self.encoder, self.backbone, self.head], after_step=self._follow),
         )
 
     def _follow(self) -> None:
+        self.moves += 1
         self.follow(self.target_critics, self.critics)
 
     def _draw(self, observed: Tensor, task_ids: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -119,27 +132,33 @@ class CQL(ActorCritic):
         values = self.values_of(self.critics, observed.repeat(1, count, 1, 1), others, ids)
         values = values.unflatten(2, (count, windows)).movedim(2, 0)  # q t (k b) l -> k q t b l
         recorded = self.values_of(self.critics, observed, batch.actions, ids)
-        gaps = conservative_gap(values, densities.unflatten(1, (count, windows)).movedim(1, 0)[:, None], recorded)
+        drawn = densities.unflatten(1, (count, windows)).movedim(1, 0)[:, None]
+        gaps = conservative_gap(values, drawn, recorded, self.temperature)
         errors = (recorded - self.target(batch, following)).square()
         return TaskLosses(masked_mean((errors + self.conservative_weight * gaps).sum(0), batch.valid))
 
     def _actor_losses(self, batch: TaskBatch) -> TaskLosses:
         observed, ids = self.observed(batch), batch.task_ids
+        if int(self.moves) < self.imitation_steps:
+            errors = (self.mean_actions(observed, ids) - batch.actions).square().mean(-1)
+            return TaskLosses(masked_mean(errors, batch.valid))
         actions, density = self._draw(observed, ids, 1)
         inputs, code = torch.cat([observed, actions], -1), self.code(ids)
         value = torch.stack([held(critic)(inputs, code, ids) for critic in self.critics]).amin(0)
         return TaskLosses(masked_mean(self.entropy_weight * density - value, batch.valid))
 
 
-def conservative_gap(values: Tensor, log_densities: Tensor, recorded: Tensor) -> Tensor:
+def conservative_gap(values: Tensor, log_densities: Tensor, recorded: Tensor, temperature: float = 1.0) -> Tensor:
     """How much more all actions are worth, by their soft maximum, than the recorded one.
 
     Args:
         values: `[K, ...]`, of drawn actions.
         log_densities: `[K, ...]`, with which they were drawn.
         recorded: `[...]`, values of recorded actions.
+        temperature: Of the soft maximum.
 
     Returns:
-        `[...]`: the logarithm of an estimate of the integral of exp(value) over all actions, less the recorded value.
+        `[...]`: the temperature times the logarithm of an estimate of the integral of exp(value / temperature) over all
+        actions, less the recorded value.
     """
-    return torch.logsumexp(values - log_densities, 0) - math.log(len(values)) - recorded
+    return temperature * (torch.logsumexp(values / temperature - log_densities, 0) - math.log(len(values))) - recorded

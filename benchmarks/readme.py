@@ -281,6 +281,28 @@ def ablation(name: str) -> str:
     return f"{table([*head, 'steps', 'minutes'], rows)}\n\n{details}\n\n{origin(found)}"
 
 
+def agents() -> str:
+    """Agents on good and on mixed data: success, and return-normalised scores with what they are above cloning."""
+    found = read("ablation_agents_mt10")
+    (base,) = found["baselines"]
+    rows = {tuple(row["name"].split(", ")): row for row in found["methods"]}
+    kinds, data = (list(dict.fromkeys(key[place] for key in rows)) for place in (0, 1))
+    success, scores = [], []
+    for kind in kinds:
+        mine = [rows[kind, recipe] for recipe in data]
+        minutes = mean([row["minutes"] for row in mine])
+        success.append([kind, *[_interval(row["mean"], 100, ".1f") for row in mine], f"{minutes:.1f}"])
+        leads = [row["normalised_score_lead"][base] for row in mine]
+        pairs = zip(mine, leads, strict=True)
+        scores.append(
+            [kind, *[_interval(row["normalised_score"], 100, ".1f") for row in mine]]
+            + [_interval(lead, 100, "+.1f") if lead else "-" for _, lead in pairs]
+        )
+    first = table(["success, %", *data, "minutes of training"], success)
+    second = table(["return-normalised score, %", *data, *[f"{it}: above {base}" for it in data]], scores)
+    return f"{first}\n\n{second}\n\n{origin(found)}"
+
+
 def _interval(value: list[float], factor: float, form: str) -> str:
     middle, low, high = (f"{factor * it:{form}}" for it in value)
     return f"{middle} ({low} to {high})"
@@ -343,6 +365,7 @@ BLOCKS |= {
     "masks": lambda: ablation("masks_mt10"),
     "masks_dt": lambda: ablation("masks_dt_mt10"),
     "task_free": task_free,
+    "agents": agents,
     "modules": modules,
     "soft_modules": soft_modules_speed,
 }

@@ -11,6 +11,7 @@ from torch import Tensor
 from mtorl.agents import (
     CQL,
     IQL,
+    M3DT,
     TD3BC,
     Agent,
     BehaviorCloning,
@@ -69,8 +70,17 @@ SMALL_AGENTS: dict[type, dict] = {
     },
     IQL: {"actor": ACTOR, "critic": NETWORK},
     TD3BC: {"actor": NETWORK, "critic": NETWORK},
-    CQL: {"actor": NETWORK, "critic": NETWORK, "samples": 2},
+    CQL: {"actor": NETWORK, "critic": NETWORK, "samples": 2, "imitation_steps": 0},
     SoftModular: {"modules": 3, "layers": 3, "width": 8, "base": (12,), "gating": (8,)},
+    M3DT: {
+        "groups": [["towards-0", "away-0"], ["towards-2"]],
+        "units": 8,
+        "width": 16,
+        "layers": 2,
+        "attention_heads": 2,
+        "context": 6,
+        "dropout": 0.0,
+    },
     DecisionTransformer: {"width": 16, "layers": 2, "attention_heads": 2, "context": 6, "dropout": 0.0},
     PromptDecisionTransformer: {
         "width": 16,
@@ -97,7 +107,11 @@ AGENT_VARIANTS = [
         *([] if issubclass(kind, ActorCritic) else [{"task_identity": "none", "output_heads": "linear"}]),
         *([{"critic_heads": "per_task"}] if issubclass(kind, ActorCritic) else []),
         *([{"distribution": "deterministic"}] if kind is IQL else []),
-        *([] if issubclass(kind, SoftModular | ActorCritic) else [{"task_identity": "onehot", "task_gain": True}]),
+        *(
+            []
+            if issubclass(kind, SoftModular | ActorCritic | M3DT)
+            else [{"task_identity": "onehot", "task_gain": True}]
+        ),
         *([{"network": network} for network in NETWORKS[1:]] if kind is BehaviorCloning else []),
         *([{"actor": NETWORKS[2], "critic": NETWORKS[3]}] if kind is TD3BC else []),
         *([{"routing": "task"}, {"distribution": "gaussian"}] if kind is SoftModular else []),
@@ -108,8 +122,14 @@ AGENT_VARIANTS = [
                 {"action_context": "dropout"},
                 {"return_conditioning": False},
                 {"time": "episode", "action_context": "full", "return_conditioning": False},
-                {"ffn": "soft_modules", "task_identity": "onehot", "router_context": "task"},
-                {"ffn": "soft_modules", "task_identity": "none", "router_context": "token"},
+                *(
+                    []
+                    if kind is M3DT
+                    else [
+                        {"ffn": "soft_modules", "task_identity": "onehot", "router_context": "task"},
+                        {"ffn": "soft_modules", "task_identity": "none", "router_context": "token"},
+                    ]
+                ),
             ]
             if issubclass(kind, DecisionTransformer)
             else []

@@ -90,6 +90,11 @@ def test_conservative_gaps() -> None:
     values, recorded = torch.randn(7, 3), torch.randn(3)
     before = conservative_gap(values, uniform, recorded)
     torch.testing.assert_close(conservative_gap(values + 5, uniform, recorded + 5), before)
+    smaller = conservative_gap(values / 10, uniform, recorded / 10, 0.1)
+    torch.testing.assert_close(smaller, before / 10)  # of rewards a tenth as large, with a tenth of the temperature
+    torch.testing.assert_close(
+        conservative_gap(values, uniform, recorded, 1e-4), values.amax(0) - recorded, atol=1e-2, rtol=0
+    )
 
 
 def test_the_volume_of_all_actions(spec: DataSpec, store: EpisodeStore) -> None:

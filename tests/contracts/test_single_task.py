@@ -11,7 +11,7 @@ from families import BALANCERS, SMALL_AGENTS, concrete, run_options
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mtorl.agents import Agent
+from mtorl.agents import M3DT, Agent
 from mtorl.datasets.grouping import Grouping
 from mtorl.datasets.sampler import TaskSampler
 from mtorl.datasets.spec import describe_stores
@@ -40,7 +40,7 @@ def assert_same(one: dict[str, Tensor], other: dict[str, Tensor], tolerance: flo
 @pytest.mark.parametrize("kind", SMALL_AGENTS, ids=lambda kind: kind.__name__)
 def test_a_run_is_the_textbook_loop(kind: type, train_options: dict, store: EpisodeStore) -> None:
     """AdamW on the loss of every phase in turn, and nothing else."""
-    small = SMALL_AGENTS[kind]
+    small = SMALL_AGENTS[kind] | ({"groups": [[TASK]]} if kind is M3DT else {})
     plain = {
         name: {"class_path": it.func.__name__, "init_args": it.keywords} if isinstance(it, partial) else it
         for name, it in small.items()

@@ -1,0 +1,195 @@
+"""A decision transformer with an expert for each group of tasks (Kong et al., 2025), trained in three stages.
+
+| stage | learns | what experts add to each block's feed-forward network |
+|---|---|---|
+| backbone | the transformer, the embeddings and the head | nothing |
+| experts | the experts alone | what the expert of the task's group says |
+| router | the routers alone | a mixture of all, which the block's router decides on for every token |
+
+Deviations: the backbone is this package's decision transformer, without a prompt; routers have one hidden layer instead
+of four.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mtorl import InputError
+from mtorl.agents.backbones import initialise_transformer
+from mtorl.agents.base import Phase, TaskLosses
+from mtorl.agents.decision_transformer import DecisionTransformer
+from mtorl.agents.parameters import ParameterSpace
+from mtorl.datasets.sampler import TaskBatch
+from mtorl.datasets.spec import DataSpec
+from mtorl.envs.base import RolloutContext
+
+STAGES = ("backbone", "experts", "router")
+BACKBONE, EXPERTS, ROUTER = range(3)
+
+
+class M3DT(DecisionTransformer):
+    """A decision transformer; then an expert for each group of tasks in every block; then routers that mix them.
+
+    Groups are those of `mtorl group RUN --groups N --out FILE`, of a run with a transformer on the same tasks: the list
+    that stands under `groups` in the file.
+
+    Source: Kong et al., Mastering Massive Multi-Task Reinforcement Learning via Mixture-of-Expert Decision Transformer,
+    2025, section 4.
+
+    Args:
+        spec: What is known of the data.
+        groups: Names of the tasks of each group; every task is in one.
+        units: Hidden units of an expert; 4 * width by default, as published.
+        backbone_until: Share of training after which the experts are trained.
+        experts_until: Share of training after which the routers are trained.
+        options: Of `DecisionTransformer`, but for `ffn` and `task_gain`.
+    """
+
+    stage: Tensor
+    groups: Tensor
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        groups: Sequence[Sequence[str]],
+        units: int | None = None,
+        backbone_until: float = 0.5,
+        experts_until: float = 0.8,
+        **options: Any,
+    ) -> None:
+        super().__init__(spec, **options)
+        if self.router is not None or self.gains.task_rows():
+            raise InputError("M3DT has experts in its feed-forward networks: leave ffn and task_gain out.")
+        if not 0 < backbone_until < experts_until < 1 or (units is not None and units < 1):
+            raise InputError(
+                f"backbone_until is {backbone_until}, experts_until {experts_until} and units {units}; expected "
+                "0 < backbone_until < experts_until < 1, and at least one unit."
+            )
+        self.register_buffer("groups", _one_group_each(spec.task_names, groups), persistent=False)
+        self.register_buffer("stage", torch.tensor(BACKBONE))
+        (whole,), width = self.phases, self.norm_tokens.normalized_shape[0]
+        moved = nn.ParameterList(self.parameters())
+        experts = [Experts(width, len(groups), units or 4 * width) for _ in self.backbone.blocks]
+        for block, mine in zip(self.backbone.blocks, experts, strict=True):
+            block.experts = mine
+        initialise_transformer(nn.ModuleList(experts))
+        own, routers = nn.ModuleList([it.own for it in experts]), nn.ModuleList([it.router for it in experts])
+        maskable = [part for it in experts for part in (it.own.expand, it.own.contract)]
+        self.phases = (
+            self._stage_phase(BACKBONE, whole.space, moved, 0.0, backbone_until),
+            self._stage_phase(EXPERTS, ParameterSpace(self, [], maskable, [own]), own, backbone_until, experts_until),
+            self._stage_phase(ROUTER, ParameterSpace(self, [], routers, [routers]), routers, experts_until, 1.0),
+        )
+        self._present, self._held = BACKBONE, False
+
+    def _stage_phase(self, stage: int, space: ParameterSpace, module: nn.Module, start: float, stop: float) -> Phase:
+        def losses(batch: TaskBatch) -> TaskLosses:
+            self._present = stage
+            return (
+                self._losses(batch) if stage == BACKBONE or self._held else self._losses_holding_the_rest(stage, batch)
+            )
+
+        def reached() -> None:
+            self.stage.fill_(stage)
+
+        return Phase(STAGES[stage], losses, space, module, start=start, stop=stop, after_step=reached)
+
+    def _losses_holding_the_rest(self, phase: int, batch: TaskBatch) -> TaskLosses:
+        """The losses of a stage; no gradient reaches what it does not move."""
+        moved = set(self.phases[phase].space.names)
+        held = {name: value.detach() for name, value in self.named_parameters() if name not in moved}
+        self._held = True
+        try:
+            return torch.func.functional_call(self, held, (phase, batch))
+        finally:
+            self._held = False
+
+    @property
+    def needs_task(self) -> bool:
+        """Whether acting depends on the task's identity: experts without routers do, too."""
+        return super().needs_task or int(self.stage) == EXPERTS
+
+    def reset(self, context: RolloutContext) -> None:
+        """See `Agent.reset`: acting is as in the stage that training is in."""
+        self._present = int(self.stage)
+        super().reset(context)
+
+    def _gains(self, tokens: Tensor, task_ids: Tensor, prompt: Tensor | None = None) -> list[Tensor]:
+        """Of each block the shares of the experts `[M, G]`, or `[M, 0]` for none; no list where routers decide."""
+        if self._present == ROUTER:
+            return []
+        shares = self.groups[task_ids].to(tokens)
+        return [shares if self._present == EXPERTS else shares[:, :0]] * len(self.backbone.blocks)
+
+    @torch.no_grad()
+    def routing(self, batch: TaskBatch) -> list[Tensor]:
+        """See `Agent.routing`: of each block the shares of the experts, as in the stage that training is in."""
+        self._present = int(self.stage)
+        found: list[Tensor] = []
+        keep: Callable[..., None] = lambda module, inputs, output: found.append(output.softmax(-1))  # noqa: E731
+        hooks = [it.router.register_forward_hook(keep) for it in self.modules() if isinstance(it, Experts)]
+        try:
+            self._features(batch)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        if self._present == EXPERTS:
+            return [self.groups[batch.task_ids].to(batch.observations)] * len(hooks)
+        return [it.unflatten(0, (len(batch.task_ids), -1)).mean((1, 2)) for it in found]
+
+
+class Experts(nn.Module):
+    """Feed-forward networks side by side, and a router that mixes them for every token.
+
+    Args:
+        width: Size of a token.
+        count: G, networks.
+        units: Hidden units of each.
+    """
+
+    def __init__(self, width: int, count: int, units: int) -> None:
+        super().__init__()
+        self.own = FeedForwards(width, count, units)
+        self.router = nn.Sequential(nn.Linear(width, 2 * width), nn.ReLU(), nn.Linear(2 * width, count))
+
+    def forward(self, tokens: Tensor, shares: Tensor | None) -> Tensor:
+        """What they add to tokens `[M, S, width]`.
+
+        Args:
+            tokens: The feed-forward network's input.
+            shares: Of each expert `[M, G]`; `[M, 0]` for none; None lets the router decide.
+        """
+        if shares is None:
+            return self.own(tokens, self.router(tokens).softmax(-1))
+        return self.own(tokens, shares[:, None]) if shares.shape[1] else torch.zeros_like(tokens)
+
+
+class FeedForwards(nn.Module):
+    """The networks of `Experts`, as two matrices."""
+
+    def __init__(self, width: int, count: int, units: int) -> None:
+        super().__init__()
+        self.units = units
+        self.expand = nn.Linear(width, count * units)
+        self.contract = nn.Linear(count * units, width, bias=False)
+        self.bias = nn.Parameter(torch.zeros(count, width))
+
+    def forward(self, tokens: Tensor, shares: Tensor) -> Tensor:
+        """The mixture `[M, S, width]` of what they say of tokens, with shares `[M, S or 1, G]`."""
+        hidden = functional.relu(self.expand(tokens)) * shares.repeat_interleave(self.units, -1)
+        return self.contract(hidden) + shares @ self.bias
+
+
+def _one_group_each(task_names: Sequence[str], groups: Sequence[Sequence[str]]) -> Tensor:
+    """Whether each task is in each group `[T, G]`."""
+    where = [[name in group for group in groups] for name in task_names]
+    wrong = [name for name, row in zip(task_names, where, strict=True) if sum(row) != 1]
+    if wrong or not all(any(row[place] for row in where) for place in range(len(groups))):
+        raise InputError(
+            f"groups is {[list(group) for group in groups]}; expected every task in one group, and no group without a "
+            f"task of the data. {'Not in one: ' + ', '.join(wrong) if wrong else 'A group is empty'}."
+        )
+    return torch.tensor(where)
