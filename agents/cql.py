@@ -1,17 +1,16 @@
 """Conservative Q-learning (Kumar et al., 2020) for many tasks."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from mtorl import InputError
-from mtorl.agents.actor_critic import ActorCritic, CriticHeads, held
+from mtorl.agents.actor_critic import ActorCritic, held
 from mtorl.agents.base import TaskLosses
-from mtorl.agents.heads import GaussianHead, OutputHeads, masked_mean
-from mtorl.agents.networks import Network
-from mtorl.agents.task_encoders import TaskIdentity
+from mtorl.agents.heads import GaussianHead, masked_mean
 from mtorl.datasets.sampler import TaskBatch
 from mtorl.datasets.spec import DataSpec
 
@@ -36,16 +35,7 @@ class CQL(ActorCritic):
         entropy_weight: Of the policy's entropy.
         imitation_steps: First moves of the policy, in which it learns to do what was recorded (as in the authors' code;
             here with the squared error): critics know little yet of the actions that it would take otherwise.
-        actor: The policy's network; linear layers of 256 and 256 by default.
-        critic: The critics' networks, likewise.
-        task_identity: How the networks are told their task: none, onehot or embed (a learned vector).
-        output_heads: The policy's last layer: shared or per_task.
-        critic_heads: The critics' last layers: shared or per_task.
-        discount: Of the next step's value.
-        target_rate: Share by which the target networks follow in each step.
-        per_task_normalisation: Normalise observations with each task's own statistics.
-        std_floor: Smallest standard deviation used for normalising.
-        clip: Normalised observations are clipped to plus or minus this.
+        options: Of `ActorCritic`.
     """
 
     head: GaussianHead
@@ -59,31 +49,9 @@ class CQL(ActorCritic):
         samples: int = 10,
         entropy_weight: float = 0.01,
         imitation_steps: int = 1000,
-        actor: Network | None = None,
-        critic: Network | None = None,
-        task_identity: TaskIdentity = "onehot",
-        output_heads: OutputHeads = "shared",
-        critic_heads: CriticHeads = "shared",
-        discount: float = 0.99,
-        target_rate: float = 0.005,
-        per_task_normalisation: bool = False,
-        std_floor: float = 0.01,
-        clip: float = 5.0,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            spec,
-            "gaussian",
-            actor,
-            critic,
-            task_identity,
-            output_heads,
-            critic_heads,
-            discount,
-            target_rate,
-            per_task_normalisation,
-            std_floor,
-            clip,
-        )
+        super().__init__(spec, "gaussian", **options)
         if min(conservative_weight, entropy_weight, imitation_steps) < 0 or samples < 1 or temperature <= 0:
             raise InputError(
                 f"conservative_weight is {conservative_weight}, temperature {temperature}, entropy_weight "

@@ -101,7 +101,7 @@ class DecisionTransformer(Agent):
         self.return_least: Tensor
         _check(context, width, layers, attention_heads, dropout, action_dropout, target_quantile)
         tasks = len(spec.task_names)
-        self.window = context
+        self.window, self.width = context, width
         self.return_conditioning, self.action_context, self.time = return_conditioning, action_context, time
         self.action_dropout = action_dropout if action_context == "dropout" else 0.0
         self.tokens_per_step = 1 + return_conditioning + (action_context != "none")

@@ -1,18 +1,17 @@
 """Two policies on one transformer: a decision transformer, and a soft-modularized policy that reads its features."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from mtorl import InputError
 from mtorl.agents.base import Phase, TaskLosses
-from mtorl.agents.decision_transformer import DecisionTransformer, FeedForward, RouterContext, _History
+from mtorl.agents.decision_transformer import DecisionTransformer, _History
 from mtorl.agents.heads import OutputHeads, RegressionHead
 from mtorl.agents.parameters import ParameterSpace
 from mtorl.agents.soft_modules import Routing, SoftModularMLP
-from mtorl.agents.task_encoders import TaskIdentity
 from mtorl.datasets.sampler import TaskBatch
 from mtorl.datasets.spec import DataSpec
 
@@ -27,23 +26,6 @@ class DualPolicy(DecisionTransformer):
 
     Args:
         spec: What is known of the data.
-        context: K, steps in the window.
-        width: Size of a token.
-        layers: Transformer blocks.
-        attention_heads: Attention heads per block; must divide `width`.
-        dropout: Probability in the transformer.
-        return_conditioning: Give the network the return-to-go of every step.
-        target_quantile: The return asked for when acting: this quantile of the task's recorded returns.
-        action_context: Past actions as tokens: full, dropout (each token is zeroed with `action_dropout`), or none.
-        action_dropout: Probability for `action_context=dropout`.
-        time: Number the steps within the window, within the episode, or not at all.
-        positions: Steps that the table of `time=episode` tells apart; those of the longest episode by default.
-        task_identity: How the networks are told their task: none, onehot or embed (a learned vector).
-        output_heads: One last layer for all tasks (shared), or one each (per_task), of both policies.
-        task_gain: A learned factor of each task on every hidden unit of the feed-forward networks.
-        ffn: Feed-forward networks of the blocks: dense, or a mixture of modules (soft_modules).
-        modules: In each block, for `ffn=soft_modules`; must divide `4 * width`.
-        router_context: Which mixture is used in the blocks: see `DecisionTransformer`.
         policy_modules: Modules in each layer of the second policy.
         policy_layers: Layers of modules of the second policy.
         policy_width: Outputs of a module of the second policy.
@@ -54,9 +36,9 @@ class DualPolicy(DecisionTransformer):
             (in_turn; unless it is frozen, the transformer then moves on, and its own head no longer fits).
         freeze: The second policy does not move the transformer.
         act_with: Which policy acts unless another is asked for.
-        per_task_normalisation: Normalise observations with each task's own statistics.
-        std_floor: Smallest standard deviation used for normalising.
-        clip: Normalised observations are clipped to plus or minus this.
+        output_heads: One last layer for all tasks (shared), one each (per_task), or one each without tanh (linear), of
+            both policies.
+        options: Of `DecisionTransformer`.
     """
 
     policies = (TRANSFORMER, MODULES)
@@ -64,23 +46,6 @@ class DualPolicy(DecisionTransformer):
     def __init__(
         self,
         spec: DataSpec,
-        context: int = 20,
-        width: int = 128,
-        layers: int = 3,
-        attention_heads: int = 4,
-        dropout: float = 0.1,
-        return_conditioning: bool = True,
-        target_quantile: float = 0.9,
-        action_context: Literal["full", "dropout", "none"] = "none",
-        action_dropout: float = 0.5,
-        time: Literal["window", "episode", "none"] = "window",
-        positions: int | None = None,
-        task_identity: TaskIdentity = "onehot",
-        output_heads: OutputHeads = "shared",
-        task_gain: bool = False,
-        ffn: FeedForward = "dense",
-        modules: int = 4,
-        router_context: RouterContext = "task",
         policy_modules: int = 2,
         policy_layers: int = 2,
         policy_width: int = 128,
@@ -90,40 +55,17 @@ class DualPolicy(DecisionTransformer):
         order: Literal["together", "in_turn"] = "together",
         freeze: bool = False,
         act_with: Literal["transformer", "modules"] = "modules",
-        per_task_normalisation: bool = False,
-        std_floor: float = 0.01,
-        clip: float = 5.0,
+        output_heads: OutputHeads = "shared",
+        **options: Any,
     ) -> None:
-        super().__init__(
-            spec,
-            context,
-            width,
-            layers,
-            attention_heads,
-            dropout,
-            return_conditioning,
-            target_quantile,
-            action_context,
-            action_dropout,
-            time,
-            positions,
-            task_identity,
-            output_heads,
-            task_gain,
-            ffn,
-            modules,
-            router_context,
-            per_task_normalisation,
-            std_floor,
-            clip,
-        )
+        super().__init__(spec, output_heads=output_heads, **options)
         if order not in ("together", "in_turn"):
             raise InputError(f"order is {order!r}; expected together or in_turn.")
         self.frozen = freeze
         self.choose(act_with)
         tasks, first = len(spec.task_names), list(self.children())
         self.modular = SoftModularMLP(
-            width + spec.observation_dim,
+            self.width + spec.observation_dim,
             self.encoder.size,
             policy_modules,
             policy_layers,

@@ -1,15 +1,14 @@
 """Implicit Q-learning (Kostrikov et al., 2022) for many tasks."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
 from mtorl import InputError
 from mtorl.agents.actor_critic import ActorCritic, Critic, CriticHeads
 from mtorl.agents.base import TaskLosses
-from mtorl.agents.heads import GaussianHead, OutputHeads, RegressionHead, masked_mean
+from mtorl.agents.heads import GaussianHead, RegressionHead, masked_mean
 from mtorl.agents.networks import Network
-from mtorl.agents.task_encoders import TaskIdentity
 from mtorl.datasets.sampler import TaskBatch
 from mtorl.datasets.spec import DataSpec
 
@@ -29,16 +28,9 @@ class IQL(ActorCritic):
         expectile: Of the action values, in (0, 1); 0.5 is their mean.
         advantage_weight: The paper's beta: how much better actions are preferred.
         distribution: Of the policy's actions: gaussian or deterministic (then the squared error is weighted).
-        actor: The policy's network; linear layers of 256 and 256 by default.
-        critic: The critics' networks, likewise.
-        task_identity: How the networks are told their task: none, onehot or embed (a learned vector).
-        output_heads: The policy's last layer: shared or per_task.
+        critic: The critics' networks; linear layers of 256 and 256 by default.
         critic_heads: The critics' last layers: shared or per_task.
-        discount: Of the next step's value.
-        target_rate: Share by which the target networks follow in each step.
-        per_task_normalisation: Normalise observations with each task's own statistics.
-        std_floor: Smallest standard deviation used for normalising.
-        clip: Normalised observations are clipped to plus or minus this.
+        options: Of `ActorCritic`.
     """
 
     def __init__(
@@ -47,31 +39,11 @@ class IQL(ActorCritic):
         expectile: float = 0.7,
         advantage_weight: float = 3.0,
         distribution: Literal["deterministic", "gaussian"] = "gaussian",
-        actor: Network | None = None,
         critic: Network | None = None,
-        task_identity: TaskIdentity = "onehot",
-        output_heads: OutputHeads = "shared",
         critic_heads: CriticHeads = "shared",
-        discount: float = 0.99,
-        target_rate: float = 0.005,
-        per_task_normalisation: bool = False,
-        std_floor: float = 0.01,
-        clip: float = 5.0,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            spec,
-            distribution,
-            actor,
-            critic,
-            task_identity,
-            output_heads,
-            critic_heads,
-            discount,
-            target_rate,
-            per_task_normalisation,
-            std_floor,
-            clip,
-        )
+        super().__init__(spec, distribution, critic=critic, critic_heads=critic_heads, **options)
         if not 0 < expectile < 1 or advantage_weight < 0:
             raise InputError(
                 f"expectile is {expectile} and advantage_weight {advantage_weight}; expected a number between 0 and 1, "

@@ -70,9 +70,9 @@ class M3DT(DecisionTransformer):
             )
         self.register_buffer("groups", _one_group_each(spec.task_names, groups), persistent=False)
         self.register_buffer("stage", torch.tensor(BACKBONE))
-        (whole,), width = self.phases, self.norm_tokens.normalized_shape[0]
+        (whole,) = self.phases
         moved = nn.ParameterList(self.parameters())
-        experts = [Experts(width, len(groups), units or 4 * width) for _ in self.backbone.blocks]
+        experts = [Experts(self.width, len(groups), units or 4 * self.width) for _ in self.backbone.blocks]
         for block, mine in zip(self.backbone.blocks, experts, strict=True):
             block.experts = mine
         initialise_transformer(nn.ModuleList(experts))

@@ -12,15 +12,14 @@ Deviations:
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mtorl import InputError
 from mtorl.agents.backbones import initialise_transformer
-from mtorl.agents.decision_transformer import DecisionTransformer, FeedForward, RouterContext
-from mtorl.agents.heads import OutputHeads
+from mtorl.agents.decision_transformer import DecisionTransformer, RouterContext
 from mtorl.agents.task_encoders import TaskIdentity
 from mtorl.datasets.prompts import PromptPick, PromptPool, PromptSettings, PromptSource, prompt_of
 from mtorl.datasets.sampler import TaskBatch
@@ -34,7 +33,6 @@ class PromptDecisionTransformer(DecisionTransformer):
 
     Args:
         spec: What is known of the data.
-        context: K, steps in the window.
         prompt_length: Steps in the prompt.
         prompt_pick: Whose steps: a random one of the `prompt_best` episodes (topk: with success, and with the highest
             returns), any (uniform), or as the released code of HarmoDT (official). Acting, the best episode's.
@@ -44,25 +42,10 @@ class PromptDecisionTransformer(DecisionTransformer):
         width: Size of a token.
         layers: Transformer blocks.
         attention_heads: Attention heads per block; must divide `width`.
-        dropout: Probability in the transformer.
-        return_conditioning: Give the network the return-to-go of every step.
-        target_quantile: The return asked for when acting: this quantile of the task's recorded returns.
-        action_context: Past actions as tokens: full, dropout (each token is zeroed with `action_dropout`), or none.
-        action_dropout: Probability for `action_context=dropout`.
-        time: Number the steps within the window, within the episode, or not at all; prompts' steps always within the
-            episode.
-        positions: Steps that the time tables tell apart; those of the longest episode by default.
         task_identity: How else the network is told its task: none, onehot or embed (a learned vector).
-        output_heads: One last layer for all tasks (shared), one each (per_task), or one each without tanh (linear, for
-            balancers that need it).
-        task_gain: A learned factor of each task on every hidden unit of the feed-forward networks.
-        ffn: Feed-forward networks of the blocks: dense, or a mixture of modules (soft_modules).
-        modules: In each block, for `ffn=soft_modules`; must divide `4 * width`.
         router_context: Which mixture is used depends on the prompt (prompt), on the task alone (task), or on the token
             as it enters the network (token); and on the task, if it is told.
-        per_task_normalisation: Normalise observations with each task's own statistics.
-        std_floor: Smallest standard deviation used for normalising.
-        clip: Normalised observations are clipped to plus or minus this.
+        options: Of `DecisionTransformer`; `time` numbers the steps of prompts always within the episode.
     """
 
     router_contexts = ("prompt", "task", "token")
@@ -74,7 +57,6 @@ class PromptDecisionTransformer(DecisionTransformer):
     def __init__(
         self,
         spec: DataSpec,
-        context: int = 20,
         prompt_length: int = 5,
         prompt_pick: PromptPick = "topk",
         prompt_source: PromptSource = "train",
@@ -82,46 +64,19 @@ class PromptDecisionTransformer(DecisionTransformer):
         width: int = 256,
         layers: int = 6,
         attention_heads: int = 8,
-        dropout: float = 0.1,
-        return_conditioning: bool = True,
-        target_quantile: float = 0.9,
-        action_context: Literal["full", "dropout", "none"] = "none",
-        action_dropout: float = 0.5,
-        time: Literal["window", "episode", "none"] = "window",
-        positions: int | None = None,
         task_identity: TaskIdentity = "none",
-        output_heads: OutputHeads = "shared",
-        task_gain: bool = False,
-        ffn: FeedForward = "dense",
-        modules: int = 4,
         router_context: RouterContext = "prompt",
-        per_task_normalisation: bool = False,
-        std_floor: float = 0.01,
-        clip: float = 5.0,
+        **options: Any,
     ) -> None:
         settings = PromptSettings(prompt_length, prompt_pick, prompt_source, prompt_best)
         super().__init__(
             spec,
-            context,
-            width,
-            layers,
-            attention_heads,
-            dropout,
-            return_conditioning,
-            target_quantile,
-            action_context,
-            action_dropout,
-            time,
-            positions,
-            task_identity,
-            output_heads,
-            task_gain,
-            ffn,
-            modules,
-            router_context,
-            per_task_normalisation,
-            std_floor,
-            clip,
+            width=width,
+            layers=layers,
+            attention_heads=attention_heads,
+            task_identity=task_identity,
+            router_context=router_context,
+            **options,
         )
         self.prompts = settings
         prompt = nn.ModuleDict(

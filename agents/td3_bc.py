@@ -1,13 +1,13 @@
 """TD3+BC (Fujimoto and Gu, 2021) for many tasks."""
 
+from typing import Any
+
 import torch
 
 from mtorl import InputError
-from mtorl.agents.actor_critic import ActorCritic, CriticHeads, held, target_of
+from mtorl.agents.actor_critic import ActorCritic, held, target_of
 from mtorl.agents.base import TaskLosses
-from mtorl.agents.heads import OutputHeads, RegressionHead, masked_mean
-from mtorl.agents.networks import Network
-from mtorl.agents.task_encoders import TaskIdentity
+from mtorl.agents.heads import RegressionHead, masked_mean
 from mtorl.datasets.sampler import TaskBatch
 from mtorl.datasets.spec import DataSpec
 
@@ -25,16 +25,7 @@ class TD3BC(ActorCritic):
         target_noise: Standard deviation of the noise on the next action.
         noise_clip: Its largest size.
         policy_delay: The policy moves every that many steps.
-        actor: The policy's network; linear layers of 256 and 256 by default.
-        critic: The critics' networks, likewise.
-        task_identity: How the networks are told their task: none, onehot or embed (a learned vector).
-        output_heads: The policy's last layer: shared or per_task.
-        critic_heads: The critics' last layers: shared or per_task.
-        discount: Of the next step's value.
-        target_rate: Share by which the target networks follow in each step.
-        per_task_normalisation: Normalise observations with each task's own statistics.
-        std_floor: Smallest standard deviation used for normalising.
-        clip: Normalised observations are clipped to plus or minus this.
+        options: Of `ActorCritic`.
     """
 
     def __init__(
@@ -44,31 +35,9 @@ class TD3BC(ActorCritic):
         target_noise: float = 0.2,
         noise_clip: float = 0.5,
         policy_delay: int = 2,
-        actor: Network | None = None,
-        critic: Network | None = None,
-        task_identity: TaskIdentity = "onehot",
-        output_heads: OutputHeads = "shared",
-        critic_heads: CriticHeads = "shared",
-        discount: float = 0.99,
-        target_rate: float = 0.005,
-        per_task_normalisation: bool = False,
-        std_floor: float = 0.01,
-        clip: float = 5.0,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            spec,
-            "deterministic",
-            actor,
-            critic,
-            task_identity,
-            output_heads,
-            critic_heads,
-            discount,
-            target_rate,
-            per_task_normalisation,
-            std_floor,
-            clip,
-        )
+        super().__init__(spec, "deterministic", **options)
         if min(critic_weight, target_noise, noise_clip) < 0 or policy_delay < 1:
             raise InputError(
                 f"critic_weight is {critic_weight}, target_noise {target_noise}, noise_clip {noise_clip} and "

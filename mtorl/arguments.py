@@ -91,7 +91,7 @@ class Parser(ArgumentParser):
             return "".join(f" Did you mean --{option} instead of {word}?" for word, option in pairs if option)
         unknown = re.search(r"Option '(\w+)' is not accepted.*class_path='([\w.]+)'", message, re.DOTALL)
         if unknown:
-            options = list(inspect.signature(_class(unknown[2])).parameters)
+            options = _options(_class(unknown[2]))
             return f" {unknown[2]} takes {', '.join(options)}." + _closest(unknown[1], options)
         path = re.search(r'Parser key "(\w+)".*import path string: (\S+)', message, re.DOTALL)
         if path:
@@ -133,6 +133,19 @@ CLEARER = (
 def _class(path: str) -> Any:
     module, _, name = path.rpartition(".")
     return getattr(importlib.import_module(module), name)
+
+
+def _options(kind: type) -> list[str]:
+    """Names of a constructor's parameters, and where it hands the rest on, those of its parents."""
+    found: dict[str, None] = {}
+    for parent in kind.__mro__:
+        if "__init__" not in vars(parent):
+            continue
+        parameters = inspect.signature(parent).parameters.values()
+        found |= {it.name: None for it in parameters if it.kind is not it.VAR_KEYWORD}
+        if all(it.kind is not it.VAR_KEYWORD for it in parameters):
+            break
+    return [name for name in found if name != "spec"]
 
 
 def _check_types(path: str) -> None:

@@ -11,8 +11,7 @@ from mtorl.agents.parameters import ParameterSpace
 from mtorl.datasets.grouping import Grouping
 from mtorl.datasets.sampler import TaskSampler
 from mtorl.trainers.sharing.group_gate import GroupGate
-from mtorl.trainers.sharing.harmony_masks import HarmonyMasks, Importance
-from mtorl.trainers.sharing.masks import Distribution, Scope, SwapSchedule
+from mtorl.trainers.sharing.harmony_masks import HarmonyMasks
 
 
 class GroupMasks(HarmonyMasks):
@@ -28,48 +27,12 @@ class GroupMasks(HarmonyMasks):
 
     Args:
         grouping: The file.
-        sparsity: Share of the maskable weights that a mask leaves out, in [0, 1).
-        distribution: Over the matrices at first: `erk` (small and narrow matrices keep more) or `uniform`.
-        importance: Of a weight to a group: `fisher` (squared gradient), `magnitude` (of the weight) or `gradient` (its
-            magnitude).
-        agreement_weight: The paper's lambda.
-        interval: Training steps between two changes.
-        swap_fraction: Share of a mask's zeros that move in a change, at the most; see `schedule`.
-        swap_count: The same as a number of weights, instead of the share.
-        schedule: How many of these move as training goes on: `hump` (none, all at half time, none), `decay` (all to
-            none along a cosine) or `constant`.
-        scope: Compare scores over the whole network, or within each matrix, whose density then never changes.
-        probes: Batches whose mean gradients the scores are made of.
         gate_steps: Steps from which the gate finds the group; 0: there is no gate.
+        options: Of `HarmonyMasks`, where "a task" is a group.
     """
 
-    def __init__(
-        self,
-        grouping: str,
-        sparsity: float = 0.2,
-        distribution: Distribution = "erk",
-        importance: Importance = "fisher",
-        agreement_weight: float = 10.0,
-        interval: int = 100,
-        swap_fraction: float = 0.05,
-        swap_count: int | None = None,
-        schedule: SwapSchedule = "hump",
-        scope: Scope = "global",
-        probes: int = 4,
-        gate_steps: int = 10,
-    ) -> None:
-        super().__init__(
-            sparsity,
-            distribution,
-            importance,
-            agreement_weight,
-            interval,
-            swap_fraction,
-            swap_count,
-            schedule,
-            scope,
-            probes,
-        )
+    def __init__(self, grouping: str, gate_steps: int = 10, **options: Any) -> None:
+        super().__init__(**options)
         if gate_steps < 0:
             raise InputError(f"gate_steps is {gate_steps}; expected no negative number.")
         self.grouping, self.concluding = grouping, gate_steps
