@@ -5,6 +5,7 @@
     python benchmarks/learning.py dt_return             # decision transformer, MT10, with and without returns-to-go
     python benchmarks/learning.py dt_action_context     # decision transformer, MT10, with and without past actions
     python benchmarks/learning.py modules               # soft modules alone, in a transformer, and on one
+    python benchmarks/learning.py networks              # behavior cloning with MOORE, PaCo, CARE and FiLM; M3DT
     python benchmarks/learning.py references            # scripted experts and random actions, MT10 and MT50
 
 Every run is kept in runs/benchmarks with what was measured, and continued if interrupted; delete it to measure again.
@@ -31,6 +32,10 @@ VARIANTS = {
     "bc_mt50": {"bc_mt50": ("configs/bc_mt50.yaml", {})},
     "dt_action_context": {f"dt_{name}": (DT, {"agent__action_context": name}) for name in ("none", "full", "dropout")},
     "modules": {name: (f"configs/{name}_mt10.yaml", {}) for name in ("soft_modular", "dt_soft_modules", "dual_policy")},
+    "networks": {
+        **{name: ("configs/bc_mt10.yaml", {"agent__network": name}) for name in ("MOORE", "PaCo", "CARE", "FiLM")},
+        "M3DT": ("configs/m3dt_mt10.yaml", {}),
+    },
     "dt_return": {
         "dt_none": (DT, {"agent__action_context": "none"}),
         "dt_no_return": (DT, {"agent__action_context": "none", "agent__return_conditioning": False}),
