@@ -18,6 +18,9 @@ from mtorl import InputError
 from mtorl.agents.backbones import Backbone
 
 Routing = Literal["state", "task"]
+FEW = 32
+"""Rows up to which a layer puts its weights first in products: their gradient then needs no transposition, which is
+what takes the time with few rows; with many rows transposing those would take longer."""
 
 
 class SoftModularMLP(Backbone):
@@ -150,9 +153,10 @@ class ModuleLayer(nn.Module):
         """From `[M, I]`, or `[M, n, I]` if every map has its own input, to `[M, n, H]`."""
         if self.common:
             return functional.linear(values, self.weight, self.bias).view(len(values), self.number, -1)
-        weight = self.weight.view(self.number, -1, self.weight.shape[1])
-        bias = self.bias.view(self.number, 1, -1)
-        return torch.baddbmm(bias, values.transpose(0, 1), weight.transpose(1, 2)).transpose(0, 1)
+        weight, bias = self.weight.view(self.number, -1, self.weight.shape[1]), self.bias.view(self.number, -1)
+        if len(values) <= FEW:
+            return torch.baddbmm(bias[..., None], weight, values.permute(1, 2, 0)).permute(2, 0, 1)
+        return torch.baddbmm(bias[:, None], values.transpose(0, 1), weight.transpose(1, 2)).transpose(0, 1)
 
     def merged(self, mixture: Tensor) -> tuple[Tensor, Tensor]:
         """These maps and a mixture `[m, n]` of their outputs as one linear map: matrix `[m * H, I or n * I]`, bias."""

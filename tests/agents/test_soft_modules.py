@@ -7,7 +7,7 @@ from torch.nn import functional
 from mtorl import InputError
 from mtorl.agents import BehaviorCloning, SoftModular
 from mtorl.agents.heads import GaussianHead
-from mtorl.agents.soft_modules import SoftModularMLP
+from mtorl.agents.soft_modules import FEW, ModuleLayer, SoftModularMLP
 from mtorl.datasets.spec import DataSpec
 from mtorl.envs.base import RolloutContext
 
@@ -203,3 +203,14 @@ def test_hidden_tasks_are_routed_by_what_is_seen(spec: DataSpec) -> None:
     agent = SoftModular(spec, width=8, base=(12,), gating=(8,), task_identity="none")
     agent.reset(RolloutContext(None, np.arange(2)))
     assert agent.act(np.ones((2, 4), np.float32), np.zeros(2, np.float32)).shape == (2, 2)
+
+
+def test_few_rows_and_many_are_computed_alike() -> None:
+    torch.manual_seed(0)
+    layer = ModuleLayer(3, 5, 7, common=False).double()
+    values = torch.randn(2 * FEW, 3, 5).double()
+    many = layer(values)
+    torch.testing.assert_close(layer(values[:FEW]), many[:FEW])
+    for module in range(3):
+        weight, bias = layer.weight[7 * module : 7 * module + 7], layer.bias[7 * module : 7 * module + 7]
+        torch.testing.assert_close(many[:, module], functional.linear(values[:, module], weight, bias))
