@@ -3,6 +3,7 @@
 import copy
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -100,7 +101,8 @@ class ActorCritic(FeedForwardPolicy):
         backbone = build_network(actor, spec.observation_dim, encoder.size)
         head = make_head(distribution, backbone.size, spec.action_dim, tasks, output_heads)
         self.set_policy(encoder, backbone, TaskGains(tasks, ()), head)
-        self.critics = nn.ModuleList([Critic(critic, inputs, encoder.size, tasks, critic_heads) for _ in range(2)])
+        self._new_critic = partial(Critic, critic, code=encoder.size, tasks=tasks, heads=critic_heads)
+        self.critics = nn.ModuleList([self._new_critic(inputs=inputs) for _ in range(2)])
         self.target_critics = target_of(self.critics)
         self.register_buffer("reward_scale", torch.ones(tasks))
 

@@ -88,7 +88,7 @@ class MLPBackbone(Backbone):
 
     def forward(self, observations: Tensor, code: Tensor, gains: Sequence[Tensor] = ()) -> Tensor:
         """See `Backbone.forward`."""
-        code = code.view(len(code), *[1] * (observations.ndim - 2), -1).expand(*observations.shape[:-1], -1)
+        code = over_inner_axes(code, observations).expand(*observations.shape[:-1], -1)
         values = torch.cat([observations, code], -1)
         for number, layer in enumerate(self.layers):
             values = layer(values)

@@ -17,7 +17,7 @@ class BehaviorCloning(FeedForwardPolicy):
 
     Args:
         spec: What is known of the data.
-        hidden: Sizes of the hidden layers.
+        hidden: Sizes of the hidden layers, unless a network is named.
         network: Another network in place of these layers, see `mtorl list networks`.
         task_identity: How the network is told its task: none, onehot or embed (a learned vector).
         output_heads: One last layer for all tasks (shared), one each (per_task), or one each without tanh (linear, for

@@ -19,18 +19,19 @@ class CQL(ActorCritic):
     """A policy that climbs critics which value actions outside the data low.
 
     The policy is a squashed normal distribution. By how much actions outside the data are valued less is a matter of
-    the temperature, whatever the rewards are, and these are 1 at the most here: the defaults are the published weight
-    of 5 and temperature of 1 for rewards ten times as large.
+    the temperature, whatever the rewards are, and in each step anew: with rewards of at most 1, as here, and the
+    published weight of 5 and temperature of 1, values spiral down until nothing else counts.
 
-    Deviations: the weights of the conservative term and of the policy's entropy are fixed, next values have no entropy
-    in them, and the normal distribution's deviation does not depend on what is observed.
+    Deviations: the temperature divides values alone, not the densities with which actions were drawn; the weights of
+    the conservative term and of the policy's entropy are fixed; next values have no entropy in them; and the normal
+    distribution's deviation does not depend on what is observed.
 
     Source: Kumar et al., Conservative Q-Learning for Offline Reinforcement Learning, 2020, equation 4 (CQL(H)).
 
     Args:
         spec: What is known of the data.
         conservative_weight: The paper's alpha.
-        temperature: Of the soft maximum over actions, as in the authors' code.
+        temperature: Of the soft maximum over actions.
         samples: Actions drawn from each of three sources: uniform, the policy, and the policy one step later.
         entropy_weight: Of the policy's entropy.
         imitation_steps: First moves of the policy, in which it learns to do what was recorded (as in the authors' code;
@@ -44,8 +45,8 @@ class CQL(ActorCritic):
     def __init__(
         self,
         spec: DataSpec,
-        conservative_weight: float = 0.5,
-        temperature: float = 0.1,
+        conservative_weight: float = 0.2,
+        temperature: float = 0.02,
         samples: int = 10,
         entropy_weight: float = 0.01,
         imitation_steps: int = 1000,
@@ -80,11 +81,9 @@ class CQL(ActorCritic):
         density = (-0.5 * noise.square() - std.log() - 0.5 * math.log(2 * math.pi) - stretch).sum(-1)
         return torch.tanh(before), density
 
-    @torch.no_grad()
-    def _others(self, batch: TaskBatch) -> tuple[Tensor, Tensor]:
+    def _others(self, observed: Tensor, ahead: Tensor, task_ids: Tensor) -> tuple[Tensor, Tensor]:
         """Actions `[T, 3 * samples * B, L, A]` that are to be valued low, and their log-densities."""
-        observed, following = self.observed(batch), self.observed(batch, following=True)
-        drawn = [self._draw(seen, batch.task_ids, self.samples) for seen in (observed, following)]
+        drawn = [self._draw(seen, task_ids, self.samples) for seen in (observed, ahead)]
         uniform = 2 * torch.rand_like(drawn[0][0]) - 1
         volume = uniform.shape[-1] * math.log(2)
         densities = [torch.full_like(drawn[0][1], -volume), *[it[1] for it in drawn]]
@@ -95,7 +94,7 @@ class CQL(ActorCritic):
         with torch.no_grad():
             ahead = self.observed(batch, following=True)
             following = self.values_of(self.target_critics, ahead, self._draw(ahead, ids, 1)[0], ids).amin(0)
-            others, densities = self._others(batch)
+            others, densities = self._others(observed, ahead, ids)
         count = 3 * self.samples
         values = self.values_of(self.critics, observed.repeat(1, count, 1, 1), others, ids)
         values = values.unflatten(2, (count, windows)).movedim(2, 0)  # q t (k b) l -> k q t b l

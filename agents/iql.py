@@ -5,10 +5,9 @@ from typing import Any, Literal
 import torch
 
 from mtorl import InputError
-from mtorl.agents.actor_critic import ActorCritic, Critic, CriticHeads
+from mtorl.agents.actor_critic import ActorCritic
 from mtorl.agents.base import TaskLosses
 from mtorl.agents.heads import GaussianHead, RegressionHead, masked_mean
-from mtorl.agents.networks import Network
 from mtorl.datasets.sampler import TaskBatch
 from mtorl.datasets.spec import DataSpec
 
@@ -28,8 +27,6 @@ class IQL(ActorCritic):
         expectile: Of the action values, in (0, 1); 0.5 is their mean.
         advantage_weight: The paper's beta: how much better actions are preferred.
         distribution: Of the policy's actions: gaussian or deterministic (then the squared error is weighted).
-        critic: The critics' networks; linear layers of 256 and 256 by default.
-        critic_heads: The critics' last layers: shared or per_task.
         options: Of `ActorCritic`.
     """
 
@@ -39,19 +36,16 @@ class IQL(ActorCritic):
         expectile: float = 0.7,
         advantage_weight: float = 3.0,
         distribution: Literal["deterministic", "gaussian"] = "gaussian",
-        critic: Network | None = None,
-        critic_heads: CriticHeads = "shared",
         **options: Any,
     ) -> None:
-        super().__init__(spec, distribution, critic=critic, critic_heads=critic_heads, **options)
+        super().__init__(spec, distribution, **options)
         if not 0 < expectile < 1 or advantage_weight < 0:
             raise InputError(
                 f"expectile is {expectile} and advantage_weight {advantage_weight}; expected a number between 0 and 1, "
                 "and no negative one."
             )
         self.expectile, self.advantage_weight = expectile, advantage_weight
-        tasks = len(spec.task_names)
-        self.value = Critic(critic, spec.observation_dim, self.encoder.size, tasks, critic_heads)
+        self.value = self._new_critic(inputs=spec.observation_dim)
         self.phases = (
             self.phase("value", self._value_losses, [self.value]),
             self.phase("critic", self._critic_losses, [self.critics], after_step=self._follow),

@@ -7,10 +7,12 @@
 | router | the routers alone | a mixture of all, which the block's router decides on for every token |
 
 Deviations: the backbone is this package's decision transformer, without a prompt; routers have one hidden layer instead
-of four.
+of four; and the experts are trained in one run, so that they are clipped together, and that an expert none of whose
+tasks is in a batch still moves by its momentum (`tasks_per_batch`).
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -86,24 +88,22 @@ class M3DT(DecisionTransformer):
         self._present, self._held = BACKBONE, False
 
     def _stage_phase(self, stage: int, space: ParameterSpace, module: nn.Module, start: float, stop: float) -> Phase:
-        def losses(batch: TaskBatch) -> TaskLosses:
-            self._present = stage
-            return (
-                self._losses(batch) if stage == BACKBONE or self._held else self._losses_holding_the_rest(stage, batch)
-            )
-
-        def reached() -> None:
-            self.stage.fill_(stage)
-
+        losses, reached = partial(self._stage_losses, stage), partial(self._reached, stage)
         return Phase(STAGES[stage], losses, space, module, start=start, stop=stop, after_step=reached)
 
-    def _losses_holding_the_rest(self, phase: int, batch: TaskBatch) -> TaskLosses:
+    def _reached(self, stage: int) -> None:
+        self.stage.fill_(stage)
+
+    def _stage_losses(self, stage: int, batch: TaskBatch) -> TaskLosses:
         """The losses of a stage; no gradient reaches what it does not move."""
-        moved = set(self.phases[phase].space.names)
+        self._present = stage
+        if stage == BACKBONE or self._held:
+            return self._losses(batch)
+        moved = set(self.phases[stage].space.names)
         held = {name: value.detach() for name, value in self.named_parameters() if name not in moved}
         self._held = True
         try:
-            return torch.func.functional_call(self, held, (phase, batch))
+            return torch.func.functional_call(self, held, (stage, batch))
         finally:
             self._held = False
 
@@ -128,6 +128,9 @@ class M3DT(DecisionTransformer):
     def routing(self, batch: TaskBatch) -> list[Tensor]:
         """See `Agent.routing`: of each block the shares of the experts, as in the stage that training is in."""
         self._present = int(self.stage)
+        if self._present != ROUTER:
+            count = len(self.backbone.blocks) if self._present == EXPERTS else 0
+            return [self.groups[batch.task_ids].to(batch.observations)] * count
         found: list[Tensor] = []
         keep: Callable[..., None] = lambda module, inputs, output: found.append(output.softmax(-1))  # noqa: E731
         hooks = [it.router.register_forward_hook(keep) for it in self.modules() if isinstance(it, Experts)]
@@ -136,8 +139,6 @@ class M3DT(DecisionTransformer):
         finally:
             for hook in hooks:
                 hook.remove()
-        if self._present == EXPERTS:
-            return [self.groups[batch.task_ids].to(batch.observations)] * len(hooks)
         return [it.unflatten(0, (len(batch.task_ids), -1)).mean((1, 2)) for it in found]
 
 
@@ -185,11 +186,12 @@ class FeedForwards(nn.Module):
 
 def _one_group_each(task_names: Sequence[str], groups: Sequence[Sequence[str]]) -> Tensor:
     """Whether each task is in each group `[T, G]`."""
-    where = [[name in group for group in groups] for name in task_names]
-    wrong = [name for name, row in zip(task_names, where, strict=True) if sum(row) != 1]
-    if wrong or not all(any(row[place] for row in where) for place in range(len(groups))):
+    named = [[group] if isinstance(group, str) else list(group) for group in groups]
+    everything = [name for group in named for name in group]
+    if sorted(everything) != sorted(task_names) or not all(named):
+        odd = {name for name in {*everything, *task_names} if everything.count(name) != 1 or name not in task_names}
         raise InputError(
-            f"groups is {[list(group) for group in groups]}; expected every task in one group, and no group without a "
-            f"task of the data. {'Not in one: ' + ', '.join(wrong) if wrong else 'A group is empty'}."
+            f"groups is {named}; expected every task of the data in one group, nothing else, and no empty group. Look "
+            f"at {', '.join(sorted(odd)) or 'the empty group'}."
         )
-    return torch.tensor(where)
+    return torch.tensor([[name in group for group in named] for name in task_names])

@@ -300,10 +300,9 @@ def agents() -> str:
         minutes = mean([row["minutes"] for row in mine])
         success.append([kind, *[_interval(row["mean"], 100, ".1f") for row in mine], f"{minutes:.1f}"])
         leads = [row["normalised_score_lead"][base] for row in mine]
-        pairs = zip(mine, leads, strict=True)
         scores.append(
             [kind, *[_interval(row["normalised_score"], 100, ".1f") for row in mine]]
-            + [_interval(lead, 100, "+.1f") if lead else "-" for _, lead in pairs]
+            + [_interval(lead, 100, "+.1f") if lead else "-" for lead in leads]
         )
     first = table(["success, %", *data, "minutes of training"], success)
     second = table(["return-normalised score, %", *data, *[f"{it}: above {base}" for it in data]], scores)

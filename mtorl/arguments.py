@@ -14,6 +14,8 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from mtorl import InputError
 
+HANDED_OVER = ("spec", "inputs", "code")
+"""Parameters of agents and networks that are no options."""
 LISTS = ("data", "tasks", "suite.tasks", "baselines")
 """Options that take one or more words: `--tasks reach-v3 push-v3`."""
 
@@ -89,14 +91,15 @@ class Parser(ArgumentParser):
         if "unrecognized" in message:
             pairs = [(word, self._similar(word[2:])) for word in re.findall(r"--[\w.]+", message)]
             return "".join(f" Did you mean --{option} instead of {word}?" for word, option in pairs if option)
-        unknown = re.search(r"Option '(\w+)' is not accepted.*class_path='([\w.]+)'", message, re.DOTALL)
+        unknown = re.search(r"Option '(\w+)' is not accepted.*?class_path='([\w.]+)'", message, re.DOTALL)
         if unknown:
             options = _options(_class(unknown[2]))
             return f" {unknown[2]} takes {', '.join(options)}." + _closest(unknown[1], options)
         path = re.search(r'Parser key "(\w+)".*import path string: (\S+)', message, re.DOTALL)
         if path:
+            inner = re.findall(r"Callable\[\[[^]]*\], ([\w.]+)\]", message[: message.index("import path string")])
             action = next((action for action in self._actions if action.dest == path[1]), None)
-            names = _subclasses(getattr(action, "_typehint", None))
+            names = _subclasses(_class(inner[-1]) if inner else getattr(action, "_typehint", None))
             known = ", ".join(names) if len(names) <= 8 else f"{len(names)} of them, see `mtorl list`"
             return f" There are {known}; a class of your own is named module.Class.{_closest(path[2], names)}"
         return ""
@@ -126,6 +129,8 @@ CLEARER = (
     (r"(?:- )?Expected an? ", "expected "),
     (r"found ", ", found "),
     (r"[\s,.]+, found", ", found"),
+    (r"option --(\w+): option --(\w+):", r"option --\1.\2:"),
+    (r"(?:-\s+)?(unknown class \S+)[\s,]+expected null, found \S+", r"\1"),
 )
 """Patterns in the parser's messages, and what to say instead; a pattern that is not found does no harm."""
 
@@ -136,16 +141,9 @@ def _class(path: str) -> Any:
 
 
 def _options(kind: type) -> list[str]:
-    """Names of a constructor's parameters, and where it hands the rest on, those of its parents."""
-    found: dict[str, None] = {}
-    for parent in kind.__mro__:
-        if "__init__" not in vars(parent):
-            continue
-        parameters = inspect.signature(parent).parameters.values()
-        found |= {it.name: None for it in parameters if it.kind is not it.VAR_KEYWORD}
-        if all(it.kind is not it.VAR_KEYWORD for it in parameters):
-            break
-    return [name for name in found if name != "spec"]
+    """Names of the options that a class takes, its parents' among them, without what the program itself hands over."""
+    names = ArgumentParser(exit_on_error=False).add_class_arguments(kind, sub_configs=True, fail_untyped=False)
+    return [name for name in names if name not in HANDED_OVER]
 
 
 def _check_types(path: str) -> None:

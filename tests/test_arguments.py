@@ -76,6 +76,13 @@ def test_a_list_option_without_a_value() -> None:
         (["--balancer", "Equals"], r"There are \d+ of them, see `mtorl list`.*Did you mean Equal\?"),
         (["--agent.widht", "3"], r"--agent: Option 'widht' is not accepted\. .*BehaviorCloning takes hidden"),
         (["--agent", "IQL", "--agent.discuont", "3"], r"IQL takes expectile, .*, discount, .*Did you mean discount\?"),
+        (["--agent", "TD3BC", "--agent.distribution", "gaussian"], r"not accepted\. (?!.*Did you mean)"),
+        (["--agent.network", "PaCo", "--agent.network.componets", "3"], r"PaCo takes .*Did you mean components\?"),
+        (
+            ["--agent.network", "PaCoo"],
+            r"^option --agent.network: unknown class PaCoo\. There are CARE, .*MOORE, .*Did you mean PaCo\?",
+        ),
+        (["--agent", "IQL", "--agent.actor", "FilM"], r"option --agent.actor: unknown class FilM\..*mean FiLM\?"),
         (["--seed", "x"], r"--seed: expected int, found x\. `mtorl train --help` lists the options\."),
         (["--order", "any"], r"--order: expected value of 'random', 'round_robin', found any"),
         (["--agent", "no_such_module.Agent"], r"No module named 'no_such_module'"),

@@ -17,7 +17,7 @@ same command can be given again at any time, also with more values.
 
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,14 +26,16 @@ from mtorl import InputError
 from mtorl.datasets.spec import DataSpec, check_fits, describe_stores, open_stores
 from mtorl.datasets.store import EpisodeStore
 from mtorl.envs.evaluator import EvalReport, Protocol, ProtocolName, TaskVisibility
-from mtorl.envs.references import evaluate_references
+from mtorl.envs.references import References, evaluate_references
 from mtorl.envs.workers import WorkerPool
 from mtorl.progress import Progress
 from mtorl.trainers.comparison import make_comparison
-from mtorl.trainers.experiment import train_parser
+from mtorl.trainers.experiment import suite_of, train_parser
 from mtorl.trainers.run import Run, train
 
-SEED = "seed"
+SEED, CONFIG = "seed", "config"
+DATA = (CONFIG, "data", "tasks")
+"""Options that decide on what a run trains."""
 SINGLE = "single-task models"
 
 
@@ -44,7 +46,7 @@ class Cell:
     Attributes:
         labels: Of all its settings but the seed; `SINGLE` for one task's model.
         seed: Its seed, if seeds vary.
-        options: What it changes of the base configuration, by the options' names.
+        options: What it changes of the base configuration, by the options' names; `config` is a list of files.
         folder: Where it lives.
     """
 
@@ -81,8 +83,8 @@ def ablate(
     Args:
         base: Configuration of `mtorl train` that all runs start from.
         vary: Options of `mtorl train`, each with a list of values. A value can also be `{label: ..., options: {...}}`,
-            which sets several options, `config` among them: a file whose options replace those of the base. Runs that
-            differ only in the seed are one row of the comparison.
+            which sets several options, `config` among them: another file, laid over the base. Runs that differ only in
+            the seed are one row of the comparison.
         out: Folder of the runs and the comparison.
         protocol: How runs are judged: official, heldout or ml45-like.
         goals: Goals per task.
@@ -123,7 +125,10 @@ def ablate(
         if single_tasks:
             cells += [_single(task, seed, Path(out)) for seed in seeds for task in spec.task_names]
             variants.append(SINGLE)
-            compared = {name: {**base, SINGLE: next(iter(base.values()))} for name, base in compared.items()}
+            compared = {
+                name: {**rows, SINGLE: name if name in rows else SINGLE} for name, rows in compared.items()
+            }  # models of the base alone have no counterpart in a setting
+    references = None if stop_at_success else _references(base, cells, how, Path(out) / "references", workers, quiet)
     failures: dict[str, list[Path]] = {}
     with (
         WorkerPool(min(workers, len(cells))) as pool,
@@ -140,9 +145,6 @@ def ablate(
             "and give the same command again. "
             + " ".join(f"{', '.join(map(str, folders))}: {error}" for error, folders in failures.items())
         )
-    references = None
-    if not stop_at_success:
-        references = evaluate_references(Run(cells[0].folder).suite(), how, Path(out) / "references", workers, quiet)
     return make_comparison(
         {
             variant: [[it.folder for it in cells if (it.variant, it.seed) == (variant, seed)] for seed in seeds]
@@ -161,7 +163,7 @@ def _compared(cells: Sequence[Cell], baselines: Sequence[str]) -> dict[str, dict
     """For each baseline, which row each row is compared to.
 
     Raises:
-        InputError: No row and no setting has that label, or a row has no counterpart with it.
+        InputError: No row and no setting has that label, or two settings have.
     """
     rows = {cell.variant: cell.labels for cell in cells}
     found = {}
@@ -174,16 +176,43 @@ def _compared(cells: Sequence[Cell], baselines: Sequence[str]) -> dict[str, dict
             found[name] = {
                 row: ", ".join((*labels[:place], name, *labels[place + 1 :])) for row, labels in rows.items()
             }
+        elif places:
+            raise InputError(f"baselines has {name!r}, which several settings have; name a row, or give other labels.")
         else:
-            known = [*rows, *dict.fromkeys(label for labels in rows.values() for label in labels if len(labels) > 1)]
-            raise InputError(f"baselines has {name!r}; expected one of {', '.join(known)}.")
+            known = dict.fromkeys([*rows, *(label for labels in rows.values() for label in labels)])
+            raise InputError(f"baselines has {name!r}; expected one of {', '.join(map(repr, known))}.")
     return found
 
 
-def _describe(base: str) -> DataSpec:
-    """What the base configuration trains on."""
-    config = train_parser().parse_args([f"--config={base}", "--out=unused"])
+def _describe(base: str, options: Mapping[str, Any] | None = None) -> DataSpec:
+    """What the base configuration trains on, or a run that differs from it in some options."""
+    files = [base, *(options or {}).get(CONFIG, [])]
+    chosen = [f"--{name}={json.dumps(options[name])}" for name in ("data", "tasks") if options and name in options]
+    config = train_parser().parse_args([*(f"--config={file}" for file in files), "--out=unused", *chosen])
     return describe_stores(open_stores(config.data), config.tasks)
+
+
+def _references(
+    base: str, cells: Sequence[Cell], protocol: Protocol, folder: Path, workers: int, quiet: bool
+) -> References | None:
+    """The expert and random actions in the suite of all runs; None if it has no expert.
+
+    Raises:
+        InputError: The runs are not all of one suite: their returns cannot be compared.
+    """
+    data = [{name: cell.options[name] for name in DATA if name in cell.options} for cell in cells]
+    different = {json.dumps(it): it for it, cell in zip(data, cells, strict=True) if cell.labels != (SINGLE,)}
+    suites = [suite_of(_describe(base, options)) for options in different.values()]
+    if any(it.describe() != suites[0].describe() for it in suites):
+        raise InputError(
+            "the runs are of several suites, or of other tasks, whose returns cannot be compared. Leave "
+            "stop_at_success on, or make an ablation for each suite."
+        )
+    try:
+        suites[0].expert(0)
+    except InputError:
+        return None
+    return evaluate_references(suites[0], protocol, folder, workers, quiet)
 
 
 def _single(task: str, seed: int | None, out: Path) -> Cell:
@@ -208,7 +237,11 @@ def plan(vary: dict[str, list[Any]], out: Path) -> list[Cell]:
     for chosen in itertools.product(*axes):
         options: dict[str, Any] = {}
         for _, part in chosen:
-            options |= part
+            double = sorted({*options} & {*part} - {CONFIG})
+            if double:
+                raise InputError(f"vary: {double} is set by two settings at once; set it in one of them.")
+            files = [*options.get(CONFIG, []), *([part[CONFIG]] if CONFIG in part else [])]
+            options |= {**part, **({CONFIG: files} if files else {})}
         labels = tuple(label for key, (label, _) in zip(vary, chosen, strict=True) if key != SEED)
         seed = options.get(SEED) if SEED in vary else None
         cell = Cell(labels, seed, options, out)
@@ -229,6 +262,8 @@ def _label(key: str, value: Any) -> tuple[str, dict[str, Any]]:
         arguments = ", ".join(f"{name}={it}" for name, it in value.get("init_args", {}).items())
         short = str(value["class_path"]).rsplit(".", 1)[-1]
         return (f"{short}({arguments})" if arguments else short), {key: value}
+    if key == CONFIG:
+        return Path(value).stem, {key: value}
     if isinstance(value, str):
         return value.rsplit(".", 1)[-1], {key: value}
     return f"{key.rsplit('.', 1)[-1]}={json.dumps(value)}", {key: value}
@@ -242,7 +277,7 @@ def _plain(label: str) -> str:
 def _train_and_evaluate(base: str, cell: Cell, protocol: Protocol, heldout_data: str | None) -> tuple[Cell, str]:
     """Runs in a worker: makes sure that a run is finished and judged. Returns what went wrong, if something did."""
     options = {**cell.options, "out": str(cell.folder), "threads": 1, "workers": 0, "quiet": True}
-    files = [base, *([options.pop("config")] if "config" in options else [])]
+    files = [base, *options.pop(CONFIG, [])]
     try:
         if (cell.folder / "config.yaml").exists():
             run = train(files, resume=cell.folder, **options)  # refused if the base has changed since

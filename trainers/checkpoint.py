@@ -6,12 +6,29 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from mtorl import InputError
 from mtorl.datasets.files import check_schema, write_atomically
 
 SCHEMA = 1
 BEST = "best_on_training_goals.pt"
+
+
+def restore(agent: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Gives an agent the weights of a checkpoint.
+
+    Raises:
+        InputError: They are of another agent than the configuration describes.
+    """
+    try:
+        agent.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split()).split(": ", 1)[-1]
+        raise InputError(
+            f"the checkpoint's weights do not fit {type(agent).__name__}: {reason} It was written by another version "
+            "of mtorl, or changed. Use that version, or train again."
+        ) from error
 
 
 class CheckpointFolder:

@@ -40,8 +40,8 @@ class Method:
         runs: For each seed the folders whose tasks together are all: one run, or one run per task.
         tasks: Names, in the suite's order.
         scores: Success `[seeds, tasks]`.
-        returns: Return-normalised scores `[seeds, tasks]` (see `References.scores`), NaN for tasks without, if episodes
-            were played to their end.
+        normalised: Return-normalised scores `[seeds, tasks]` (see `References.scores`), NaN for tasks without, if
+            episodes were played to their end.
         errors: Of actions on held-out data `[seeds, tasks]`, if they were asked for.
         protocol: How it was played.
         steps: Of optimization for one seed, over all its runs.
@@ -53,7 +53,7 @@ class Method:
     runs: Sequence[Sequence[Path]]
     tasks: tuple[str, ...]
     scores: Scores
-    returns: Scores | None
+    normalised: Scores | None
     errors: Scores | None
     protocol: Protocol
     steps: int
@@ -144,7 +144,8 @@ def make_comparison(
         "rows": rows,
         "tasks": tasks,
         "bases": list(chosen),
-        "scored": references is not None,
+        "scored": rows[0].score is not None,
+        "by_setting": any(len({base[name] for name in base}) > 1 for base in chosen.values()),
         "masks": masks,
         "moves": picture(draw_moves(moves)) if moves else None,
         "single": single,
@@ -181,10 +182,11 @@ def _measure(
         )
     everything = [folder for folders in runs for folder in folders]
     entries = [row for folder in everything for row in read_log(folder) if row["kind"] == "training"]
-    returns, errors = None, None
+    normalised, errors = None, None
     if references:
         gains = [{task: it for report in group for task, it in references.scores(report).items()} for group in reports]
-        returns = np.array([[found.get(task, np.nan) for task in tasks] for found in gains])
+        normalised = np.array([[found.get(task, np.nan) for task in tasks] for found in gains])
+        normalised = None if np.isnan(normalised).all() else normalised
     if heldout_data:
         found = [
             {task: error for folder in folders for task, error in _errors(folder, heldout_data).items()}
@@ -196,7 +198,7 @@ def _measure(
         runs,
         tasks,
         np.array([[found[task] for task in tasks] for found in rates]),
-        returns,
+        normalised,
         errors,
         protocol,
         sum(int(report.source["step"]) for report in reports[0]),
@@ -255,11 +257,11 @@ def _row(method: Method, bases: dict[str, Method], models: Method | None) -> Row
             label: None if method is base else with_interval(probability_of_improvement, scores, base.scores)
             for label, base in bases.items()
         },
-        with_interval(mean, method.returns) if method.returns is not None else None,
+        with_interval(mean, method.normalised) if method.normalised is not None else None,
         {
-            label: None if method is base else with_interval(difference, method.returns, base.returns)
+            label: None if method is base else with_interval(difference, method.normalised, base.normalised)
             for label, base in bases.items()
-            if method.returns is not None and base.returns is not None
+            if method.normalised is not None and base.normalised is not None
         },
         with_interval(delta_m, scores, compared.scores)
         if compared and (compared.scores.min(0) > 0).any()  # in every draw of seeds some task has a relative gain
@@ -300,7 +302,7 @@ def _as_json(
                 "masks_changed": changed.get(row.method.name),
                 "tasks": {task: row.method.task(number) for number, task in enumerate(tasks)},
                 "scores": row.method.scores.tolist(),
-                "normalised_scores": _or_none(row.method.returns),
+                "normalised_scores": _or_none(row.method.normalised),
                 "action_errors": _or_none(row.method.errors),
                 "runs": [str(folder) for folders in row.method.runs for folder in folders],
             }
@@ -347,7 +349,7 @@ def _draw(rows: Sequence[Row]) -> Any:
                 colour = GREY if row.is_base else BLUE
                 axis.plot([factor * value[1], factor * value[2]], [place, place], color=colour, linewidth=2)
                 axis.plot(factor * value[0], place, "o", color=colour, markersize=5)
-                if row.method is rows[0].bases[labels[0]]:
+                if all(it.bases[labels[0]] is row.method for it in rows):  # one baseline for all
                     axis.axvline(factor * value[0], color=GREY, linewidth=0.8, linestyle="--")
         axis.set_title(title, fontsize=10)
         axis.set_ylim(len(rows) - 0.5, -0.5)

@@ -158,7 +158,13 @@ class Experiment:
         checkpoints = CheckpointFolder(Path(self.out), self.keep)
         with limited_threads(self.threads):  # a step on few windows, thrown away: what does not fit together fails here
             few = replace(self, windows=1, schedule=replace(self.schedule, log_every=0, monitor_every=0, steps=1 << 60))
-            few.build_trainer(stores, spec, NoLog(), checkpoints, _never, {}).rehearse()
+            trainer = few.build_trainer(stores, spec, NoLog(), checkpoints, _never, {})
+            idle = [phase.name for phase in trainer.agent.phases if not phase.span(self.schedule.steps)]
+            if idle:
+                raise InputError(
+                    f"with {self.schedule.steps} steps the phases {idle} would have none; raise --schedule.steps."
+                )
+            trainer.rehearse()
 
     def build_trainer(
         self,

@@ -17,7 +17,7 @@ from mtorl.datasets.sampler import TaskBatch, TaskSampler
 from mtorl.envs.evaluator import EvalReport
 from mtorl.progress import Progress
 from mtorl.trainers.balancers.base import Balancer
-from mtorl.trainers.checkpoint import CheckpointFolder
+from mtorl.trainers.checkpoint import CheckpointFolder, restore
 from mtorl.trainers.executions import Execution, PhaseFunctions
 from mtorl.trainers.gradients import DenseGradients
 from mtorl.trainers.logs import RunLog
@@ -338,7 +338,7 @@ class OfflineTrainer:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continues from a checkpoint."""
-        self.agent.load_state_dict(state["agent"])
+        restore(self.agent, state["agent"])
         for family in ("balancers", "sharing", "optimizers"):
             for name, member in getattr(self, family).items():
                 member.load_state_dict(state[family][name])

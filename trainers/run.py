@@ -35,7 +35,7 @@ from mtorl.envs.base import Suite
 from mtorl.envs.evaluator import EvalReport, Protocol, ProtocolName, demonstrations_hash, evaluate
 from mtorl.envs.workers import WorkerPool
 from mtorl.trainers.action_error import action_errors
-from mtorl.trainers.checkpoint import CheckpointFolder
+from mtorl.trainers.checkpoint import CheckpointFolder, restore
 from mtorl.trainers.executions import PhaseFunctions
 from mtorl.trainers.experiment import (
     Experiment,
@@ -156,7 +156,7 @@ class Run:
         return train_parser().parse_args([f"--config={self.folder / 'config.yaml'}", *arguments])
 
     def _refuse_another_config(self, state: dict[str, Any], asked: dict[str, Any]) -> None:
-        """Options that did not exist when the run was started had their defaults."""
+        """Options that did not exist when the run was started are taken to have had their defaults."""
         written = _flatten(yaml.safe_load((self.folder / "config.yaml").read_text()))
         resolved = _flatten(plain_config(self.config()))
         since = {key: value for key, value in resolved.items() if key not in written}
@@ -242,7 +242,7 @@ class Run:
         state, digest = self.checkpoints().read(checkpoint)
         self._refuse_another_config(state, plain_config(config))
         agent = experiment.build_agent(self.spec)
-        agent.load_state_dict(state["agent"])
+        restore(agent, state["agent"])
         if act_with is not None:
             agent.choose(act_with)
         policy = TaskPolicy(agent, self._sharing(experiment, agent, state))
@@ -275,7 +275,7 @@ class Run:
         stores, spec = experiment.open_data()
         self._refuse_other_data(spec, experiment.data)
         agent, state = experiment.build_agent(self.spec), self.checkpoints().read(checkpoint)[0]
-        agent.load_state_dict(state["agent"])
+        restore(agent, state["agent"])
         names = [phase.name for phase in agent.phases]
         functions = PhaseFunctions(agent.eval(), names.index(agent.acting_phases[-1]))
         sharing = self._sharing(experiment, agent, state)

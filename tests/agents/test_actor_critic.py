@@ -25,6 +25,7 @@ from mtorl.trainers.mask_report import export_masks
 from mtorl.trainers.sharing import RandomMasks
 
 KINDS = [IQL, TD3BC, CQL]
+PUBLISHED = {"conservative_weight": 1.0, "temperature": 1.0}
 SMALL = {"class_path": "MLPBackbone", "init_args": {"hidden": [16, 16]}}
 
 
@@ -82,6 +83,40 @@ def test_td3_bc_does_not_depend_on_the_scale_of_values(spec: DataSpec, store: Ep
     torch.testing.assert_close(imitation(1, batch).values, (means - batch.actions).square().mean((1, 2, 3)))
 
 
+class Hill(torch.nn.Module):
+    """Values actions by how near they are to one."""
+
+    def forward(self, inputs: torch.Tensor, code: torch.Tensor, task_ids: torch.Tensor) -> torch.Tensor:
+        return -(inputs[..., -2:] - torch.tensor([0.6, -0.3]).double()).square().sum(-1) - 1
+
+
+@pytest.mark.parametrize("kind", [TD3BC, CQL])
+def test_policies_climb_their_critics(kind: type, spec: DataSpec, store: EpisodeStore) -> None:
+    more = {"imitation_steps": 0} if kind is CQL else {"critic_weight": 100.0}
+    agent = build(kind, spec, **more)
+    agent.critics = torch.nn.ModuleList([Hill(), Hill()])
+    batch = batch_of(agent, store)
+    optimizer = torch.optim.Adam(agent.phases[-1].module.parameters(), 0.01)
+    torch.manual_seed(0)
+    for _ in range(150):
+        optimizer.zero_grad()
+        agent(len(agent.phases) - 1, batch).values.sum().backward()
+        optimizer.step()
+    means = agent.mean_actions(agent.observed(batch), batch.task_ids).mean((0, 1, 2))
+    torch.testing.assert_close(means, torch.tensor([0.6, -0.3]).double(), rtol=0, atol=0.1)
+
+
+def test_cql_imitates_first(spec: DataSpec, store: EpisodeStore) -> None:
+    agent = build(CQL, spec, imitation_steps=2)
+    batch = batch_of(agent, store)
+    actor = agent.phases[1]
+    errors = (agent.mean_actions(agent.observed(batch), batch.task_ids) - batch.actions).square().mean((1, 2, 3))
+    for _ in range(2):
+        torch.testing.assert_close(actor.losses(batch).values, errors)
+        actor.after_step()
+    assert not torch.isclose(actor.losses(batch).values, errors).any()
+
+
 def test_conservative_gaps() -> None:
     volume = 2 * math.log(2)
     uniform = torch.full((7, 3), -volume)
@@ -107,7 +142,9 @@ def test_the_volume_of_all_actions(spec: DataSpec, store: EpisodeStore) -> None:
         agent.head.spread.fill_(0.84)  # a deviation of 0.6
     batch = batch_of(agent, store)
     torch.manual_seed(0)
-    actions, densities = agent._others(batch)
+    observed = agent.observed(batch)
+    with torch.no_grad():
+        actions, densities = agent._others(observed, agent.observed(batch, following=True), batch.task_ids)
     found = densities.unflatten(1, (1200, -1)).movedim(1, 0)
     assert actions.abs().max() < 1
     for part in (slice(None), slice(400, None)):
@@ -178,7 +215,7 @@ def test_a_delayed_policy_sees_all_tasks_and_its_masks_move(train_options: dict,
 
 
 def test_cql_values_recorded_actions_higher(spec: DataSpec, store: EpisodeStore) -> None:
-    agent = build(CQL, spec, conservative_weight=5.0)
+    agent = build(CQL, spec, conservative_weight=5.0, temperature=1.0)
     batch = batch_of(agent, store)
     optimizer = torch.optim.Adam(agent.critics.parameters(), 0.003)
 
@@ -268,7 +305,7 @@ WORTH = (0.8 ** torch.arange(5, -1, -1).double()).repeat(2, 1)
 @pytest.mark.parametrize("kind", KINDS)
 def test_critics_converge_to_the_discounted_rewards(kind: type, tmp_path: Path) -> None:
     store, ids = chain(tmp_path / "chain"), torch.arange(2)
-    more = {"conservative_weight": 0.0} if kind is CQL else {}
+    more = {"conservative_weight": 0.0, "imitation_steps": 0} if kind is CQL else {}
     agent = build(kind, describe_stores([store]), discount=0.8, target_rate=0.05, **more)
     torch.manual_seed(0)
     learn(agent, store, 900)
@@ -283,7 +320,9 @@ def test_critics_converge_to_the_discounted_rewards(kind: type, tmp_path: Path) 
 def test_conservative_values_of_the_policy_are_no_higher_than_true(tmp_path: Path) -> None:
     """Kumar et al., 2020, theorem 3.2, up to the errors of networks: few actions were recorded."""
     store, ids = chain(tmp_path / "chain"), torch.arange(2)
-    agent = build(CQL, describe_stores([store]), discount=0.8, target_rate=0.05, conservative_weight=1.0, samples=4)
+    agent = build(
+        CQL, describe_stores([store]), discount=0.8, target_rate=0.05, imitation_steps=0, samples=4, **PUBLISHED
+    )
     assert isinstance(agent, CQL)
     torch.manual_seed(0)
     learn(agent, store, 600)
@@ -308,6 +347,7 @@ def test_runs_resume_bit_for_bit_and_are_played(kind: type, more: dict, train_op
     options = {key: value for key, value in train_options.items() if key != "agent.hidden"}
     network = {"class_path": "SoftModularMLP", "init_args": {"width": 8, "base": [12], "gating": [8]}}
     arguments = {"actor": network, "critic": SMALL, "critic_heads": "per_task"}
+    arguments |= {"imitation_steps": 6} if kind is CQL else {}  # within what is done twice
     schedule = {"steps": 12, "log_every": 4, "evaluate_every": 0, "save_every": 5}
     options |= {"agent": {"class_path": kind.__name__, "init_args": arguments}, "schedule": schedule, **more}
     run = train(**options)

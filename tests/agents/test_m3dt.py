@@ -91,8 +91,7 @@ def test_stages_move_only_their_part(spec: DataSpec, store: EpisodeStore) -> Non
         agent.zero_grad()
         agent(stage, batch).values.sum().backward()
         reached = {name for name, value in agent.named_parameters() if value.grad is not None and value.grad.any()}
-        assert reached and reached <= mine | {"head.weight", "head.bias"}
-        assert stage == BACKBONE or reached <= mine
+        assert reached and reached <= mine
 
 
 def test_a_run_goes_through_all_stages_and_is_played(train_options: dict, tmp_path: Path) -> None:
@@ -110,9 +109,11 @@ def test_a_run_goes_through_all_stages_and_is_played(train_options: dict, tmp_pa
     assert moved[1] and all(".experts.router." in name for name in moved[1])
     routes = {row["step"]: row for row in read_log(run.folder) if row["kind"] == "routing"}
     assert set(routes) == {12, 16}, "nothing is mixed before there are experts"
-    for checkpoint in ("10", "16", "last"):
-        report = run.evaluate(Protocol(goals=1), checkpoint=checkpoint, workers=0, quiet=True)
-        assert 0 <= report.mean_success <= 1
+    returns = [
+        tuple(row.mean_return for row in run.evaluate(Protocol(goals=1), checkpoint=it, workers=0, quiet=True).tasks())
+        for it in ("10", "16", "last")
+    ]
+    assert len(set(returns)) == 3, "every stage plays with what it has learned"
     run.checkpoints().file(20).unlink()
     train(resume=run.folder)
     again = run.checkpoints().load()["agent"]
@@ -142,12 +143,21 @@ def test_groups_come_from_the_grouping_of_a_run(train_options: dict, store: Epis
     assert agent.groups.int().argmax(1).tolist() == list(grouping.labels)
 
 
+def test_every_stage_needs_steps(train_options: dict) -> None:
+    options = {key: value for key, value in train_options.items() if key not in ("agent.hidden", "schedule")}
+    options |= {"agent": {"class_path": "M3DT", "init_args": SMALL_AGENTS[M3DT]}, "schedule.steps": 3}
+    with pytest.raises(InputError, match=r"with 3 steps the phases \['experts'\] would have none"):
+        train(**options)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"groups": [["towards-0"], ["towards-2"]]}, "Not in one: away-0"),
-        ({"groups": [*GROUPS, ["away-0"]]}, "Not in one: away-0"),
-        ({"groups": [*GROUPS, ["reach"]]}, "A group is empty"),
+        ({"groups": [["towards-0"], ["towards-2"]]}, "Look at away-0"),
+        ({"groups": [*GROUPS, ["away-0"]]}, "Look at away-0"),
+        ({"groups": [*GROUPS, ["reach"]]}, "Look at reach"),
+        ({"groups": [["towards-0", "away-0 towards-2"]]}, "Look at away-0, away-0 towards-2, towards-2"),
+        ({"groups": [*GROUPS, []]}, "Look at the empty group"),
         ({"backbone_until": 0.9}, "backbone_until is 0.9"),
         ({"units": 0}, "units 0"),
         ({"task_gain": True}, "leave ffn and task_gain out"),

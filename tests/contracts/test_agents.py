@@ -1,5 +1,6 @@
 """What every agent must do, for every choice of task identity and heads."""
 
+import copy
 import inspect
 from dataclasses import replace
 
@@ -119,6 +120,16 @@ def test_losses_can_be_computed_at_other_parameters(agent: Agent, batch: TaskBat
     with torch.no_grad():
         agent.load_state_dict(other, strict=False)
     torch.testing.assert_close(found, losses(agent, batch)[:, 0], rtol=1e-12, atol=0)
+
+
+def test_a_copy_is_a_copy(agent: Agent, batch: TaskBatch) -> None:
+    """Policies are played as copies with other weights: nothing in a copy may lead back."""
+    before, other = losses(agent, batch), copy.deepcopy(agent)
+    with torch.no_grad():
+        for value in other.parameters():
+            value.mul_(0.5)
+    assert not torch.isclose(losses(other, batch), before).all(0).any()
+    assert torch.equal(losses(agent, batch), before)
 
 
 def test_acting_is_deterministic_and_forgets(agent: Agent, spec: DataSpec) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from conftest import TASKS
 
 from mtorl import InputError
 from mtorl.cli import main
@@ -108,6 +109,27 @@ def test_a_changed_base_is_refused(base: str, tmp_path: Path) -> None:
         ablate(base, {"seed": [0]}, str(tmp_path / "out"), goals=1, workers=0, quiet=True)
 
 
+def test_two_settings_do_not_set_the_same_option() -> None:
+    one, other = ({"label": name, "options": {"windows": size}} for name, size in (("a", 1), ("b", 2)))
+    with pytest.raises(InputError, match=r"\['windows'\] is set by two settings"):
+        plan({"balancer": [one], "sharing": [other]}, Path("o"))
+    files = [{"label": name, "options": {"config": f"{name}.yaml"}} for name in "ab"]
+    (cell,) = plan({"balancer": files[:1], "sharing": files[1:]}, Path("o"))
+    assert cell.options == {"config": ["a.yaml", "b.yaml"]}
+    assert [it.variant for it in plan({"config": ["x/one.yaml", "two.yaml"]}, Path("o"))] == ["one", "two"]
+
+
+def test_returns_of_several_suites_are_not_compared(base: str, tmp_path: Path) -> None:
+    other = collect(PointReach(TASKS, horizon=15), tmp_path / "short", "mixed", episodes=3, workers=0, quiet=True)
+    first = yaml.safe_load(Path(base).read_text())["data"]
+    vary = {
+        "data": [{"label": "a", "options": {"data": first}}, {"label": "b", "options": {"data": [str(other.path)]}}]
+    }
+    with pytest.raises(InputError, match="the runs are of several suites"):
+        ablate(base, vary, str(tmp_path / "out"), goals=1, stop_at_success=False, workers=0, quiet=True)
+    assert not (tmp_path / "out").exists()
+
+
 def test_values_from_other_files(base: str, tmp_path: Path) -> None:
     other = tmp_path / "other.yaml"
     other.write_text(yaml.safe_dump({"agent": {"class_path": "SoftModular", "init_args": {"width": 8}}, "windows": 4}))
@@ -129,7 +151,7 @@ def test_other_runs_finish_when_one_fails(base: str, tmp_path: Path) -> None:
 
 
 def test_wrong_settings_are_refused(base: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="baselines has 'Best'; expected one of Equal, PCGrad"):
+    with pytest.raises(InputError, match="baselines has 'Best'; expected one of 'Equal', 'PCGrad'"):
         ablate(base, VARY, str(tmp_path / "out"), baselines=["Best"])
     with pytest.raises(InputError, match=r"no configuration no\.yaml"):
         ablate("no.yaml", VARY, str(tmp_path / "out"))
@@ -243,8 +265,28 @@ def test_baselines_are_rows_or_values_of_a_setting() -> None:
         },
         "PCGrad, lr=0.2": dict.fromkeys([cell.variant for cell in cells], "PCGrad, lr=0.2"),
     }
-    with pytest.raises(InputError, match=r"baselines has 'Best'; expected one of .*PCGrad, lr=0\.2, Equal, lr=0\.1"):
+    with pytest.raises(
+        InputError, match=r"baselines has 'Best'; expected one of .*'PCGrad, lr=0\.2', 'Equal', 'lr=0\.1'"
+    ):
         _compared(cells, ["Best"])
+    double = plan({"balancer": ["Equal", "PCGrad"], "sharing": [{"label": "Equal", "options": {}}]}, Path("o"))
+    with pytest.raises(InputError, match="'Equal', which several settings have"):
+        _compared(double, ["Equal"])
+
+
+def test_every_row_is_compared_to_its_counterpart(base: str, tmp_path: Path) -> None:
+    vary = {"balancer": ["Equal", "PCGrad"], "windows": [4, 8], "seed": [0, 1]}
+    more = {"goals": 3, "stop_at_success": False, "single_tasks": True, "workers": 0, "quiet": True}
+    path = ablate(base, vary, str(tmp_path / "out"), baselines=["PCGrad"], **more)  # type: ignore[arg-type]
+    rows = {row["name"]: row for row in json.loads(path.with_suffix(".json").read_text())["methods"]}
+    scores = {name: np.array(row["normalised_scores"]).mean() for name, row in rows.items()}
+    assert len(set(scores.values())) == 5
+    for size in ("windows=4", "windows=8"):
+        lead = rows[f"Equal, {size}"]["normalised_score_lead"]["PCGrad"]
+        assert lead[0] == pytest.approx(scores[f"Equal, {size}"] - scores[f"PCGrad, {size}"])
+        assert rows[f"PCGrad, {size}"]["normalised_score_lead"] == {"PCGrad": None}
+    assert rows["single-task models"]["normalised_score_lead"] == {"PCGrad": None}
+    assert "each to the one that differs from it in that setting only" in path.read_text()
 
 
 def test_scores_are_normalised_by_the_expert_and_random_actions(base: str, tmp_path: Path) -> None:

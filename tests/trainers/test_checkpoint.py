@@ -6,7 +6,7 @@ import torch
 
 from mtorl import InputError
 from mtorl.trainers import checkpoint
-from mtorl.trainers.checkpoint import BEST, CheckpointFolder
+from mtorl.trainers.checkpoint import BEST, CheckpointFolder, restore
 
 
 def test_the_last_few_and_the_best_are_kept(tmp_path: Path) -> None:
@@ -16,6 +16,13 @@ def test_the_last_few_and_the_best_are_kept(tmp_path: Path) -> None:
     assert folder.steps() == [15, 20]
     assert [int(folder.load(which)["x"]) for which in ("last", "best", "15")] == [20, 10, 15]
     assert sorted(path.name for path in tmp_path.iterdir()) == [BEST, "step_000000015.pt", "step_000000020.pt"]
+
+
+def test_weights_of_another_agent_are_refused() -> None:
+    with pytest.raises(
+        InputError, match=r"do not fit Linear: .*Missing key\(s\) in state_dict: \"bias\".*Use that version"
+    ):
+        restore(torch.nn.Linear(2, 1), {"weight": torch.zeros(1, 2)})
 
 
 def test_the_best_is_written_before_the_checkpoint_that_says_so(

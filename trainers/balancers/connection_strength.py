@@ -120,8 +120,9 @@ class ConnectionStrength(Balancer):
                 for name in masks.places
             }
         raise InputError(
-            f"ConnectionStrength finds no connection of single tasks to shared layers (strength {self.strength}). Add "
-            "--agent.task_gain true, --agent.output_heads per_task, a sharing with masks, or soft modules with "
+            f"ConnectionStrength finds no connection of single tasks to shared layers in the phase {update.phase.name} "
+            f"(strength {self.strength}); every phase needs some. Choose another balancer, or, if the agent takes it, "
+            "add --agent.task_gain true, --agent.output_heads per_task, a sharing with masks, or soft modules with "
             "--agent.routing task."
         )
 
