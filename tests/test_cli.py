@@ -99,10 +99,11 @@ def test_print_config_is_a_config(store: EpisodeStore, tmp_path: Path, capsys: p
 def test_presets_are_valid(preset: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     if preset.parent.name == "ablations":
         content = yaml.safe_load(preset.read_text())
-        base = preset.parent.parent.parent / content["base"]
+        root = preset.parent.parent.parent
         for cell in plan(content["vary"], tmp_path):
+            files = [f"--config={root / file}" for file in (content["base"], *cell.options.pop("config", []))]
             options = [f"--{k}={v if isinstance(v, str) else json.dumps(v)}" for k, v in cell.options.items()]
-            run("train", "--config", str(base), *options, "--out", "x", "--print_config", capsys=capsys)
+            run("train", *files, *options, "--out", "x", "--print_config", capsys=capsys)
         return
     assert "class_path" in run("train", "--config", str(preset), "--out", "x", "--print_config", capsys=capsys)
 
