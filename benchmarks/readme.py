@@ -99,13 +99,6 @@ def modules() -> str:
     return f"{per_task(kept, found['goals_per_task'])}\n\n{origin(found['results']['soft_modular'][0])}"
 
 
-def networks() -> str:
-    """Success per task of behavior cloning with the field's soft sharing, and of M3DT."""
-    cloning, found = read("bc"), read("networks")
-    columns = {"BC": cloning["results"]["bc"], **{name: runs for name, runs in found["results"].items() if runs}}
-    return f"{per_task(columns, found['goals_per_task'])}\n\n{origin(next(iter(found['results'].values()))[0])}"
-
-
 def soft_modules_speed() -> str:
     """Soft modules against a loop over modules."""
     found = read("soft_modules")
@@ -372,7 +365,6 @@ BLOCKS |= {
     "masks_dt": lambda: ablation("masks_dt_mt10"),
     "task_free": task_free,
     "agents": agents,
-    "networks": networks,
     "modules": modules,
     "soft_modules": soft_modules_speed,
 }
