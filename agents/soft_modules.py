@@ -73,11 +73,11 @@ class SoftModularMLP(Backbone):
         """See `Backbone.forward`; there are no gains here."""
         shape = observations.shape[:-1]
         base = self._base(observations)
-        weights = [
-            it.view(len(code), *[1] * (base.ndim - 2), *it.shape[1:]) if self.routing == "task" else it
-            for it in self.weights(base, code)
-        ]
-        flat = [it.expand(*shape, *it.shape[len(shape) :]).flatten(0, len(shape) - 1) for it in weights]
+        weights = self.weights(base, code)
+        if self.routing == "task":
+            inner = [it.view(len(code), *[1] * (base.ndim - 2), *it.shape[1:]) for it in weights]
+            weights = [it.expand(*shape, *it.shape[len(shape) :]) for it in inner]
+        flat = [it.flatten(0, len(shape) - 1) for it in weights]
         return self.mix(base.flatten(0, -2), flat).view(*shape, self.size)
 
     def mix(self, base: Tensor, weights: Sequence[Tensor]) -> Tensor:
