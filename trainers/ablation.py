@@ -31,7 +31,7 @@ from mtorl.envs.workers import WorkerPool
 from mtorl.progress import Progress
 from mtorl.trainers.comparison import make_comparison
 from mtorl.trainers.experiment import suite_of, train_parser
-from mtorl.trainers.run import Run, train
+from mtorl.trainers.run import Run, command_line, train
 
 SEED, CONFIG = "seed", "config"
 DATA = (CONFIG, "data", "tasks")
@@ -186,9 +186,8 @@ def _compared(cells: Sequence[Cell], baselines: Sequence[str]) -> dict[str, dict
 
 def _describe(base: str, options: Mapping[str, Any] | None = None) -> DataSpec:
     """What the base configuration trains on, or a run that differs from it in some options."""
-    files = [base, *(options or {}).get(CONFIG, [])]
-    chosen = [f"--{name}={json.dumps(options[name])}" for name in ("data", "tasks") if options and name in options]
-    config = train_parser().parse_args([*(f"--config={file}" for file in files), "--out=unused", *chosen])
+    chosen = {"out": "unused", **(options or {})}
+    config = train_parser().parse_args(command_line([base, *chosen.pop(CONFIG, [])], chosen))
     return describe_stores(open_stores(config.data), config.tasks)
 
 

@@ -17,7 +17,7 @@ import os
 import platform
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,12 @@ def train(config: str | Path | Sequence[str | Path] = (), *, resume: str | Path 
     Returns:
         The finished run.
     """
+    arguments = command_line(config, options)
+    return Run(resume).resume(arguments) if resume else start(train_parser().parse_args(arguments))
+
+
+def command_line(config: str | Path | Sequence[str | Path], options: Mapping[str, Any]) -> list[str]:
+    """What `train` was called with as arguments of `mtorl train`."""
     arguments = [f"--config={file}" for file in ([config] if isinstance(config, str | Path) else config)]
     for name, value in options.items():
         name = name.replace("__", ".")
@@ -78,7 +84,7 @@ def train(config: str | Path | Sequence[str | Path] = (), *, resume: str | Path 
         if name == "data" and isinstance(value, str):
             value = [value]
         arguments.append(f"--{name}={value if isinstance(value, str) else json.dumps(value, default=str)}")
-    return Run(resume).resume(arguments) if resume else start(train_parser().parse_args(arguments))
+    return arguments
 
 
 def start(config: Namespace, command: Sequence[str] = ()) -> "Run":

@@ -122,9 +122,7 @@ def test_two_settings_do_not_set_the_same_option() -> None:
 def test_returns_of_several_suites_are_not_compared(base: str, tmp_path: Path) -> None:
     other = collect(PointReach(TASKS, horizon=15), tmp_path / "short", "mixed", episodes=3, workers=0, quiet=True)
     first = yaml.safe_load(Path(base).read_text())["data"]
-    vary = {
-        "data": [{"label": "a", "options": {"data": first}}, {"label": "b", "options": {"data": [str(other.path)]}}]
-    }
+    vary = {"data": [{"label": "a", "options": {"data": first}}, str(other.path)]}
     with pytest.raises(InputError, match="the runs are of several suites"):
         ablate(base, vary, str(tmp_path / "out"), goals=1, stop_at_success=False, workers=0, quiet=True)
     assert not (tmp_path / "out").exists()
