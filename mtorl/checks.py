@@ -45,6 +45,8 @@ def one_of(name: str, value: Any, choices: Any) -> None:
 
 def _words(interval: str, low: float, high: float) -> str:
     """An interval in words."""
+    if low == -math.inf and high == math.inf:
+        return "a finite number"
     if high == math.inf:
         if low == 0 and interval[0] == "(":
             return "a positive number"

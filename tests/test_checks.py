@@ -15,6 +15,7 @@ from mtorl import InputError, checks
         ("(0, inf)", (1e-300, 1e300), (0, -1, float("inf")), "a positive number"),
         ("[0, inf)", (0, 3), (-1e-9, float("inf")), "at least 0"),
         ("(-1, inf)", (0,), (-1,), "a number above -1"),
+        ("(-inf, inf)", (-3, 3), (float("inf"), float("-inf")), "a finite number"),
     ],
 )
 def test_intervals(interval: str, good: tuple, bad: tuple, words: str) -> None:

@@ -54,13 +54,15 @@ BLOCK = 512
 """Columns whose products are summed in the rows' own precision."""
 FEW = 1 << 16
 """So many columns are cheap in float64."""
+ACCURACY = 5e-8
+"""Errors of `gramian`, in products of norms, and of the rows themselves where these are in single precision."""
 
 
 def gramian(rows: Tensor) -> Tensor:
     """Inner products `[T, T]` of rows `[T, P]`, float64 on the CPU, symmetric to the last bit.
 
     Products of a few hundred columns are summed in single precision, and these sums in float64: errors are about 1e-8
-    of the norms (up to 5e-8 on a GPU), below those of the gradients themselves, at less cost than a product in
+    of the norms (on a GPU up to `ACCURACY`), below those of the gradients themselves, at less cost than a product in
     float64. One single precision sum over millions is far less exact, which methods that look at small differences
     between tasks turn into wrong directions.
     """

@@ -112,6 +112,8 @@ class OfflineTrainer:
         self.optimizers: dict[str, PhaseOptimizer] = {}
         for position, phase in enumerate(agent.phases):
             mine, ours = copy.deepcopy(balancer), copy.deepcopy(sharing)
+            steps = len(phase.span(schedule.steps))
+            mine.plan(steps)
             mine.init(tasks, phase.space, torch_stream(seed, f"balancer {phase.name}"))
             ours.task_names = agent.spec.task_names
             ours.init(phase.space, tasks, torch_stream(seed, f"sharing {phase.name}"))
@@ -120,8 +122,9 @@ class OfflineTrainer:
             extra = list(mine.parameters())
             rows = [*agent.task_rows(), *extra]  # what a balancer learns belongs to tasks too
             self.balancers[phase.name], self.sharing[phase.name] = mine, ours
-            steps = len(phase.span(schedule.steps))
-            self.optimizers[phase.name] = PhaseOptimizer(optimizer, phase.module, extra, rows, steps)
+            self.optimizers[phase.name] = PhaseOptimizer(
+                optimizer, phase.module, extra, rows, steps, mine.parameter_rate()
+            )
         for name, functions in self.functions.items():
             others = [phase for phase in agent.phases if phase.name != name]
             functions.companions = [(phase.space, self.sharing[phase.name]) for phase in others]
@@ -187,7 +190,9 @@ class OfflineTrainer:
         update = MultiTaskUpdate(functions, optimizer, batch, self.sharing[phase.name], index, steps, self.seed)
         if monitored:
             self._monitor(phase.name, update)
+        before = optimizer.moves
         numbers = _numbers(self.balancers[phase.name], "step", self.balancers[phase.name].step(update))
+        numbers["moves"] = float(optimizer.moves - before)
         phase.after_step()
         self._add(phase.name, update, numbers)
 

@@ -60,6 +60,10 @@ class PhaseOptimizer:
         extra: Learned parameters of the balancer.
         rows: Parameters whose first axis is the task; those of other phases are not looked at.
         steps: Steps in all, for the schedule.
+        extra_rate: Learning rate of `extra` after warm-up, which follows the same schedule; by default the agent's.
+
+    Attributes:
+        moves: Steps that it took; with some balancers several in a training step.
     """
 
     def __init__(
@@ -69,8 +73,10 @@ class PhaseOptimizer:
         extra: Sequence[nn.Parameter],
         rows: Sequence[nn.Parameter],
         steps: int,
+        extra_rate: float | None = None,
     ) -> None:
-        self.settings, self.steps = settings, steps
+        self.settings, self.steps, self.moves = settings, steps, 0
+        self._rates = [1.0, (extra_rate or settings.lr) / settings.lr]
         self._parameters = list(module.parameters())
         mine = {id(parameter) for parameter in (*self._parameters, *extra)}
         self._rows = [row for row in rows if id(row) in mine]
@@ -106,8 +112,8 @@ class PhaseOptimizer:
             InputError: The gradient is not finite; nothing has moved.
         """
         rate = self.settings.rate(index, self.steps)
-        for group in self._adam.param_groups:
-            group["lr"] = rate
+        for group, share in zip(self._adam.param_groups, self._rates, strict=False):
+            group["lr"] = share * rate
         norm = torch.nn.utils.clip_grad_norm_(self._parameters, self.settings.clip or math.inf)
         if not torch.isfinite(norm):
             raise InputError(
@@ -119,6 +125,7 @@ class PhaseOptimizer:
         resting = [*rows, *((parameter, entries, True) for parameter, entries in unused)]
         kept = [(parameter, where, flat, self._read(parameter, where, flat)) for parameter, where, flat in resting]
         self._adam.step()
+        self.moves += 1
         for row, present, factor, decayed in catching_up:
             row.detach()[present] = decayed + factor * (row.detach()[present] - decayed)
         for parameter, where, flat, values in kept:

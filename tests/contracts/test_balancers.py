@@ -74,6 +74,33 @@ def matrices() -> list:
     return [pytest.param(matrix, id=name) for name, matrix in found.items()]
 
 
+def singular(size: int) -> list:
+    """Single precision gradients of that length that depend on each other up to rounding, in every usual way."""
+    found = []
+    for seed in range(4):
+        draw = torch.Generator().manual_seed(seed)
+        g, h, k, other = torch.randn(4, size, generator=draw)
+        s, r = (0.1 + 3 * torch.rand(2, generator=draw)).tolist()
+        kinds = {
+            "opposed": [g, -s * g, h],
+            "pair": [g, -g / 3],
+            "line": [g, s * g, -r * g],
+            "sum": [g, h, -(s * g + r * h), k],
+            "cancel": [g, h, -g - h],
+            "repeated": [g, g, h, h, -s * h],
+            "repeated, scaled": [g, s * g, 1e-3 * g, h],
+            "small": [g, 1e-4 * h, -1e-4 * s * h, k],
+            "large": [1e4 * g, -1e4 * s * g, h],
+            "nearly opposed": [g, -g + 1e-3 * h, k, -k],
+            "more nearly": [g, -g + 1e-4 * h, k],
+            "hardly apart": [g, -g + 1e-6 * h, k, g],
+            "two pairs": [g, h, k, -(g + h), -s * (h + k), other, -r * other],
+            "all in pairs": [g, h, k, other, -s * g, -r * h, -k, -other],
+        }
+        found += [(f"{name}, draw {seed}", torch.stack(rows)) for name, rows in kinds.items()]
+    return found
+
+
 def direct(balancer: Balancer, rows: Tensor, **more: Tensor) -> Tensor:
     if isinstance(balancer, MatrixAggregation):
         return balancer.aggregate(rows, **more)
@@ -94,6 +121,37 @@ def test_the_direction_is_finite_whatever_the_gradients(kind: type, rows: Tensor
         assert found.shape == (rows.shape[1],) and torch.isfinite(found).all()
     if not rows.any():
         assert not found.any()
+
+
+def longest(kind: type, rows: Tensor) -> float:
+    """What no direction of this method can be longer than, up to rounding."""
+    norms = rows.norm(dim=1)
+    of_one = {"CAGrad": 1.5 * float(norms.max()), "NashMTL": 1.0, "FairGrad": len(rows) ** 0.5}
+    of_sums = ("ConFIG", "GradNorm", "GradVac", "IMTLG", "PCGrad", "WeightedPCGrad", *(it.__name__ for it in WRAPPERS))
+    return of_one.get(kind.__name__, float(norms.sum() if kind.__name__ in of_sums else norms.max()))
+
+
+UNHURT = ("MGDA", "UPGrad", "DualProj", "CDTT", "NashMTL", "FairGrad")
+"""Methods whose directions hurt no task, whatever the gradients."""
+
+
+@pytest.mark.parametrize("size", [3, 1000, 70_000])
+@pytest.mark.parametrize("kind", names(GRAMIAN))
+def test_gradients_that_depend_on_each_other(kind: type, size: int) -> None:
+    """Duplicated tasks, opposed ones, sums of others: directions of a sound length, that single precision can add up.
+
+    Lengths and products are those of the rows themselves, not of the Gramian that the method saw.
+    """
+    for name, single in singular(size):
+        rows, limit = single.double(), longest(kind, single.double())
+        weights = make(kind, len(rows), size).weights(gramian(single)).detach()
+        found = weights @ rows
+        assert found.norm() <= 1.1 * limit, f"{name}: longer than any direction can be"
+        apart = (weights.float() @ single).double() - found
+        assert apart.norm() <= 2e-3 * limit, f"{name}: weights of {weights.abs().max():.3g} drown the direction"
+        if kind.__name__ in UNHURT:
+            least = ((rows @ found) / rows.norm(dim=1)).min()
+            assert least >= -2e-3 * limit, f"{name}: a task is hurt by {least:.3g}"
 
 
 @pytest.mark.parametrize("kind", names(GRAMIAN))
@@ -245,6 +303,32 @@ def test_loss_weights_are_finite_and_not_negative(kind: type) -> None:
         for _ in range(5):
             weights = balancer.weights(torch.tensor(losses, dtype=torch.float64), torch.arange(4))
             assert weights.shape == (4,) and torch.isfinite(weights).all() and (weights >= 0).all()
+
+
+@pytest.mark.parametrize("kind", names([*GRAMIAN, *MATRIX, *LOSS]))
+def test_losses_of_nearly_zero_and_below(kind: type) -> None:
+    """A task that is solved does not drown the others; losses below zero are refused, or do not matter."""
+    rows = torch.randn(3, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(12))
+
+    def last(*values: float) -> Tensor:
+        balancer, losses = make(kind, 3), torch.tensor(values, dtype=torch.float64)
+        for _ in range(13):
+            if isinstance(balancer, LossWeighting):
+                found = balancer.weights(losses, torch.arange(3)).detach() @ rows
+            else:
+                found = direct(balancer, rows, losses=losses)
+        return found
+
+    usual = last(0.5, 1.0, 2.0).norm()
+    for least in (1e-9, 1e-30, 0.0):
+        assert last(least, 1.0, 2.0).norm() < 2e4 * usual, "no more than the least share of the mean makes it"
+    assert last(0.0, 0.0, 0.0).isfinite().all()
+    try:
+        found = last(-0.5, 1.0, 2.0)
+    except InputError as error:
+        assert "relative size of losses; found a loss of -0.5" in str(error)
+    else:
+        torch.testing.assert_close(found, last(0.5, 1.0, 2.0))
 
 
 @pytest.mark.parametrize("kind", names([*GRAMIAN, *MATRIX]))

@@ -5,9 +5,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mtorl import InputError
+from mtorl import checks
 from mtorl.trainers.balancers.base import GradientAggregation, Matrix, Vector
-from mtorl.trainers.balancers.solvers import rank_tolerance
+from mtorl.trainers.balancers.solvers import spectrum
 
 
 class AlignedMTL(GradientAggregation):
@@ -22,15 +22,12 @@ class AlignedMTL(GradientAggregation):
 
     def __init__(self, scale: Literal["min", "median", "rmse"] = "min") -> None:
         super().__init__()
-        if scale not in ("min", "median", "rmse"):
-            raise InputError(f"scale is {scale!r}; expected min, median or rmse.")
+        checks.one_of("scale", scale, ("min", "median", "rmse"))
         self.scale = scale
 
     def solve(self, gramian: Matrix, losses: Vector, task_ids: NDArray[np.int64]) -> Vector:
         """See `GradientAggregation.solve`."""
-        eigenvalues, vectors = np.linalg.eigh(gramian)
-        keep = eigenvalues > rank_tolerance(eigenvalues)
-        values, vectors = eigenvalues[keep], vectors[:, keep]
+        values, vectors = spectrum(gramian)
         square = {"min": values.min(), "median": np.median(values), "rmse": values.mean()}[self.scale]
         mean = np.full(len(gramian), 1 / len(gramian))
         return np.sqrt(square) * (vectors @ ((vectors.T @ mean) / np.sqrt(values)))

@@ -5,7 +5,7 @@ their state is indexed by the task's id, so that batches of some of the tasks wo
 """
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -19,19 +19,34 @@ from mtorl.trainers.update import MultiTaskUpdate
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
+Numbers = TypeVar("Numbers", Tensor, Vector)
 VANISHED = 1e-30
 """A task whose squared gradient norm is below this share of the largest one has no gradient: its weight is zero."""
+LEAST_SHARE = 1e-4
+"""For balancers that go by the size of losses, none is smaller than this share of their mean."""
 
 
-def check_positive(losses: Tensor, balancer: "Balancer") -> None:
-    """Raises InputError if a loss is negative, for balancers that divide by losses or take their logarithms."""
-    least = float(losses.detach().min())
+def sizes(losses: Numbers, balancer: "Balancer") -> Numbers:
+    """Losses as what balancers may divide by or take the logarithm of: one rule for all of them.
+
+    A loss of (nearly) zero would get a weight that drowns all others: it counts as `LEAST_SHARE` of the mean. Where all
+    are zero, all count as one.
+
+    Args:
+        losses: `[T]`, of a batch.
+        balancer: Who asks, for the message.
+
+    Raises:
+        InputError: A loss is negative: it has no size.
+    """
+    least, mean = float(losses.min()), float(losses.mean())
     if least < 0:
         raise InputError(
             f"{type(balancer).__name__} goes by the relative size of losses; found a loss of {least:.4g}. Use it where "
             "losses cannot be negative (not with the policies of TD3BC, CQL and IQL, nor gaussian ones), or another "
             "balancer."
         )
+    return losses.clip(min=LEAST_SHARE * mean) if mean > 0 else losses + 1
 
 
 class Balancer(nn.Module, ABC):
@@ -40,10 +55,29 @@ class Balancer(nn.Module, ABC):
     Attributes:
         needs: What it asks of the update, for lists.
         tasks: Number of tasks of the suite; None before `init`.
+        steps: Training steps of its phase, see `plan`.
+        lr: Learning rate of its parameters, if it has any, after warm-up; None: that of the agent.
     """
 
     needs = ""
     tasks: int | None = None
+    steps = 1000
+    lr: float | None = None
+
+    def plan(self, steps: int) -> None:
+        """Tells it, and what it holds, how many training steps its phase has; called before `init`."""
+        for part in self.modules():
+            if isinstance(part, Balancer):
+                part.steps = steps
+
+    def span(self, length: float) -> int:
+        """Training steps; a length below one is a share of all of them."""
+        return max(1, round(length * self.steps)) if 0 < length < 1 else round(length)
+
+    def parameter_rate(self) -> float | None:
+        """Learning rate of the parameters that it or what it holds has; None: that of the agent."""
+        learning = [part for part in self.modules() if isinstance(part, Balancer) and [*part.parameters(recurse=False)]]
+        return learning[0].lr if learning else None
 
     def init(self, tasks: int, space: ParameterSpace | None, generator: torch.Generator) -> None:
         """Prepares for T tasks and the shared parameters of one phase; called once, before the optimizer is built.
@@ -171,9 +205,14 @@ class GradientAggregation(Balancer):
 
 
 class MatrixAggregation(Balancer):
-    """Methods that need the whole matrix of task gradients."""
+    """Methods that need the whole matrix of task gradients.
+
+    Attributes:
+        last_weights: `[T]`, the tasks' weights in the last direction, for the log; None where it is no weighted sum.
+    """
 
     needs = "gradients of single tasks (the whole matrix)"
+    last_weights: Tensor | None = None
 
     @abstractmethod
     def aggregate(self, rows: Tensor, losses: Tensor | None = None, task_ids: Tensor | None = None) -> Tensor:
@@ -188,7 +227,8 @@ class MatrixAggregation(Balancer):
     def step(self, update: MultiTaskUpdate) -> dict[str, float]:
         """All task gradients, one direction."""
         gradients = update.gradients()
-        return update.descend(self.aggregate(gradients.pulled_back, gradients.losses, update.task_ids))
+        direction = self.aggregate(gradients.pulled_back, gradients.losses, update.task_ids)
+        return update.descend(direction, self.last_weights)
 
     def _defaults(self, rows: Tensor, losses: Tensor | None, task_ids: Tensor | None) -> tuple[Tensor, Tensor]:
         """Losses and task ids like the rows; the balancer is ready for as many tasks."""

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from mtorl import InputError
+from mtorl import InputError, checks
 from mtorl.agents.base import TaskLosses
 from mtorl.trainers.balancers.base import Balancer
 from mtorl.trainers.update import MultiTaskUpdate
@@ -54,13 +54,11 @@ class BayesAgg(Balancer):
         warmup: int = 200,
     ) -> None:
         super().__init__()
-        if mode not in ("outputs", "batch"):
-            raise InputError(f"mode is {mode!r}; expected outputs or batch.")
-        if power < 0 or prior <= 0 or temper <= 0 or not 0 <= memory < 1 or refresh < 1 or warmup < 1:
-            raise InputError(
-                f"power is {power}, prior {prior}, temper {temper}, memory {memory}, refresh {refresh}, warmup "
-                f"{warmup}; expected no negative power, memory in [0, 1), and all others positive."
-            )
+        checks.one_of("mode", mode, ("outputs", "batch"))
+        checks.within("[0, inf)", power=power)
+        checks.within("(0, inf)", prior=prior, temper=temper)
+        checks.within("[0, 1)", memory=memory)
+        checks.at_least(1, refresh=refresh, warmup=warmup)
         self.mode, self.power, self.prior, self.temper = mode, power, prior, temper
         self.memory, self.refresh, self.warmup = memory, refresh, warmup
         self._calls = 0

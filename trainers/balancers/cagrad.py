@@ -6,10 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 
-from mtorl import InputError
+from mtorl import checks
 from mtorl.trainers.balancers.base import GradientAggregation, Matrix, Vector
-from mtorl.trainers.balancers.dualproj import closest_without_conflict
-from mtorl.trainers.balancers.solvers import min_norm_weights, norm
+from mtorl.trainers.balancers.solvers import in_dual_cone, min_norm_weights, noise, norm
 
 
 class CAGrad(GradientAggregation):
@@ -22,13 +21,12 @@ class CAGrad(GradientAggregation):
     Source: Liu et al., Conflict-Averse Gradient Descent, 2021, algorithm 1.
 
     Args:
-        c: Radius of the search, in norms of the mean gradient.
+        c: Radius of the search, in norms of the mean gradient; 0 is the mean.
     """
 
     def __init__(self, c: float = 0.5) -> None:
         super().__init__()
-        if c < 0:
-            raise InputError(f"c is {c}; expected 0 (the mean) or more.")
+        checks.within("[0, inf)", c=c)
         self.c = c
 
     def solve(self, gramian: Matrix, losses: Vector, task_ids: NDArray[np.int64]) -> Vector:
@@ -48,8 +46,8 @@ class CAGrad(GradientAggregation):
             return norm(gramian, weights(shift)) - shift * radius
 
         largest = math.sqrt(float(np.diag(gramian).max())) / radius
-        smallest = 1e-6 * largest
+        smallest = math.sqrt(noise(size)) * largest  # shorter combinations cannot be told from none
         if excess(smallest) <= 0:  # the tasks cannot all gain
-            return closest_without_conflict(gramian, mean)
+            return in_dual_cone(gramian, mean[None])[0]
         w = weights(brentq(excess, smallest, largest * (1 + 1e-6), xtol=1e-9 * largest))
         return mean + radius / norm(gramian, w) * w

@@ -7,8 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mtorl import InputError
-from mtorl.trainers.balancers.base import GradientAggregation, Matrix, Vector
+from mtorl import checks
+from mtorl.trainers.balancers.base import GradientAggregation, Matrix, Vector, sizes
 from mtorl.trainers.balancers.solvers import min_norm_weights, norm
 
 
@@ -35,11 +35,9 @@ class CDTT(GradientAggregation):
         self, alpha: float = 0.3, window: int = 10, tension_scale: Literal["unit", "relative"] = "unit"
     ) -> None:
         super().__init__()
-        if not 0 <= alpha <= 1 or window < 1 or tension_scale not in ("unit", "relative"):
-            raise InputError(
-                f"alpha is {alpha}, window {window}, tension_scale {tension_scale!r}; expected alpha in [0, 1], a "
-                "window of at least 1 step, and unit or relative."
-            )
+        checks.within("[0, 1]", alpha=alpha)
+        checks.at_least(1, window=window)
+        checks.one_of("tension_scale", tension_scale, ("unit", "relative"))
         self.alpha, self.window, self.tension_scale = alpha, window, tension_scale
 
     def initial_state(self, tasks: int, size: int) -> dict[str, Tensor]:
@@ -51,7 +49,7 @@ class CDTT(GradientAggregation):
 
     def solve(self, gramian: Matrix, losses: Vector, task_ids: NDArray[np.int64]) -> Vector:
         """See `GradientAggregation.solve`."""
-        norms, seen = self.norms.numpy(), self.seen.numpy()
+        losses, norms, seen = sizes(losses, self), self.norms.numpy(), self.seen.numpy()
         norms[task_ids] = np.roll(norms[task_ids], -1, 1)
         norms[task_ids, -1] = np.sqrt(np.diag(gramian))
         seen[task_ids] += 1
@@ -59,7 +57,7 @@ class CDTT(GradientAggregation):
         if (seen[task_ids] <= self.window).any():
             return direction
         recent, before = norms[task_ids, 1:].sum(1), norms[task_ids, :-1].sum(1)
-        signal = recent / before + np.log10(np.maximum(losses, 1e-12))
+        signal = recent / before + np.log10(losses)
         scale = norm(gramian, direction) if self.tension_scale == "relative" else 1.0
         pulled = tensioned(gramian, direction, scale * self.tension(signal))
         return without_conflict_in_turn(gramian, pulled)

@@ -19,6 +19,6 @@ class ConFIG(GradientAggregation):
         units = 1 / np.sqrt(np.diag(gramian))
         weights = units * pseudo_solve(gramian * np.outer(units, units), np.ones(size))
         square = float(weights @ gramian @ weights)
-        if square <= 1e-24:  # the unit gradients cancel out: no direction is as close to all
+        if square <= 1e-12:  # the unit gradients cancel out: no direction is as close to all
             return np.zeros(size)
         return weights * (gramian @ weights).sum() / square

@@ -11,13 +11,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mtorl import InputError
+from mtorl import InputError, checks
 from mtorl.trainers.balancers.base import Balancer
 from mtorl.trainers.sharing.masks import TaskMasks
 from mtorl.trainers.update import MultiTaskUpdate
 
 Strength = Literal["auto", "task_affine", "route", "head_link", "harmony_mask"]
-STRENGTHS = ("auto", "task_affine", "route", "head_link", "harmony_mask")
 
 
 class ConnectionStrength(Balancer):
@@ -38,7 +37,7 @@ class ConnectionStrength(Balancer):
             keeps; `auto`: the first of task_affine, harmony_mask, route and head_link that is there.
         phases: Mix both, or keep to one of them.
         granularity: Draw the phase for every step, or for every period.
-        period: Training steps in a period.
+        period: Training steps in a period; below 1, as a share of all training steps.
     """
 
     needs = "steps of single tasks, and gradients of single tasks with the strength of their connections"
@@ -50,18 +49,13 @@ class ConnectionStrength(Balancer):
         strength: Strength = "auto",
         phases: Literal["both", "first", "second"] = "both",
         granularity: Literal["step", "period"] = "step",
-        period: int = 1000,
+        period: float = 0.05,
     ) -> None:
         super().__init__()
-        for name, value, known in (
-            ("strength", strength, STRENGTHS),
-            ("phases", phases, ("both", "first", "second")),
-            ("granularity", granularity, ("step", "period")),
-        ):
-            if value not in known:
-                raise InputError(f"{name} is {value!r}; expected one of {', '.join(known)}.")
-        if period < 1:
-            raise InputError(f"period is {period}; expected at least 1 step.")
+        checks.one_of("strength", strength, Strength)
+        checks.one_of("phases", phases, ("both", "first", "second"))
+        checks.one_of("granularity", granularity, ("step", "period"))
+        checks.within("(0, inf)", period=period)
         self.strength, self.phases, self.granularity, self.period = strength, phases, granularity, period
 
     def initial_state(self, tasks: int, size: int) -> dict[str, Tensor]:
@@ -70,7 +64,7 @@ class ConnectionStrength(Balancer):
 
     def step(self, update: MultiTaskUpdate) -> dict[str, float]:
         """One of the two phases."""
-        if self.granularity == "step" or int(self.calls) % self.period == 0:
+        if self.granularity == "step" or int(self.calls) % self.span(self.period) == 0:
             draw = torch.rand((), generator=self._generator, dtype=torch.float64)
             self.second = {"both": draw < update.progress, "first": draw < 0, "second": draw < 1}[self.phases]
         if not self.calls:

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from mtorl import InputError
-from mtorl.trainers.balancers.base import MatrixAggregation, check_positive
+from mtorl import checks
+from mtorl.trainers.balancers.base import MatrixAggregation, sizes
 
 
 class DBMTL(MatrixAggregation):
@@ -24,8 +24,8 @@ class DBMTL(MatrixAggregation):
 
     def __init__(self, beta: float = 0.9, decay: float = 0.0) -> None:
         super().__init__()
-        if not 0 <= beta < 1 or decay < 0:
-            raise InputError(f"beta is {beta}, decay {decay}; expected beta in [0, 1) and no negative decay.")
+        checks.within("[0, 1)", beta=beta)
+        checks.within("[0, inf)", decay=decay)
         self.beta, self.decay = beta, decay
 
     def initial_state(self, tasks: int, size: int) -> dict[str, Tensor]:
@@ -35,9 +35,8 @@ class DBMTL(MatrixAggregation):
     def aggregate(self, rows: Tensor, losses: Tensor | None = None, task_ids: Tensor | None = None) -> Tensor:
         """See `MatrixAggregation.aggregate`."""
         losses, task_ids = self._defaults(rows, losses, task_ids)
-        check_positive(losses, self)
         self.calls += 1
-        scale = 1 / (losses + 1e-8)
+        scale = 1 / sizes(losses, self)
         if self.beta:
             self.average = self.average.to(rows)
             share = self.beta / float(self.calls) ** self.decay
@@ -46,4 +45,5 @@ class DBMTL(MatrixAggregation):
             scale = torch.ones_like(losses)
         norms = rows.norm(dim=1) * scale
         weights = torch.where(norms > 0, norms.max() / norms.clamp(min=1e-30), 0.0)
-        return (weights * scale) @ rows
+        self.last_weights = weights * scale
+        return self.last_weights @ rows

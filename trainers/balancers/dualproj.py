@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtorl.trainers.balancers.base import GradientAggregation, Matrix, Vector
-from mtorl.trainers.balancers.solvers import nonnegative_qp
+from mtorl.trainers.balancers.solvers import in_dual_cone
 
 
 class DualProj(GradientAggregation):
@@ -15,9 +15,4 @@ class DualProj(GradientAggregation):
 
     def solve(self, gramian: Matrix, losses: Vector, task_ids: NDArray[np.int64]) -> Vector:
         """See `GradientAggregation.solve`."""
-        return closest_without_conflict(gramian, np.full(len(gramian), 1 / len(gramian)))
-
-
-def closest_without_conflict(gramian: Matrix, weights: Vector) -> Vector:
-    """Weights of the direction closest to that of `weights` `[T]` whose product with no gradient is negative."""
-    return weights + nonnegative_qp(gramian, (gramian @ weights)[None])[0]
+        return in_dual_cone(gramian, np.full((1, len(gramian)), 1 / len(gramian)))[0]

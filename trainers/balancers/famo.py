@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from mtorl import InputError
-from mtorl.trainers.balancers.base import LossWeighting, check_positive
+from mtorl import checks
+from mtorl.trainers.balancers.base import LossWeighting, sizes
 from mtorl.trainers.update import MultiTaskUpdate
 
 
@@ -28,8 +28,8 @@ class FAMO(LossWeighting):
 
     def __init__(self, lr: float = 0.025, weight_decay: float = 1e-3) -> None:
         super().__init__()
-        if lr <= 0 or weight_decay < 0:
-            raise InputError(f"lr is {lr}, weight_decay {weight_decay}; expected a positive lr and no negative decay.")
+        checks.within("(0, inf)", lr=lr)
+        checks.within("[0, inf)", weight_decay=weight_decay)
         self.lr, self.weight_decay = lr, weight_decay
 
     def initial_state(self, tasks: int, size: int) -> dict[str, Tensor]:
@@ -40,8 +40,7 @@ class FAMO(LossWeighting):
     def weights(self, losses: Tensor, task_ids: Tensor) -> Tensor:
         """Weights that sum to one."""
         self._ready(len(losses))
-        check_positive(losses, self)
-        shares = self.logits[task_ids].softmax(0) / (losses.detach() + 1e-8)
+        shares = self.logits[task_ids].softmax(0) / sizes(losses.detach(), self)
         return shares / shares.sum()
 
     def step(self, update: MultiTaskUpdate) -> dict[str, float]:
@@ -58,8 +57,7 @@ class FAMO(LossWeighting):
     def learn(self, before: Tensor, after: Tensor, task_ids: Tensor) -> None:
         """Moves the logits towards the tasks whose loss fell least, given losses `[T]` before and after the step."""
         self._ready(len(before))
-        check_positive(torch.cat([before, after]), self)
-        gain = (before + 1e-8).log() - (after + 1e-8).log()
+        gain = sizes(before, self).log() - sizes(after, self).log()
         shares = self.logits[task_ids].softmax(0)
         slope = shares * (gain - (shares * gain).sum()) + self.weight_decay * self.logits[task_ids]
         self.counts[task_ids] += 1

@@ -1,5 +1,6 @@
 """Weights that the user chose."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -19,7 +20,7 @@ class FixedWeights(LossWeighting):
 
     def __init__(self, values: Sequence[float]) -> None:
         super().__init__()
-        if not values or min(values) < 0 or not max(values) > 0:
+        if not values or not all(0 <= value < math.inf for value in values) or not max(values) > 0:
             raise InputError(f"values is {list(values)}; expected a weight per task, none negative and not all zero.")
         self.register_buffer("values", torch.tensor(values, dtype=torch.float64))
 

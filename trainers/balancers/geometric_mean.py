@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from mtorl.trainers.balancers.base import LossWeighting, check_positive
+from mtorl.trainers.balancers.base import LossWeighting, sizes
 
 
 class GeometricMean(LossWeighting):
@@ -13,6 +13,5 @@ class GeometricMean(LossWeighting):
 
     def weights(self, losses: Tensor, task_ids: Tensor) -> Tensor:
         """The derivative of the geometric mean by each loss."""
-        check_positive(losses, self)
-        values = losses.detach().clamp(min=1e-12)
+        values = sizes(losses.detach(), self)
         return values.log().mean().exp() / (len(values) * values)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from mtorl import InputError
+from mtorl import checks
 from mtorl.trainers.balancers.base import MatrixAggregation
 
 BLOCK = 1 << 18
@@ -23,8 +23,7 @@ class GradDrop(MatrixAggregation):
 
     def __init__(self, leak: float = 0.0) -> None:
         super().__init__()
-        if not 0 <= leak <= 1:
-            raise InputError(f"leak is {leak}; expected a share in [0, 1].")
+        checks.within("[0, 1]", leak=leak)
         self.leak = leak
 
     def aggregate(self, rows: Tensor, losses: Tensor | None = None, task_ids: Tensor | None = None) -> Tensor:

@@ -5,8 +5,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mtorl import InputError
-from mtorl.trainers.balancers.base import GradientAggregation, Matrix, Vector, check_positive
+from mtorl import checks
+from mtorl.trainers.balancers.base import GradientAggregation, Matrix, Vector, sizes
 
 
 class GradNorm(GradientAggregation):
@@ -25,8 +25,8 @@ class GradNorm(GradientAggregation):
 
     def __init__(self, alpha: float = 1.5, lr: float = 0.025) -> None:
         super().__init__()
-        if lr <= 0:
-            raise InputError(f"lr is {lr}; expected a positive number.")
+        checks.within("(-inf, inf)", alpha=alpha)
+        checks.within("(0, inf)", lr=lr)
         self.alpha, self.lr = alpha, lr
 
     def initial_state(self, tasks: int, size: int) -> dict[str, Tensor]:
@@ -36,11 +36,11 @@ class GradNorm(GradientAggregation):
 
     def solve(self, gramian: Matrix, losses: Vector, task_ids: NDArray[np.int64]) -> Vector:
         """The present weights; they are moved for the next batch."""
-        check_positive(torch.from_numpy(losses), self)
+        losses = sizes(losses, self)
         first, everything = self.first_losses.numpy(), self.task_weights.numpy()
         first[task_ids] = np.where(np.isnan(first[task_ids]), losses, first[task_ids])
         weights = everything[task_ids].copy()
-        slope = self.slope(weights, np.sqrt(np.diag(gramian)), losses / np.maximum(first[task_ids], 1e-12))
+        slope = self.slope(weights, np.sqrt(np.diag(gramian)), losses / first[task_ids])
         mean = float(np.mean(np.sqrt(np.diag(gramian))))
         moved = np.maximum(weights - self.lr * slope / mean, 1e-3)
         everything[task_ids] = moved * weights.sum() / moved.sum()
@@ -55,5 +55,5 @@ class GradNorm(GradientAggregation):
             ratios: Loss over first loss, `[T]`.
         """
         weighted = weights * norms
-        rates = ratios / max(ratios.mean(), 1e-12)
+        rates = ratios / ratios.mean()
         return np.sign(weighted - weighted.mean() * rates**self.alpha) * norms

@@ -5,7 +5,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mtorl import InputError
+from mtorl import checks
 from mtorl.trainers.balancers.base import GradientAggregation, Matrix, Vector
 from mtorl.trainers.balancers.surgery import others_in_random_order
 
@@ -23,8 +23,7 @@ class GradVac(GradientAggregation):
 
     def __init__(self, beta: float = 0.5) -> None:
         super().__init__()
-        if not 0 <= beta <= 1:
-            raise InputError(f"beta is {beta}; expected a share in [0, 1].")
+        checks.within("[0, 1]", beta=beta)
         self.beta = beta
 
     def initial_state(self, tasks: int, size: int) -> dict[str, Tensor]:

@@ -5,8 +5,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mtorl import InputError
-from mtorl.trainers.balancers.base import GradientAggregation, Matrix, Vector
+from mtorl import checks
+from mtorl.trainers.balancers.base import GradientAggregation, Matrix, Vector, sizes
 from mtorl.trainers.balancers.solvers import min_norm_weights
 
 
@@ -22,8 +22,7 @@ class MGDA(GradientAggregation):
 
     def __init__(self, normalise: Literal["none", "l2", "loss", "loss+"] = "none") -> None:
         super().__init__()
-        if normalise not in ("none", "l2", "loss", "loss+"):
-            raise InputError(f"normalise is {normalise!r}; expected none, l2, loss or loss+.")
+        checks.one_of("normalise", normalise, ("none", "l2", "loss", "loss+"))
         self.normalise = normalise
 
     def solve(self, gramian: Matrix, losses: Vector, task_ids: NDArray[np.int64]) -> Vector:
@@ -32,5 +31,5 @@ class MGDA(GradientAggregation):
         if self.normalise in ("l2", "loss+"):
             units /= np.sqrt(np.diag(gramian))
         if self.normalise in ("loss", "loss+"):
-            units /= np.maximum(losses, 1e-12)
+            units /= sizes(losses, self)
         return units * min_norm_weights(gramian * np.outer(units, units))

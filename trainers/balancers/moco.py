@@ -3,16 +3,18 @@
 import torch
 from torch import Tensor
 
-from mtorl import InputError
-from mtorl.trainers.balancers.base import MatrixAggregation
+from mtorl import checks
+from mtorl.trainers.balancers.base import MatrixAggregation, sizes
+from mtorl.trainers.balancers.solvers import onto_simplex
 
 
 class MoCo(MatrixAggregation):
     """A min-norm direction from gradients that are tracked over many batches, whose noise would otherwise bias it.
 
-    Source: Fernando et al., Mitigating Gradient Bias in Multi-Objective Learning, 2023, algorithm 1. Deviation 1: the
-    weights stay on the simplex by a softmax, as in LibMTL, instead of a projection. Deviation 2, from there
-    too: gradients are divided by their norm and multiplied by their loss.
+    Source: Fernando et al., Mitigating Gradient Bias in Multi-Objective Learning, 2023, algorithm 1. Deviation 1, as in
+    LibMTL: gradients are divided by their norm and multiplied by their loss. Deviation 2: step sizes of the weights are
+    in units of the mean squared length of the tracked gradients, or they would do nothing where losses are small.
+    Weights are projected onto the simplex, as published; LibMTL's softmax of them draws all to the same weight.
 
     Args:
         beta: Step size of the tracked gradients; 1 without decay tracks nothing. On top of AdamW's own average the
@@ -20,7 +22,7 @@ class MoCo(MatrixAggregation):
         gamma: Step size of the weights.
         beta_decay: Power of the step with which beta falls.
         gamma_decay: Power of the step with which gamma falls.
-        rho: Ridge of the min-norm problem.
+        rho: Ridge of the min-norm problem, in the same units.
     """
 
     tracked: Tensor
@@ -36,11 +38,9 @@ class MoCo(MatrixAggregation):
         rho: float = 0.0,
     ) -> None:
         super().__init__()
-        if not 0 < beta <= 1 or gamma <= 0 or min(beta_decay, gamma_decay, rho) < 0:
-            raise InputError(
-                f"beta is {beta}, gamma {gamma}, decays {beta_decay} and {gamma_decay}, rho {rho}; expected beta in "
-                "(0, 1], a positive gamma and no negative number."
-            )
+        checks.within("(0, 1]", beta=beta)
+        checks.within("(0, inf)", gamma=gamma)
+        checks.within("[0, inf)", beta_decay=beta_decay, gamma_decay=gamma_decay, rho=rho)
         self.beta, self.gamma, self.rho = beta, gamma, rho
         self.beta_decay, self.gamma_decay = beta_decay, gamma_decay
 
@@ -58,13 +58,17 @@ class MoCo(MatrixAggregation):
         self.tracked = self.tracked.to(rows)
         self.calls += 1
         call = float(self.calls)
-        scale = losses / (rows.norm(dim=1) + 1e-8)
+        scale = sizes(losses, self) / (rows.norm(dim=1) + 1e-8)  # Deviation 1
         rate = self.beta / call**self.beta_decay
         tracked = self.tracked[task_ids].mul_(1 - rate).addcmul_(rows, (rate * scale)[:, None])
         self.tracked[task_ids] = tracked
         places = task_ids.cpu()
-        products = (tracked @ tracked.T).to("cpu", torch.float64) + self.rho * torch.eye(len(rows), dtype=torch.float64)
-        weights = self.simplex[places]
-        moved = (weights - self.gamma / call**self.gamma_decay * products @ weights).softmax(0)
-        self.simplex[places] = moved * weights.sum()
-        return moved.to(rows) @ tracked
+        products = (tracked @ tracked.T).to("cpu", torch.float64)
+        products /= products.diagonal().mean().clamp(min=torch.finfo(torch.float64).tiny)  # Deviation 2
+        products += self.rho * torch.eye(len(rows), dtype=torch.float64)
+        total = self.simplex[places].sum()
+        weights = self.simplex[places] / total
+        moved = weights - self.gamma / call**self.gamma_decay * (products @ weights)
+        self.last_weights = torch.from_numpy(onto_simplex(moved.numpy()))
+        self.simplex[places] = self.last_weights * total
+        return self.last_weights.to(rows) @ tracked

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from mtorl import InputError
+from mtorl import checks
 from mtorl.trainers.balancers.base import GradientAggregation, Matrix, Vector
 from mtorl.trainers.balancers.solvers import damped_newton, norm
 
@@ -21,8 +21,7 @@ class NashMTL(GradientAggregation):
 
     def __init__(self, max_norm: float = 1.0) -> None:
         super().__init__()
-        if max_norm < 0:
-            raise InputError(f"max_norm is {max_norm}; expected 0 (no limit) or more.")
+        checks.within("[0, inf)", max_norm=max_norm)
         self.max_norm = max_norm
 
     def solve(self, gramian: Matrix, losses: Vector, task_ids: NDArray[np.int64]) -> Vector:
@@ -38,13 +37,13 @@ class FairGrad(GradientAggregation):
     Source: Ban and Ji, Fair Resource Allocation in Multi-Task Learning, 2024, equation 6.
 
     Args:
-        alpha: 1 is Nash bargaining (without its limit on the norm), large values equalise the tasks' gains.
+        alpha: 1 is Nash bargaining (without its limit on the norm), large values equalise the tasks' gains; 0 would be
+            the mean.
     """
 
     def __init__(self, alpha: float = 1.0) -> None:
         super().__init__()
-        if not alpha >= 0.1:
-            raise InputError(f"alpha is {alpha}; expected at least 0.1 (0 would be the mean: use Equal).")
+        checks.within("[0.1, inf)", alpha=alpha)
         self.alpha = alpha
 
     def solve(self, gramian: Matrix, losses: Vector, task_ids: NDArray[np.int64]) -> Vector:

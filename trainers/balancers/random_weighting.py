@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mtorl import InputError
+from mtorl import checks
 from mtorl.trainers.balancers.base import LossWeighting
 
 
@@ -20,8 +20,7 @@ class RandomWeighting(LossWeighting):
 
     def __init__(self, distribution: Literal["normal", "dirichlet"] = "normal") -> None:
         super().__init__()
-        if distribution not in ("normal", "dirichlet"):
-            raise InputError(f"distribution is {distribution!r}; expected normal or dirichlet.")
+        checks.one_of("distribution", distribution, ("normal", "dirichlet"))
         self.distribution = distribution
 
     def weights(self, losses: Tensor, task_ids: Tensor) -> Tensor:

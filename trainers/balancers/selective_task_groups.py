@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mtorl import InputError
-from mtorl.trainers.balancers.base import Balancer, Matrix
+from mtorl import checks
+from mtorl.trainers.balancers.base import Balancer, Matrix, sizes
 from mtorl.trainers.update import MultiTaskUpdate
 
 LEAST_AFFINITY = 1e-12
@@ -54,11 +54,8 @@ class SelectiveTaskGroups(Balancer):
         official_compat: bool = False,
     ) -> None:
         super().__init__()
-        if not 0 < beta <= 1 or min(warmup, max_groups, probe_every, regroup_every) < 1:
-            raise InputError(
-                f"beta is {beta}, warmup {warmup}, max_groups {max_groups}, probe_every {probe_every}, regroup_every "
-                f"{regroup_every}; expected beta in (0, 1] and all others at least 1."
-            )
+        checks.within("(0, 1]", beta=beta)
+        checks.at_least(1, warmup=warmup, max_groups=max_groups, probe_every=probe_every, regroup_every=regroup_every)
         self.beta, self.warmup, self.max_groups = beta, warmup, max_groups
         self.probe_every, self.regroup_every, self.official_compat = probe_every, regroup_every, official_compat
 
@@ -98,7 +95,7 @@ class SelectiveTaskGroups(Balancer):
 
     def _all_losses(self, update: MultiTaskUpdate) -> Matrix:
         with torch.no_grad():
-            return update.losses().values.to("cpu", torch.float64).numpy()
+            return sizes(update.losses().values.to("cpu", torch.float64), self).numpy()
 
     def _learn(self, ids: Tensor, group: Tensor, before: Matrix | None, after: Matrix) -> None:
         if before is None:
@@ -134,7 +131,7 @@ def updated_affinity(affinity: Matrix, group: NDArray[np.int64], before: Matrix,
     Returns:
         `[T, T]`.
     """
-    change = (1 - after / np.maximum(before, 1e-12)) / len(group)
+    change = (1 - after / before) / len(group)
     inside = np.isin(np.arange(len(change)), group)
     moved = affinity.copy()
     for source in group:

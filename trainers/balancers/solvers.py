@@ -1,4 +1,9 @@
-"""Small convex problems of T variables, solved to the last digits. All in float64."""
+"""Small convex problems of T variables, solved to the last digits that their Gramian has. All in float64.
+
+Task gradients that are (nearly) multiples of each other make a Gramian singular up to rounding, and a solver that takes
+rounding for a direction answers with weights of any size. What counts as a direction is therefore decided by the
+accuracy of the Gramian (`spectrum`), and answers are checked: a projection is never longer than what it projects.
+"""
 
 import math
 
@@ -6,8 +11,69 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
+from mtorl.trainers.gradients import ACCURACY
+
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
+
+
+def spectrum(gramian: Matrix) -> tuple[Vector, Matrix]:
+    """Eigenvalues, ascending, and eigenvectors of a Gramian, without those that may be rounding.
+
+    An inner product is exact to `ACCURACY` of the two norms. Such errors, alike and independent, move the eigenvalue of
+    a vector v by about that times `sum (v_t norm_t)^2`, and the largest of T by `2 sqrt(T)` as much (Wigner, 1958): a
+    task with a small gradient of its own is kept, a difference of two large ones that are the same is not.
+
+    Args:
+        gramian: `[T, T]`.
+
+    Returns:
+        `[r]` and `[T, r]`.
+    """
+    eigenvalues, vectors = np.linalg.eigh(gramian)
+    rounding = len(gramian) * np.finfo(np.float64).eps * eigenvalues.max(initial=0.0)
+    keep = eigenvalues > noise(len(gramian)) * (np.diag(gramian) @ vectors**2) + rounding
+    return eigenvalues[keep], vectors[:, keep]
+
+
+def noise(size: int) -> float:
+    """Below this an eigenvalue of the Gramian of so many unit gradients may be rounding."""
+    return 2 * math.sqrt(size) * ACCURACY
+
+
+def in_dual_cone(gramian: Matrix, weights: Matrix) -> Matrix:
+    """Weights of the directions closest to given ones whose product with no gradient is negative.
+
+    Least squares with nonnegative coefficients of the unit gradients, in the coordinates of their significant
+    directions. A projection is no longer than what it projects, and its length is known only if its coefficients are
+    not too large: where the answer is not so, a ridge makes it so.
+
+    Args:
+        gramian: `[T, T]`, no row zero.
+        weights: `[B, T]`, of the given directions.
+
+    Returns:
+        `[B, T]`.
+    """
+    norms = np.sqrt(np.diag(gramian))
+    cosines = gramian / np.outer(norms, norms)
+    eigenvalues, vectors = spectrum(cosines)
+    factor = np.sqrt(eigenvalues)[:, None] * vectors.T  # columns: the unit gradients
+    found = [_projection(factor, cosines, row) for row in weights * norms]
+    return np.stack(found) / norms
+
+
+def _projection(factor: Matrix, cosines: Matrix, before: Vector) -> Vector:
+    """One direction of `in_dual_cone`, in weights of the unit gradients."""
+    size, target = len(before), -factor @ before
+    longest = (1 + 1e-9) * norm(cosines, before) + 1e-12 * float(np.linalg.norm(before))
+    after = before + nnls(factor, target, maxiter=50 * size)[0]
+    ridge = noise(size)
+    while norm(cosines, after) > longest or noise(size) * (after @ after) > before @ before:
+        padded = np.concatenate([factor, math.sqrt(ridge) * np.eye(size)])
+        after = before + nnls(padded, np.concatenate([target, np.zeros(size)]), maxiter=50 * size)[0]
+        ridge *= 10
+    return after
 
 
 def nonnegative_qp(matrix: Matrix, linear: Matrix) -> Matrix:
@@ -21,7 +87,7 @@ def nonnegative_qp(matrix: Matrix, linear: Matrix) -> Matrix:
         `[B, T]`.
     """
     eigenvalues, vectors = np.linalg.eigh(matrix)
-    keep = eigenvalues > rank_tolerance(eigenvalues)
+    keep = eigenvalues > 1e-14 * len(matrix) * eigenvalues.max(initial=0.0)  # no more: weights on a simplex stay small
     if not keep.any():
         return np.zeros_like(linear)
     roots = np.sqrt(eigenvalues[keep])
@@ -44,43 +110,56 @@ def min_norm_weights(gramian: Matrix) -> Vector:
     return x / x.sum()
 
 
+def onto_simplex(values: Vector) -> Vector:
+    """The closest nonnegative numbers with a sum of one (Held, Wolfe and Crowder, 1974)."""
+    descending = np.sort(values)[::-1]
+    excess = (np.cumsum(descending) - 1) / np.arange(1, len(values) + 1)
+    return np.maximum(values - excess[descending > excess][-1], 0.0)
+
+
 def norm(gramian: Matrix, weights: Vector) -> float:
     """Length of the weighted sum of the rows."""
     return math.sqrt(max(float(weights @ gramian @ weights), 0.0))
 
 
-def pseudo_solve(matrix: Matrix, values: Vector) -> Vector:
-    """The shortest least-squares solution of `matrix x = values`, for a symmetric positive semidefinite matrix."""
-    eigenvalues, vectors = np.linalg.eigh(matrix)
-    keep = eigenvalues > rank_tolerance(eigenvalues)
-    return vectors[:, keep] @ ((vectors[:, keep].T @ values) / eigenvalues[keep])
+def pseudo_solve(gramian: Matrix, values: Vector) -> Vector:
+    """The shortest least-squares solution of `gramian x = values` in the significant directions."""
+    eigenvalues, vectors = spectrum(gramian)
+    return vectors @ ((vectors.T @ values) / eigenvalues)
 
 
-def rank_tolerance(eigenvalues: Vector) -> float:
-    """Below this an eigenvalue of a Gramian counts as zero."""
-    return float(eigenvalues.max(initial=0.0)) * len(eigenvalues) * RANK_PRECISION
-
-
-RANK_PRECISION = 1e-14
-
-
-def damped_newton(matrix: Matrix, exponent: float, iterations: int = 300) -> Vector:
+def damped_newton(gramian: Matrix, exponent: float) -> Vector:
     """Solves `M w = w ** -exponent` for `w > 0`.
 
-    The minimiser of `w M w / 2 - sum f(w)` with `f' = w ** -exponent`: strictly convex, so damped Newton steps that
-    stay positive find it from anywhere.
+    Without a solution (gradients that cancel out) the weights grow without end; a ridge of the size of the Gramian's
+    own errors then holds them.
 
     Args:
-        matrix: M `[T, T]`, symmetric positive semidefinite, without zero rows.
+        gramian: M `[T, T]`, without zero rows.
         exponent: Positive.
-        iterations: At most so many.
     """
-    size = len(matrix)
-    units = 1 / np.sqrt(np.diag(matrix))  # in these units all rows have norm one
-    scaled = matrix * np.outer(units, units) + 1e-12 * np.eye(size)
+    size = len(gramian)
+    units = 1 / np.sqrt(np.diag(gramian))  # in these units all rows have norm one
+    cosines = gramian * np.outer(units, units)
     # M w = w^-a with w = units * v:  (units M units) v = units^(1 - a) v^-a
     factor = units ** (1 - exponent)
-    v = np.full(size, float(np.mean(factor)) ** (1 / (1 + exponent)))
+    ridges = (1e-12, noise(size))
+    for ridge in ridges:
+        regular = cosines + ridge * np.eye(size)
+        if ridge == ridges[-1] or np.linalg.eigvalsh(regular)[0] > 0:
+            v = _newton(regular, factor, exponent)
+            if noise(size) * (v @ v) < v @ cosines @ v:
+                break
+    return units * v
+
+
+def _newton(scaled: Matrix, factor: Vector, exponent: float, iterations: int = 300) -> Vector:
+    """Solves `M v = factor * v ** -exponent` for `v > 0`.
+
+    The minimiser of `v M v / 2 - sum factor f(v)` with `f' = v ** -exponent`: strictly convex, so damped Newton steps
+    that stay positive find it from anywhere.
+    """
+    v = np.full(len(scaled), float(np.mean(factor)) ** (1 / (1 + exponent)))
     for _ in range(iterations):
         push = factor * v**-exponent
         slope = scaled @ v - push
@@ -97,7 +176,7 @@ def damped_newton(matrix: Matrix, exponent: float, iterations: int = 300) -> Vec
         v = v + length * step
         if np.max(np.abs(step) / v) < 1e-12:
             break
-    return units * v
+    return v
 
 
 def _potential(matrix: Matrix, factor: Vector, exponent: float, v: Vector) -> float:

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from mtorl import InputError
-from mtorl.trainers.balancers.base import LossWeighting, check_positive
+from mtorl import checks
+from mtorl.trainers.balancers.base import LossWeighting, sizes
 
 
 class STCH(LossWeighting):
@@ -19,16 +19,17 @@ class STCH(LossWeighting):
 
     Args:
         mu: Smoothing; towards zero it becomes the maximum.
-        warmup: Training steps after which the losses' references are taken, as a mean of their last tenth.
+        warmup: Training steps after which the losses' references are taken, as a mean of their last tenth; below 1, as
+            a share of all training steps.
     """
 
     sums: Tensor
     calls: Tensor
 
-    def __init__(self, mu: float = 1.0, warmup: int = 500) -> None:
+    def __init__(self, mu: float = 1.0, warmup: float = 0.1) -> None:
         super().__init__()
-        if mu <= 0 or warmup < 0:
-            raise InputError(f"mu is {mu}, warmup {warmup}; expected a positive mu and no negative number of steps.")
+        checks.within("(0, inf)", mu=mu)
+        checks.within("[0, inf)", warmup=warmup)
         self.mu, self.warmup = mu, warmup
 
     def initial_state(self, tasks: int, size: int) -> dict[str, Tensor]:
@@ -41,14 +42,14 @@ class STCH(LossWeighting):
     def weights(self, losses: Tensor, task_ids: Tensor) -> Tensor:
         """The derivative of the smooth maximum by each loss."""
         self._ready(len(losses))
-        check_positive(losses, self)
-        values, count = losses.detach().clamp(min=1e-12), len(losses)
-        if not self.warmup:
+        values, count = sizes(losses.detach(), self), len(losses)
+        warmup = self.span(self.warmup)
+        if not warmup:
             return (values / (count * self.mu)).softmax(0) / count
         calls = int(self.calls)
         self.calls += 1
-        if calls < self.warmup:
-            if calls >= self.warmup - max(self.warmup // 10, 1):
+        if calls < warmup:
+            if calls >= warmup - max(warmup // 10, 1):
                 self.sums[0, task_ids] += values
                 self.sums[1, task_ids] += 1
             return 1 / (count * values)

@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor, nn
 
+from mtorl import checks
 from mtorl.agents.parameters import ParameterSpace
-from mtorl.trainers.balancers.base import LossWeighting, check_positive
+from mtorl.trainers.balancers.base import LossWeighting, sizes
 
 
 class Uncertainty(LossWeighting):
@@ -14,11 +15,15 @@ class Uncertainty(LossWeighting):
 
     Args:
         initial: First value of every log variance s.
+        lr: Learning rate of the log variances, which have far to go: losses become small. It rises and falls as the
+            agent's.
     """
 
-    def __init__(self, initial: float = 0.0) -> None:
+    def __init__(self, initial: float = 0.0, lr: float = 0.03) -> None:
         super().__init__()
-        self.initial = initial
+        checks.within("(-inf, inf)", initial=initial)
+        checks.within("(0, inf)", lr=lr)
+        self.initial, self.lr = initial, lr
 
     def init(self, tasks: int, space: ParameterSpace | None, generator: torch.Generator) -> None:
         """See `Balancer.init`."""
@@ -28,7 +33,7 @@ class Uncertainty(LossWeighting):
     def weights(self, losses: Tensor, task_ids: Tensor) -> Tensor:
         """See `LossWeighting.weights`."""
         self._ready(len(losses))
-        check_positive(losses, self)
+        sizes(losses.detach(), self)
         return (-self.log_variances[task_ids]).exp() / 2
 
     def objective(self, losses: Tensor, weights: Tensor, task_ids: Tensor) -> Tensor:

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mtorl import InputError
+from mtorl import checks
 from mtorl.agents.parameters import ParameterSpace
-from mtorl.trainers.balancers.base import GradientAggregation, Matrix, Vector
+from mtorl.trainers.balancers.base import GradientAggregation, Matrix, Vector, sizes
 from mtorl.trainers.balancers.period_means import PeriodMeans
 from mtorl.trainers.balancers.surgery import project
 
@@ -29,37 +29,36 @@ class WeightedPCGrad(GradientAggregation):
         mode: `order` draws an order of the tasks, and each gives way to those before it; `pairwise` draws for each
             pair who gives way; `single` draws one task, to which all others give way.
         gamma: Power of the loss; 0 gives all tasks the same probability.
-        period: Training steps over which losses are averaged.
+        period: Training steps over which losses are averaged; below 1, as a share of all training steps.
     """
 
     def __init__(
-        self, mode: Literal["order", "pairwise", "single"] = "order", gamma: float = 1.0, period: int = 1000
+        self, mode: Literal["order", "pairwise", "single"] = "order", gamma: float = 1.0, period: float = 0.05
     ) -> None:
         super().__init__()
-        if mode not in ("order", "pairwise", "single"):
-            raise InputError(f"mode is {mode!r}; expected order, pairwise or single.")
-        if period < 1:
-            raise InputError(f"period is {period}; expected at least 1 step.")
+        checks.one_of("mode", mode, ("order", "pairwise", "single"))
+        checks.within("(-inf, inf)", gamma=gamma)
+        checks.within("(0, inf)", period=period)
         self.mode, self.gamma, self.period = mode, gamma, period
 
     def init(self, tasks: int, space: ParameterSpace | None, generator: torch.Generator) -> None:
         """See `Balancer.init`."""
         super().init(tasks, space, generator)
-        self.means = PeriodMeans(tasks, self.period)
+        self.means = PeriodMeans(tasks, self.span(self.period))
 
     def probabilities(self, task_ids: NDArray[np.int64]) -> Vector:
         """How likely each of these tasks is to keep its gradient; they sum to one."""
         losses = self.means.last.numpy()[task_ids]
         known = np.isfinite(losses)
         losses = np.where(known, losses, losses[known].mean() if known.any() else 1.0)
-        exponents = self.gamma * np.log(np.maximum(losses, 1e-12))
+        exponents = self.gamma * np.log(losses)
         powers = np.exp(np.maximum(exponents - exponents.max(), -700))
         return powers / powers.sum()
 
     def solve(self, gramian: Matrix, losses: Vector, task_ids: NDArray[np.int64]) -> Vector:
         """See `GradientAggregation.solve`."""
         chances = self.probabilities(task_ids)
-        self.means.add(torch.from_numpy(losses), torch.from_numpy(task_ids))
+        self.means.add(torch.from_numpy(sizes(losses, self)), torch.from_numpy(task_ids))
         size = len(gramian)
         noise = -np.log(-np.log(torch.rand(size, generator=self._generator, dtype=torch.float64).numpy()))
         order = np.argsort(-(np.log(chances) + noise))  # drawn without replacement, by Gumbel's trick

@@ -11,11 +11,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mtorl import InputError
+from mtorl import InputError, checks
 from mtorl.agents.parameters import ParameterSpace
-from mtorl.trainers.balancers.base import Balancer, GradientAggregation, Matrix, Vector
+from mtorl.trainers.balancers.base import Balancer, GradientAggregation, Matrix, Vector, sizes
+from mtorl.trainers.balancers.solvers import noise, norm
 from mtorl.trainers.gradients import gramian
 from mtorl.trainers.update import MultiTaskUpdate
+
+LEAST_SUM = 1e-3
+"""Weights that cancel out to less than this share of their sizes are not brought to a sum."""
 
 
 class GradientWrapper(GradientAggregation):
@@ -52,8 +56,7 @@ class Prescaled(GradientWrapper):
 
     def __init__(self, inner: GradientAggregation, by: Literal["loss", "first"] = "loss") -> None:
         super().__init__(inner)
-        if by not in ("loss", "first"):
-            raise InputError(f"by is {by!r}; expected loss or first.")
+        checks.one_of("by", by, ("loss", "first"))
         self.by = by
 
     def initial_state(self, tasks: int, size: int) -> dict[str, Tensor]:
@@ -62,9 +65,9 @@ class Prescaled(GradientWrapper):
 
     def solve(self, gramian: Matrix, losses: Vector, task_ids: NDArray[np.int64]) -> Vector:
         """See `GradientAggregation.solve`."""
-        first = self.first_losses.numpy()
+        losses, first = sizes(losses, self), self.first_losses.numpy()
         first[task_ids] = np.where(np.isnan(first[task_ids]), losses, first[task_ids])
-        units = 1 / np.maximum(losses if self.by == "loss" else first[task_ids], 1e-12)
+        units = 1 / (losses if self.by == "loss" else first[task_ids])
         return units * self.inner.solve(gramian * np.outer(units, units), units * losses, task_ids)
 
 
@@ -82,8 +85,7 @@ class Averaged(GradientWrapper):
 
     def __init__(self, inner: GradientAggregation, decay: float = 0.9) -> None:
         super().__init__(inner)
-        if not 0 <= decay < 1:
-            raise InputError(f"decay is {decay}; expected a share in [0, 1).")
+        checks.within("[0, 1)", decay=decay)
         self.decay = decay
 
     def initial_state(self, tasks: int, size: int) -> dict[str, Tensor]:
@@ -111,20 +113,19 @@ class Rescaled(GradientWrapper):
         self, inner: GradientAggregation, mode: Literal["none", "sum_to_T", "match_mean_norm"] = "match_mean_norm"
     ) -> None:
         super().__init__(inner)
-        if mode not in ("none", "sum_to_T", "match_mean_norm"):
-            raise InputError(f"mode is {mode!r}; expected none, sum_to_T or match_mean_norm.")
+        checks.one_of("mode", mode, ("none", "sum_to_T", "match_mean_norm"))
         self.mode = mode
 
     def solve(self, gramian: Matrix, losses: Vector, task_ids: NDArray[np.int64]) -> Vector:
-        """See `GradientAggregation.solve`; a direction that is zero stays zero."""
+        """See `GradientAggregation.solve`; a direction that is zero, as far as one can tell, stays as it is."""
         weights = self.inner.solve(gramian, losses, task_ids)
         if self.mode == "sum_to_T":
-            total = weights.sum()
-            return weights * (len(weights) / abs(total)) if abs(total) > 1e-12 else weights
+            total, size = abs(weights.sum()), np.abs(weights).sum()
+            return weights * (len(weights) / total) if total > LEAST_SUM * size else weights
         if self.mode == "match_mean_norm":
-            norms = np.sqrt(np.diag(gramian))
-            length = np.sqrt(max(float(weights @ gramian @ weights), 0.0))
-            return weights * (norms.mean() / length) if length > 1e-9 * norms.max() else weights
+            norms, length = np.sqrt(np.diag(gramian)), norm(gramian, weights)
+            told_apart = length**2 > noise(len(weights)) * np.square(weights * norms).sum()
+            return weights * (norms.mean() / length) if told_apart else weights
         return weights
 
 
@@ -141,8 +142,7 @@ class Reused(GradientWrapper):
 
     def __init__(self, inner: GradientAggregation, every: int = 4) -> None:
         super().__init__(inner)
-        if every < 1:
-            raise InputError(f"every is {every}; expected at least 1 step.")
+        checks.at_least(1, every=every)
         self.every = every
 
     def initial_state(self, tasks: int, size: int) -> dict[str, Tensor]:
@@ -214,8 +214,7 @@ class Subsampled(Balancer):
 
     def __init__(self, inner: Balancer, tasks: int = 4) -> None:
         super().__init__()
-        if tasks < 1:
-            raise InputError(f"tasks is {tasks}; expected at least 1.")
+        checks.at_least(1, tasks=tasks)
         self.inner, self.count = inner, tasks
 
     def init(self, tasks: int, space: ParameterSpace | None, generator: torch.Generator) -> None:
