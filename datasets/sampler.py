@@ -11,9 +11,30 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mtorl import InputError
+from mtorl import InputError, checks
 from mtorl.datasets.prompts import PromptPool, PromptSettings
 from mtorl.datasets.store import EpisodeStore
+
+
+@dataclass(frozen=True)
+class SamplingSettings:
+    """Which recorded steps windows begin at.
+
+    Attributes:
+        top: Of each task's episodes only this share, those with the highest returns: with 0.1 the best tenth, at least
+            one.
+        unit: Every step of a task is as likely (step), or every episode, and then every step of it (episode).
+        until: Use episodes to their end, or to their first success (success); those without are whole.
+    """
+
+    top: float = 1.0
+    unit: Literal["step", "episode"] = "step"
+    until: Literal["end", "success"] = "end"
+
+    def __post_init__(self) -> None:
+        checks.within("(0, 1]", top=self.top)
+        checks.one_of("unit", self.unit, ("step", "episode"))
+        checks.one_of("until", self.until, ("end", "success"))
 
 
 @dataclass(frozen=True)
@@ -77,11 +98,11 @@ class TaskBatch:
 
 
 class TaskSampler:
-    """Draws windows uniformly over the recorded steps of each task.
+    """Draws windows over the recorded steps of each task.
 
-    A window starts at a uniformly drawn step (so long episodes are drawn more often) and runs for `length` steps; one
-    that would leave its episode is padded at its end. Nothing but the columns' memory maps is read, so memory does
-    not grow with the data.
+    A window starts at a drawn step, by default a uniformly drawn one (so long episodes are drawn more often), and runs
+    for `length` steps; one that would leave its episode is padded at its end. Nothing but the columns' memory maps is
+    read, so memory does not grow with the data.
 
     Args:
         stores: Data sets that are used together, from `open_stores`.
@@ -94,6 +115,7 @@ class TaskSampler:
             in turn.
         next_observations: Also return every step's successor, and whether it is the end.
         prompts: Also return a prompt for every window.
+        sampling: Which steps windows begin at.
     """
 
     def __init__(
@@ -107,6 +129,7 @@ class TaskSampler:
         order: Literal["random", "round_robin"] = "random",
         next_observations: bool = False,
         prompts: PromptSettings | None = None,
+        sampling: SamplingSettings | None = None,
     ) -> None:
         for name, value in (("windows", windows), ("length", length), ("tasks_per_batch", tasks_per_batch)):
             if value is not None and value < 1:
@@ -118,13 +141,14 @@ class TaskSampler:
         self.tasks_per_batch = tasks_per_batch or len(self.task_names)
         self.next_observations = next_observations
         self._pool = PromptPool(stores, task_names, prompts) if prompts else None
+        self.sampling = sampling or SamplingSettings()
         self._generator = generator
         self._turn = 0
         self._index_episodes()
 
     def _index_episodes(self) -> None:
         """Lays the steps of task 0, task 1, ... of all stores on one line; a draw is a point on it."""
-        store_of, number, task, length = [], [], [], []
+        store_of, number, task, length, returns = [], [], [], [], []
         for position, store in enumerate(self.stores):
             ids = np.array([self.task_names.index(n) if n in self.task_names else -1 for n in store.task_names])
             tasks = ids[store.index["task"]]
@@ -136,14 +160,18 @@ class TaskSampler:
             store_of.append(np.full(len(chosen), position))
             number.append(chosen)
             task.append(tasks[chosen])
-            length.append(store.index["length"][chosen])
-        order = np.argsort(np.concatenate(task), kind="stable")
-        tasks = np.concatenate(task)[order]
+            length.append(_lengths(store, chosen, self.sampling.until))
+            returns.append(store.returns_to_go[store.starts[chosen]])
+        tasks = np.concatenate(task)
+        order = np.argsort(tasks, kind="stable")
+        order = order[_best(tasks[order], np.concatenate(returns)[order], self.sampling.top)]
+        tasks = tasks[order]
         self._store_of = np.concatenate(store_of)[order]
         self._number = np.concatenate(number)[order]
         self._length = np.concatenate(length)[order]
         self._begin = np.concatenate([[0], np.cumsum(self._length)])
-        edges = self._begin[np.searchsorted(tasks, np.arange(len(self.task_names) + 1))]
+        self._task_edges = np.searchsorted(tasks, np.arange(len(self.task_names) + 1))
+        edges = self._begin[self._task_edges]
         self._task_begin, self._task_steps = edges[:-1], np.diff(edges)
         if (self._task_steps == 0).any():
             empty = [name for name, steps in zip(self.task_names, self._task_steps, strict=True) if not steps]
@@ -169,10 +197,17 @@ class TaskSampler:
             beginnings: Let windows begin where their episodes do.
         """
         tasks = self._draw_tasks()
-        offset = self._generator.random((len(tasks), self.windows)) * self._task_steps[tasks, None]
-        point = (self._task_begin[tasks, None] + offset.astype(np.int64)).ravel()
-        episode = np.searchsorted(self._begin, point, side="right") - 1
-        return self._gather(tasks, episode, np.zeros_like(point) if beginnings else point - self._begin[episode])
+        draws = self._generator.random((len(tasks), self.windows))
+        if self.sampling.unit == "episode":
+            counts = np.diff(self._task_edges)[tasks, None]
+            episode = (self._task_edges[tasks, None] + (draws * counts).astype(np.int64)).ravel()
+            start = (self._generator.random(len(episode)) * self._length[episode]).astype(np.int64)
+        else:
+            offset = draws * self._task_steps[tasks, None]
+            point = (self._task_begin[tasks, None] + offset.astype(np.int64)).ravel()
+            episode = np.searchsorted(self._begin, point, side="right") - 1
+            start = point - self._begin[episode]
+        return self._gather(tasks, episode, np.zeros_like(start) if beginnings else start)
 
     def _draw_tasks(self) -> NDArray[np.int64]:
         total = len(self.task_names)
@@ -236,3 +271,28 @@ class TaskSampler:
         """Continues the draws from `state_dict`."""
         self._generator.bit_generator.state = state["generator"]
         self._turn = state["turn"]
+
+
+def _lengths(store: EpisodeStore, episodes: NDArray[np.int64], until: str) -> NDArray[np.int64]:
+    """Steps of these episodes, to their end or to their first success."""
+    lengths = store.index["length"][episodes].astype(np.int64)
+    if until == "end":
+        return lengths
+    starts = store.starts[episodes]
+    flags = [store.success[start : start + steps] for start, steps in zip(starts, lengths, strict=True)]
+    return np.array([int(mine.argmax()) + 1 if mine.any() else len(mine) for mine in flags], dtype=np.int64)
+
+
+def _best(tasks: NDArray[np.int64], returns: NDArray[np.float32], top: float) -> NDArray[np.int64]:
+    """Positions, ascending, of each task's episodes with the highest returns: that share of them, at least one.
+
+    Args:
+        tasks: Of each episode, ascending.
+        returns: Of each episode.
+        top: The share.
+    """
+    kept = []
+    for mine in np.split(np.arange(len(tasks)), np.flatnonzero(np.diff(tasks)) + 1):
+        ranked = mine[np.argsort(-returns[mine], kind="stable")]
+        kept.append(ranked[: max(1, round(top * len(mine)))])
+    return np.sort(np.concatenate(kept))

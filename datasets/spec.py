@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -148,12 +148,15 @@ def _settings(suite: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in suite["init_args"].items() if key not in ("benchmark", "tasks", "fast")}
 
 
-def describe_stores(stores: Sequence[EpisodeStore], tasks: Sequence[str] | None = None) -> DataSpec:
+def describe_stores(
+    stores: Sequence[EpisodeStore], tasks: Sequence[str] | None = None, pooled: bool = False
+) -> DataSpec:
     """What agents must know of these stores together.
 
     Args:
         stores: From `open_stores`.
         tasks: Use only these tasks; all of them by default, those of the first store first.
+        pooled: Give every task the observations' statistics of all tasks of the stores, used or not.
 
     Raises:
         InputError: A task is unknown or has no episodes.
@@ -166,7 +169,16 @@ def describe_stores(stores: Sequence[EpisodeStore], tasks: Sequence[str] | None 
         raise InputError(f"unknown tasks {unknown}; the data set holds {names}.")
     chosen = [name for name in names if tasks is None or name in tasks]
     with interpreting(f"a manifest.json of {', '.join(str(store.path) for store in stores)}"):
-        return _describe(stores, chosen)
+        spec = _describe(stores, chosen)
+        return _with_statistics_of(_describe(stores, names), spec) if pooled else spec
+
+
+def _with_statistics_of(everything: DataSpec, spec: DataSpec) -> DataSpec:
+    """A specification whose tasks all have the moments of another one's tasks together."""
+    moments = np.array(everything.observation_mean), np.array(everything.observation_std)
+    mean, std = (tuple(values.tolist()) for values in pooled_moments(everything.steps, *moments))
+    count = len(spec.task_names)
+    return replace(spec, observation_mean=(mean,) * count, observation_std=(std,) * count)
 
 
 def _describe(stores: Sequence[EpisodeStore], chosen: Sequence[str]) -> DataSpec:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 from mtorl import InputError
 from mtorl.agents import Agent
 from mtorl.arguments import Parser
-from mtorl.datasets.sampler import TaskSampler
+from mtorl.datasets.sampler import SamplingSettings, TaskSampler
 from mtorl.datasets.spec import DataSpec, describe_stores, open_stores
 from mtorl.datasets.store import EpisodeStore
 from mtorl.envs.base import Suite, build_suite
@@ -48,7 +48,10 @@ class Experiment:
         sharing: Which parameters each task computes with.
         optimizer: Learning rate and the rest.
         schedule: When training logs, evaluates, saves and ends.
+        sampling: Which recorded steps windows begin at.
         tasks: Train on these tasks of the data only.
+        statistics: What observations are normalised with: the statistics of these tasks (tasks), or of all tasks of the
+            data (data), as a policy for all of them would have.
         windows: Windows per task in a batch.
         tasks_per_batch: Tasks in a batch; all by default.
         order: Which tasks come into a batch of fewer.
@@ -72,7 +75,9 @@ class Experiment:
     sharing: Sharing
     optimizer: OptimizerSettings
     schedule: Schedule
+    sampling: SamplingSettings = field(default_factory=SamplingSettings)
     tasks: list[str] | None = None
+    statistics: Literal["tasks", "data"] = "tasks"
     windows: int = 64
     tasks_per_batch: int | None = None
     order: Literal["random", "round_robin"] = "random"
@@ -92,7 +97,7 @@ class Experiment:
         stores = open_stores(self.data)
         for store in stores if self.verify else ():
             store.verify()
-        return stores, describe_stores(stores, self.tasks)
+        return stores, describe_stores(stores, self.tasks, pooled=self.statistics == "data")
 
     def build_agent(self, spec: DataSpec) -> Agent:
         """The agent with its initial weights, which are a function of the seed."""
@@ -110,6 +115,7 @@ class Experiment:
             stream,
             next_observations=agent.next_observations,
             prompts=agent.prompts,
+            sampling=self.sampling,
         )
 
     def build_sampler(self, stores: Sequence[EpisodeStore], agent: Agent) -> TaskSampler:
@@ -124,6 +130,7 @@ class Experiment:
             self.order,
             agent.next_observations,
             agent.prompts,
+            self.sampling,
         )
 
     def check(self, stores: Sequence[EpisodeStore], spec: DataSpec) -> None:

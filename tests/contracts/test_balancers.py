@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from mtorl import InputError
 from mtorl.agents.parameters import ParameterSpace
+from mtorl.datasets import Episode, StoreWriter
+from mtorl.envs import PointReach
 from mtorl.envs.evaluator import Protocol
 from mtorl.trainers import Run, balancers, train
 from mtorl.trainers.balancers import (
@@ -370,6 +372,44 @@ def test_training_with_masks_of_single_tasks_and_at_once(kind: type, train_optio
     train(resume=run.folder)
     for name, value in whole["agent"].items():
         assert value.isfinite().all() and torch.equal(value, run.checkpoints().load()["agent"][name])
+
+
+FIXED = {"Equal", "FixedWeights"}
+"""Methods whose weights are the same for ever."""
+UNWEIGHTED = {"BayesAgg", "ConnectionStrength", "GradDrop", "Layerwise", "SelectiveTaskGroups", "TorchJD"}
+"""Methods whose moves are not weighted sums of the tasks' gradients (BayesAgg: after its warm-up)."""
+
+
+@pytest.fixture(scope="module")
+def unequal(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Data of three tasks: actions that follow from what is seen, such with some noise, and nothing but noise."""
+    suite, path = PointReach(["towards-0", "towards-2", "away-0"]), tmp_path_factory.mktemp("data") / "unequal"
+    draw, steps, episodes = np.random.default_rng(0), 30, []
+    for task, noise in zip(suite.task_names, (0.0, 0.1, 0.9), strict=True):
+        for _ in range(8):
+            seen = draw.uniform(-1, 1, (steps + 1, 4)).astype(np.float32)
+            actions = (0.1 * seen[:-1, :2] + noise * draw.uniform(-1, 1, (steps, 2))).astype(np.float32)
+            never, last = np.zeros(steps, bool), np.arange(steps) == steps - 1
+            episodes.append(Episode(task, seen, actions, np.ones(steps, np.float32), never, never, last))
+    source = {"recipe": "own"}
+    StoreWriter(path, suite.describe(), suite.task_names, (4, 2), 50, suite.versions(), source).write(episodes)
+    return path
+
+
+@pytest.mark.parametrize("kind", names([kind for kind in ALL if kind.__name__ not in UNWEIGHTED]))
+def test_weights_move_within_a_run_if_losses_are_unequal(kind: type, unequal: Path, train_options: dict) -> None:
+    """With the constructor's own defaults: a method whose weights stay equal is `Equal` under another name."""
+    needed = ("balancer.values", "balancer.name", "balancer.inner")
+    options = {key: value for key, value in run_options(kind, {}).items() if key in needed}
+    schedule = {"steps": 200, "log_every": 20, "evaluate_every": 0, "save_every": 0, "monitor_every": 0}
+    run = train(**train_options | {"data": str(unequal), "balancer": kind.__name__, "schedule": schedule} | options)
+    entries = [row for row in read_log(run.folder) if row["kind"] == "training"]
+    weights = np.array([[row[f"policy/weight/{task}"] for task in run.spec.task_names] for row in entries])
+    if kind.__name__ in FIXED:
+        assert (weights == weights[0]).all()
+    else:
+        assert np.abs(weights[-1]).max() > 1.02 * np.abs(weights[-1]).min()
+        assert not np.allclose(weights[-1], weights[0], rtol=0.02), "they follow training"
 
 
 def assert_same(one: object, other: object) -> None:

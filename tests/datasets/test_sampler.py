@@ -9,7 +9,7 @@ from scipy.stats import chisquare
 
 from mtorl import InputError
 from mtorl.datasets.prompts import PromptSettings
-from mtorl.datasets.sampler import TaskBatch, TaskSampler
+from mtorl.datasets.sampler import SamplingSettings, TaskBatch, TaskSampler
 from mtorl.datasets.statistics import returns_to_go
 from mtorl.datasets.store import EpisodeStore
 from mtorl.envs import PointReach
@@ -176,3 +176,75 @@ def test_select_and_to(store: EpisodeStore) -> None:
         torch.int64,
         torch.bool,
     )
+
+
+def by_task(store: EpisodeStore) -> list[list]:
+    return [[one for one in store if one.task == name] for name in store.task_names]
+
+
+def test_every_episode_is_drawn_alike(store: EpisodeStore) -> None:
+    drawn = sampler(store, 1, 20_000, sampling=SamplingSettings(unit="episode")).draw()
+    for position, episodes in enumerate(by_task(store)):
+        number = {
+            (step, float(value)): place
+            for place, one in enumerate(episodes)
+            for step, value in enumerate(returns_to_go(one.rewards))
+        }
+        steps, values = drawn.timesteps[position].flatten(), drawn.returns_to_go[position].flatten()
+        found = np.array([number[pair] for pair in zip(steps.tolist(), values.tolist(), strict=True)])
+        assert chisquare(np.bincount(found, minlength=len(episodes))).pvalue > 1e-4
+        longest = max(range(len(episodes)), key=lambda it: len(episodes[it]))
+        within = np.bincount(steps[found == longest], minlength=len(episodes[longest]))
+        assert chisquare(within).pvalue > 1e-4, "and every step of it"
+
+
+@pytest.mark.parametrize("top", [0.01, 0.25, 0.5, 1.0])
+def test_the_best_episodes_of_each_task(store: EpisodeStore, top: float) -> None:
+    drawn = sampler(store, 1, 3000, sampling=SamplingSettings(top=top)).draw(beginnings=True)
+    for position, episodes in enumerate(by_task(store)):
+        returns = sorted((float(returns_to_go(one.rewards)[0]) for one in episodes), reverse=True)
+        best = returns[: max(1, round(top * len(returns)))]
+        assert set(drawn.returns_to_go[position].flatten().tolist()) == set(best)
+
+
+def test_the_best_of_several_stores_together(suite: PointReach, store: EpisodeStore, tmp_path: Path) -> None:
+    other = collect(suite, tmp_path / "random", "random", episodes=12, after_success=10, workers=0, quiet=True)
+    one = TaskSampler(
+        [other, store], store.task_names, 2000, 1, np.random.default_rng(0), sampling=SamplingSettings(top=0.25)
+    )
+    found = one.draw(beginnings=True).returns_to_go
+    for position, episodes in enumerate(zip(by_task(store), by_task(other), strict=True)):
+        returns = sorted((float(returns_to_go(it.rewards)[0]) for both in episodes for it in both), reverse=True)
+        assert set(found[position].flatten().tolist()) == set(returns[:6])
+
+
+def test_windows_end_at_the_first_success(store: EpisodeStore) -> None:
+    drawn = sampler(store, 60, 200, sampling=SamplingSettings(until="success")).draw(beginnings=True)
+    for position, episodes in enumerate(by_task(store)):
+        assert any(one.success.any() and not one.success[: len(one) - 1].all() for one in episodes)
+        lengths = {
+            float(returns_to_go(one.rewards)[0]): int(one.success.argmax()) + 1 if one.success.any() else len(one)
+            for one in episodes
+        }
+        for window in range(200):
+            steps = int(drawn.valid[position, window].sum())
+            assert steps == lengths[float(drawn.returns_to_go[position, window, 0])]
+            assert not drawn.rewards[position, window, steps:].any(), "what comes after is padding"
+
+
+def test_the_usual_sampling_is_that_of_no_settings(store: EpisodeStore) -> None:
+    assert torch.equal(sampler(store).draw().actions, sampler(store, sampling=SamplingSettings()).draw().actions)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"top": 0.0}, r"top is 0.0; expected a number in \(0, 1\]"),
+        ({"top": float("nan")}, "top is nan"),
+        ({"unit": "window"}, "unit is 'window'; expected one of step, episode"),
+        ({"until": "failure"}, "until is 'failure'; expected one of end, success"),
+    ],
+)
+def test_impossible_sampling(settings: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        SamplingSettings(**settings)

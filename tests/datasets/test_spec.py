@@ -87,3 +87,12 @@ def test_joining_episodes_that_end_differently_warns(suite: PointReach, tmp_path
         open_stores([tmp_path / "a", tmp_path / "b"])
     with pytest.warns(UserWarning, match="returns are not comparable"):
         open_stores([tmp_path / "a", tmp_path / "c"])
+
+
+def test_statistics_of_all_tasks_for_one(store: EpisodeStore, spec: DataSpec) -> None:
+    one = describe_stores([store], ["away-0"], pooled=True)
+    assert one.task_names == ("away-0",) and one.steps == (spec.steps[2],)
+    for floor, per_task in ((0.01, False), (0.01, True)):
+        for found, expected in zip(one.normaliser(per_task, floor), spec.normaliser(False, floor), strict=True):
+            np.testing.assert_allclose(found[0], expected[0], rtol=1e-6)
+    assert describe_stores([store], ["away-0"]).observation_mean == (spec.observation_mean[2],)

@@ -34,5 +34,5 @@ class DWA(LossWeighting):
         """See `LossWeighting.weights`."""
         self._ready(len(losses))
         ratios = self.means.last[task_ids] / self.means.before[task_ids]
-        self.means.add(sizes(losses, self), task_ids)
+        self.means.add(sizes(losses.detach(), self), task_ids)
         return len(losses) * (ratios.nan_to_num(nan=1.0) / self.temperature).softmax(0)
