@@ -154,6 +154,24 @@ def delta_m(scores: NDArray[np.float64], reference: NDArray[np.float64], lower_i
     return float((-gains if lower_is_better else gains).mean()) if usable.any() else float("nan")
 
 
+def analysis_of_variance(groups: Sequence[Sequence[float]]) -> tuple[float, float]:
+    """Whether the means of groups differ by more than chance (Fisher, 1925).
+
+    Args:
+        groups: Of each method the mean scores of its runs.
+
+    Returns:
+        F, the variance between groups over that within, and the probability of one as large if all were alike. NaN
+        where a group has one run only, or all runs are alike.
+    """
+    from scipy.stats import f_oneway
+
+    if len(groups) < 2 or min(map(len, groups)) < 2 or not np.ptp(np.concatenate([np.ravel(it) for it in groups])):
+        return float("nan"), float("nan")
+    found = f_oneway(*groups)
+    return float(found.statistic), float(found.pvalue)
+
+
 def bootstrap_interval(
     statistic: Callable[..., float], *samples: NDArray[np.float64], draws: int = 2000, seed: int = 0
 ) -> tuple[float, float]:

@@ -50,8 +50,10 @@ def show_comparison(path: "Path") -> None:
         "IQM",
         *["P(better)"] * len(bases),
         *["score", *["lead"] * len(bases)] * scored,
-        *["delta-m"] * bool(single),
+        *["delta-m"] * len(single),
         *["action error"] * bool(errors),
+        "weights, max/min",
+        "moves a step",
         "ms a step",
     ]
     table = _table(title, "method", "seeds", *columns)
@@ -66,10 +68,14 @@ def show_comparison(path: "Path") -> None:
             *[f"{it[0]:.0%} [{100 * it[1]:.0f}, {100 * it[2]:.0f}]" if it else "-" for it in each],
             *([f"{row['normalised_score'][0]:.1%}"] if scored else []),
             *([_signed(row["normalised_score_lead"][base]) for base in bases] if scored else []),
-            *([f"{row['delta_m'][0]:+.1%}" if row["delta_m"] else "-"] if single else []),
+            *[f"{gain[0]:+.1%}" if (gain := row["delta_m"].get(name)) else "-" for name in single],
             *([f"{1000 * row['action_error'][0]:.1f}"] if errors else []),
+            f"{spread:.3g}" if (spread := row["weights_max_over_min"]) else "-",
+            f"{row['moves_per_step']:.3g}",
             f"{row['milliseconds_per_step']:.1f} ({row['step_over_baseline']:.2f}x)",
         )
+    if len(single) > 1:
+        table.caption = f"delta-m over {' and '.join(single)}"
     _print(table)
 
 

@@ -44,16 +44,18 @@ class Cell:
     """One run of an ablation.
 
     Attributes:
-        labels: Of all its settings but the seed; `SINGLE` for one task's model.
+        labels: Of all its settings but the seed.
         seed: Its seed, if seeds vary.
         options: What it changes of the base configuration, by the options' names; `config` is a list of files.
         folder: Where it lives.
+        alone: A model of one task.
     """
 
     labels: tuple[str, ...]
     seed: int | None
     options: dict[str, Any]
     folder: Path
+    alone: bool = False
 
     @property
     def variant(self) -> str:
@@ -72,7 +74,7 @@ def ablate(
     demonstrations: str | None = None,
     baselines: list[str] | None = None,
     heldout_data: str | None = None,
-    single_tasks: bool = False,
+    single_tasks: bool | dict[str, dict[str, Any]] = False,
     workers: int = 2,
     quiet: bool = False,
 ) -> Path:
@@ -97,7 +99,8 @@ def ablate(
         heldout_data: Also compare the policies' actions with those of this data set (collected with --split heldout):
             less noisy than success.
         single_tasks: Also train a model for each task alone with the base configuration and all seeds: one more row,
-            and the standard gain over it (delta-m).
+            and the standard gain over it (delta-m). Several rows are given by their labels, each with options that it
+            changes, such as `{own statistics: {}, statistics of all tasks: {statistics: data}}`.
         workers: Runs at a time, one processor each.
         quiet: Show no progress.
 
@@ -118,15 +121,16 @@ def ablate(
     compared = _compared(cells, baselines or variants[:1])
     if not Path(base).is_file():
         raise InputError(f"no configuration {base}; expected a YAML file of `mtorl train`.")
-    if single_tasks or heldout_data:
+    alone: dict[str, dict[str, Any]] = {SINGLE: {}} if single_tasks is True else single_tasks or {}
+    if alone or heldout_data:
         spec = _describe(base)
         if heldout_data:
             check_fits(spec, EpisodeStore(heldout_data))
-        if single_tasks:
-            cells += [_single(task, seed, Path(out)) for seed in seeds for task in spec.task_names]
-            variants.append(SINGLE)
+        for label, options in alone.items():
+            cells += [_single(label, options, task, seed, Path(out)) for seed in seeds for task in spec.task_names]
+            variants.append(label)
             compared = {
-                name: {**rows, SINGLE: name if name in rows else SINGLE} for name, rows in compared.items()
+                name: {**rows, label: name if name in rows else label} for name, rows in compared.items()
             }  # models of the base alone have no counterpart in a setting
     references = None if stop_at_success else _references(base, cells, how, Path(out) / "references", workers, quiet)
     failures: dict[str, list[Path]] = {}
@@ -153,7 +157,7 @@ def ablate(
         Path(out) / "comparison.html",
         how,
         compared,
-        SINGLE if single_tasks else None,
+        list(alone),
         heldout_data,
         references,
     )
@@ -200,7 +204,7 @@ def _references(
         InputError: The runs are not all of one suite: their returns cannot be compared.
     """
     data = [{name: cell.options[name] for name in DATA if name in cell.options} for cell in cells]
-    different = {json.dumps(it): it for it, cell in zip(data, cells, strict=True) if cell.labels != (SINGLE,)}
+    different = {json.dumps(it): it for it, cell in zip(data, cells, strict=True) if not cell.alone}
     suites = [suite_of(_describe(base, options)) for options in different.values()]
     if any(it.describe() != suites[0].describe() for it in suites):
         raise InputError(
@@ -214,10 +218,11 @@ def _references(
     return evaluate_references(suites[0], protocol, folder, workers, quiet)
 
 
-def _single(task: str, seed: int | None, out: Path) -> Cell:
-    options = {"tasks": [task], "tasks_per_batch": None, **({} if seed is None else {"seed": seed})}
-    name = f"single-{_plain(task)}" + ("" if seed is None else f"-seed{seed}")
-    return Cell((SINGLE,), seed, options, out / name)
+def _single(label: str, options: Mapping[str, Any], task: str, seed: int | None, out: Path) -> Cell:
+    own = {"tasks": [task], "tasks_per_batch": None, **({} if seed is None else {"seed": seed})}
+    name = "single" if label == SINGLE else _plain(label)
+    folder = out / (f"{name}-{_plain(task)}" + ("" if seed is None else f"-seed{seed}"))
+    return Cell((label,), seed, {**options, **own}, folder, alone=True)
 
 
 def plan(vary: dict[str, list[Any]], out: Path) -> list[Cell]:

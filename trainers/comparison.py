@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from mtorl import InputError
 from mtorl.datasets.files import write_atomically, write_json
 from mtorl.datasets.statistics import (
+    analysis_of_variance,
     bootstrap_interval,
     delta_m,
     interquartile_mean,
@@ -44,7 +45,10 @@ class Method:
             episodes were played to their end.
         errors: Of actions on held-out data `[seeds, tasks]`, if they were asked for.
         protocol: How it was played.
-        steps: Of optimization for one seed, over all its runs.
+        steps: Training steps for one seed, over all its runs.
+        moves: Steps of the optimizers in a training step.
+        spread: The largest weight of a task in a step over the smallest, median over its runs' logs; None where moves
+            are no weighted sums.
         milliseconds: Of a training step, median over its runs' logs.
         minutes: Of training for one seed, over all its runs; mean of the seeds.
     """
@@ -57,6 +61,8 @@ class Method:
     errors: Scores | None
     protocol: Protocol
     steps: int
+    moves: float
+    spread: float | None
     milliseconds: float
     minutes: float
 
@@ -79,9 +85,8 @@ class Row:
         improvement: Probability that it beats each baseline, by the baseline's label; None for itself.
         score: Return-normalised score over seeds and tasks, if there is one.
         lead: By how much that is above each baseline's, by the baseline's label; None for itself.
-        gain: Relative gain of success over single-task models (delta-m); None without them, or for them.
+        gains: Over single-task models, by their label; none for these themselves.
         error: Mean error of actions, if it was measured.
-        error_gain: delta-m of that error.
     """
 
     method: Method
@@ -91,9 +96,8 @@ class Row:
     improvement: dict[str, Interval | None]
     score: Interval | None
     lead: dict[str, Interval | None]
-    gain: Interval | None
+    gains: "dict[str, Gain]"
     error: Interval | None
-    error_gain: Interval | None
 
     @property
     def is_base(self) -> bool:
@@ -106,12 +110,31 @@ class Row:
         return self.method.milliseconds / next(iter(self.bases.values())).milliseconds
 
 
+@dataclass(frozen=True)
+class Gain:
+    """What a method gains over single-task models (delta-m).
+
+    Attributes:
+        success: Relative gain of success, mean of the tasks; None where they never succeed.
+        solved: The same of the tasks that they solve in `SOLVED` of the episodes or more.
+        error: Of the error of actions, if that was measured.
+    """
+
+    success: Interval | None
+    solved: Interval | None
+    error: Interval | None
+
+
+SOLVED = 0.05
+"""A relative gain over a rate of success below this says little."""
+
+
 def make_comparison(
     methods: Mapping[str, Sequence[Sequence[Path]]],
     out: Path,
     protocol: Protocol,
     baselines: Mapping[str, Mapping[str, str]] | None = None,
-    single: str | None = None,
+    single: Sequence[str] = (),
     heldout_data: str | None = None,
     references: References | None = None,
 ) -> Path:
@@ -123,7 +146,7 @@ def make_comparison(
         protocol: Which evaluation to compare.
         baselines: By a label for the heading, which method each method is compared to, by their labels; all to the
             first by default.
-        single: The method that consists of single-task models.
+        single: The methods that consist of single-task models.
         heldout_data: Data set on which the errors of actions were measured, if they were.
         references: What returns are normalised with, if episodes were played to their end.
 
@@ -134,11 +157,12 @@ def make_comparison(
     chosen = baselines or {first: dict.fromkeys(methods, first)}
     tasks = _tasks(methods[first], protocol)
     found = {name: _measure(name, runs, tasks, protocol, heldout_data, references) for name, runs in methods.items()}
-    models = found[single] if single else None
+    models = {name: found[name] for name in single}
     rows = [
-        _row(method, {label: found[base[name]] for label, base in chosen.items()}, models)
+        _row(method, {label: found[base[name]] for label, base in chosen.items()}, {} if name in models else models)
         for name, method in found.items()
     ]
+    variance = analysis_of_variance([it.scores.mean(1).tolist() for name, it in found.items() if name not in models])
     masks, moves = _masks(found)
     content = {
         "rows": rows,
@@ -148,14 +172,16 @@ def make_comparison(
         "by_setting": any(len({base[name] for name in base}) > 1 for base in chosen.values()),
         "masks": masks,
         "moves": picture(draw_moves(moves)) if moves else None,
-        "single": single,
+        "single": list(single),
+        "solved": SOLVED,
+        "variance": variance,
         "heldout_data": heldout_data,
         "protocol": protocol,
         "picture": picture(_draw(rows)),
     }
     write_json(
         out.with_suffix(".json"),
-        _as_json(rows, single, heldout_data, {name: one.changed for name, one, _ in masks}),
+        _as_json(rows, single, heldout_data, {name: one.changed for name, one, _ in masks}, variance),
     )
     html = page("comparison.html", content)
     write_atomically(out, lambda file: file.write(html))
@@ -202,9 +228,23 @@ def _measure(
         errors,
         protocol,
         sum(int(report.source["step"]) for report in reports[0]),
+        float(np.mean([_moves(row) for row in entries])),
+        _spread(entries),
         1000 / float(np.median([row["steps_per_second"] for row in entries])),
         sum(sum(_seconds(folder)) for folder in everything) / 60 / len(runs),
     )
+
+
+def _moves(entry: dict[str, Any]) -> float:
+    """Optimizer steps in a training step, all phases together; logs of earlier versions do not say."""
+    return sum(value for key, value in entry.items() if key.endswith("/moves")) or 1.0
+
+
+def _spread(entries: Sequence[dict[str, Any]]) -> float | None:
+    """Largest over smallest weight of a task in an entry of the log, at most a million; median of the entries."""
+    weights = [[abs(value) for key, value in row.items() if "/weight/" in key] for row in entries]
+    ratios = [max(it) / max(min(it), 1e-6 * max(it)) for it in weights if it and max(it) > 0]
+    return float(np.median(ratios)) if ratios else None
 
 
 def _errors(folder: Path, heldout_data: str) -> dict[str, float]:
@@ -233,7 +273,7 @@ def _seconds(folder: Path) -> list[float]:
     return [count / row["steps_per_second"] for count, row in zip(steps, entries, strict=True)]
 
 
-def _row(method: Method, bases: dict[str, Method], models: Method | None) -> Row:
+def _row(method: Method, bases: dict[str, Method], models: dict[str, Method]) -> Row:
     def with_interval(statistic: Callable[..., float], *samples: Scores) -> Interval:
         return statistic(*samples), *bootstrap_interval(statistic, *samples)
 
@@ -243,11 +283,7 @@ def _row(method: Method, bases: dict[str, Method], models: Method | None) -> Row
     def difference(scores: Scores, other: Scores) -> float:
         return mean(scores) - mean(other)
 
-    def error_gain(scores: Scores, reference: Scores) -> float:
-        return delta_m(scores, reference, lower_is_better=True)
-
     scores, errors = method.scores, method.errors
-    compared = models if models is not method else None
     return Row(
         method,
         with_interval(mean, scores),
@@ -263,23 +299,43 @@ def _row(method: Method, bases: dict[str, Method], models: Method | None) -> Row
             for label, base in bases.items()
             if method.normalised is not None and base.normalised is not None
         },
-        with_interval(delta_m, scores, compared.scores)
-        if compared and (compared.scores.min(0) > 0).any()  # in every draw of seeds some task has a relative gain
-        else None,
+        {name: _gain(method, single) for name, single in models.items()},
         with_interval(mean, errors) if errors is not None else None,
-        with_interval(error_gain, errors, compared.errors)
-        if compared and errors is not None and compared.errors is not None
-        else None,
     )
 
 
+def _gain(method: Method, single: Method) -> Gain:
+    """A method's gain over single-task models, with intervals."""
+
+    def success(tasks: NDArray[np.bool_]) -> Interval | None:
+        ours, theirs = method.scores[:, tasks], single.scores[:, tasks]
+        if not (theirs > 0).all(0).any():  # in every draw of seeds some task has a relative gain
+            return None
+        return delta_m(ours, theirs), *bootstrap_interval(delta_m, ours, theirs)
+
+    def error_gain(errors: Scores, reference: Scores) -> float:
+        return delta_m(errors, reference, lower_is_better=True)
+
+    error = None
+    if method.errors is not None and single.errors is not None:
+        measured = method.errors, single.errors
+        error = error_gain(*measured), *bootstrap_interval(error_gain, *measured)
+    every = np.ones(len(method.tasks), dtype=bool)
+    return Gain(success(every), success(single.scores.mean(0) >= SOLVED), error)
+
+
 def _as_json(
-    rows: Sequence[Row], single: str | None, heldout_data: str | None, changed: Mapping[str, float]
+    rows: Sequence[Row],
+    single: Sequence[str],
+    heldout_data: str | None,
+    changed: Mapping[str, float],
+    variance: tuple[float, float],
 ) -> dict[str, Any]:
     tasks = rows[0].method.tasks
     return {
         "baselines": list(rows[0].bases),
-        "single_task_models": single,
+        "single_task_models": list(single),
+        "analysis_of_variance": None if np.isnan(variance[0]) else {"F": variance[0], "p": variance[1]},
         "heldout_data": heldout_data,
         "tasks": list(tasks),
         "methods": [
@@ -292,12 +348,15 @@ def _as_json(
                 "probability_of_improvement": row.improvement,
                 "normalised_score": row.score,
                 "normalised_score_lead": row.lead,
-                "delta_m": row.gain,
+                "delta_m": {name: gain.success for name, gain in row.gains.items()},
+                "delta_m_of_solved": {name: gain.solved for name, gain in row.gains.items()},
                 "action_error": row.error,
-                "action_error_delta_m": row.error_gain,
+                "action_error_delta_m": {name: gain.error for name, gain in row.gains.items()},
                 "milliseconds_per_step": row.method.milliseconds,
                 "step_over_baseline": row.step_ratio,
                 "steps": row.method.steps,
+                "moves_per_step": row.method.moves,
+                "weights_max_over_min": row.method.spread,
                 "minutes": row.method.minutes,
                 "masks_changed": changed.get(row.method.name),
                 "tasks": {task: row.method.task(number) for number, task in enumerate(tasks)},

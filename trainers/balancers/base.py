@@ -56,13 +56,13 @@ class Balancer(nn.Module, ABC):
         needs: What it asks of the update, for lists.
         tasks: Number of tasks of the suite; None before `init`.
         steps: Training steps of its phase, see `plan`.
-        lr: Learning rate of its parameters, if it has any, after warm-up; None: that of the agent.
+        learning_rate: Of its parameters, if it has any, after warm-up; None: that of the agent.
     """
 
     needs = ""
     tasks: int | None = None
     steps = 1000
-    lr: float | None = None
+    learning_rate: float | None = None
 
     def plan(self, steps: int) -> None:
         """Tells it, and what it holds, how many training steps its phase has; called before `init`."""
@@ -77,7 +77,7 @@ class Balancer(nn.Module, ABC):
     def parameter_rate(self) -> float | None:
         """Learning rate of the parameters that it or what it holds has; None: that of the agent."""
         learning = [part for part in self.modules() if isinstance(part, Balancer) and [*part.parameters(recurse=False)]]
-        return learning[0].lr if learning else None
+        return learning[0].learning_rate if learning else None
 
     def init(self, tasks: int, space: ParameterSpace | None, generator: torch.Generator) -> None:
         """Prepares for T tasks and the shared parameters of one phase; called once, before the optimizer is built.
