@@ -2,6 +2,10 @@
 
     python benchmarks/ablations.py learning_rate_mt10_few    # plain training: learning rate and steps, 8 minutes
     python benchmarks/ablations.py balancers_mt10            # all balancers, about an hour and a half
+    python benchmarks/ablations.py single_tasks_mt10_few     # one policy for all tasks against one for each
+    python benchmarks/ablations.py sampling_mt10_few         # every step, every episode, until success
+    python benchmarks/ablations.py learning_rate_mt10_replay_half   # of cloning all and the better part of mixed data
+    python benchmarks/ablations.py cloning_mt10_replay_half  # the same beside learners with critics
     python benchmarks/ablations.py masks_mt10                # strategies of masking, behavior cloning
     python benchmarks/ablations.py masks_dt_mt10             # the same with a small transformer
     python benchmarks/ablations.py agents_mt10               # agents on good and on mixed data, about two hours
@@ -26,7 +30,9 @@ ROOT = Path(__file__).parent.parent
 def collect_data(name: str) -> None:
     """Records what an ablation trains on and looks at, as far as it is not there."""
     suite = MetaWorld("MT10")
-    if name == "agents_mt10":
+    if name.endswith("_replay_half"):
+        collect(suite, "data/mt10_replay_half", "replay-half", episodes=40)
+    elif name == "agents_mt10":
         for recipe in ("expert", "replay", "replay-half"):
             collect(suite, f"data/mt10_{recipe.replace('-', '_')}", recipe, episodes=40)
     else:
