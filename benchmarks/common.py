@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -28,10 +29,21 @@ def machine() -> str:
     return f"{model}, {os.cpu_count()} cores, Python {platform.python_version()}"
 
 
+def commit() -> str:
+    """The commit that is measured; with a plus if the code was changed since."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(RESULTS.parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":!/benchmarks/results")
+    return git("rev-parse", "--short", "HEAD") + "+" * bool(changed)
+
+
 def save(name: str, content: dict[str, Any]) -> None:
-    """Writes `results/NAME.json` with machine and date, and prints it."""
+    """Writes `results/NAME.json` with machine, date and commit, and prints it."""
     RESULTS.mkdir(exist_ok=True)
-    content = {"machine": machine(), "date": time.strftime("%Y-%m-%d"), **content}
+    content = {"machine": machine(), "date": time.strftime("%Y-%m-%d"), "commit": commit(), **content}
     text = json.dumps(content, indent=1)
     (RESULTS / f"{name}.json").write_text(text + "\n")
     print(text)

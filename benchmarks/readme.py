@@ -7,6 +7,7 @@ python benchmarks/readme.py --check   # fails if the README says something else
 import json
 import re
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ def mt10() -> str:
         "DT, half of the past actions": context["results"]["dt_dropout"],
         "DT, no returns": returns["results"]["dt_no_return"],
     }
-    return f"{per_task(columns, cloning['goals_per_task'])}\n\n{origin(context['results']['dt_none'][0])}"
+    return f"{per_task(columns, cloning['goals_per_task'])}\n\n{origin(context['results']['dt_none'][0], context)}"
 
 
 def mt50() -> str:
@@ -81,7 +82,7 @@ def mt50() -> str:
         "random": references["results"]["random, MT50"],
         "BC": cloning["results"]["bc_mt50"],
     }
-    body, source = per_task(columns, cloning["goals_per_task"]), origin(columns["BC"][0])
+    body, source = per_task(columns, cloning["goals_per_task"]), origin(columns["BC"][0], cloning)
     return f"<details><summary>{summary(columns)}</summary>\n\n{body}\n\n</details>\n\n{source}"
 
 
@@ -96,7 +97,7 @@ def modules() -> str:
         "DualPolicy, modules": found["results"]["dual_policy"],
     }
     kept = {name: runs for name, runs in columns.items() if runs}
-    return f"{per_task(kept, found['goals_per_task'])}\n\n{origin(found['results']['soft_modular'][0])}"
+    return f"{per_task(kept, found['goals_per_task'])}\n\n{origin(found['results']['soft_modular'][0], found)}"
 
 
 def soft_modules_speed() -> str:
@@ -239,7 +240,7 @@ def gpu() -> str:
             for it in (found["T=10"], found["T=50"])
         ]
         rows.append([f"a training step with {name}", *cells])
-    source = f"Measured on one {found['gpu']}, torch {found['torch']}, {found['date']}."
+    source = f"Measured on one {found['gpu']}, torch {found['torch']}, {found['date']}, commit {found['commit']}."
     return f"{table(['transformer of 5 M parameters', '10 tasks', '50 tasks'], rows)}\n\n{source}"
 
 
@@ -248,37 +249,59 @@ def _times(entry: dict[str, float], found: dict[str, Any]) -> str:
     return f"{entry['ms']:.0f} ms, {entry['ms'] / plain:.1f}x a summed backward pass"
 
 
-def ablation(name: str) -> str:
-    """A comparison: one row per method, and success per task folded away."""
+Column = tuple[str, Callable[[dict[str, Any]], str]]
+
+
+def ablation(name: str, without: Sequence[str] = ()) -> str:
+    """A comparison: one row per method, and success per task folded away.
+
+    Args:
+        name: Of the ablation.
+        without: Rows that are not shown.
+    """
     found = read(f"ablation_{name}")
-    bases, single, errors = found["baselines"], found["single_task_models"], found["heldout_data"]
-    head = ["", "success, %", *[f"beats {base}, %" for base in bases]]
-    head += ["&Delta;m, %"] if single else []
-    head += ["action error, 10<sup>-3</sup>"] if errors else []
-    head += ["&Delta;m of it, %"] if single and errors else []
-    masked = any(row.get("masks_changed") is not None for row in found["methods"])
-    head += ["zeros that moved, %"] if masked else []
-    rows = []
-    for row in found["methods"]:
-        chances = [row["probability_of_improvement"][base] for base in bases]
-        cells = [
-            row["name"],
-            _interval(row["mean"], 100, ".1f"),
-            *[_interval(it, 100, ".0f") if it else "-" for it in chances],
-        ]
-        cells += [_interval(row["delta_m"], 100, "+.1f") if row["delta_m"] else "-"] if single else []
-        cells += [_interval(row["action_error"], 1000, ".1f")] if errors else []
-        if single and errors:
-            gain = row["action_error_delta_m"]
-            cells.append(_interval(gain, 100, "+.1f") if gain else "-")
-        if masked:
-            moved = row["masks_changed"]
-            cells.append("-" if moved is None else f"{100 * moved:.1f}")
-        rows.append([*cells, f"{row['steps']:,}", f"{row['minutes']:.1f}"])
+    methods = [row for row in found["methods"] if row["name"] not in without]
+    single = [it for it in found["single_task_models"] if it not in without]
+    columns = _columns(found["baselines"], single, methods)
+    rows = [[row["name"], *[cell(row) for _, cell in columns]] for row in methods]
     tasks = [task.removesuffix("-v3") for task in found["tasks"]]
-    each = [[row["name"], *[f"{100 * it[0]:.0f}" for it in row["tasks"].values()]] for row in found["methods"]]
+    each = [[row["name"], *[f"{100 * it[0]:.0f}" for it in row["tasks"].values()]] for row in methods]
     details = f"<details><summary>Success per task, %</summary>\n\n{table(['', *tasks], each)}\n\n</details>"
-    return f"{table([*head, 'steps', 'minutes'], rows)}\n\n{details}\n\n{origin(found)}"
+    return f"{table(['', *[head for head, _ in columns]], rows)}\n\n{details}\n\n{origin(found)}"
+
+
+def _columns(bases: Sequence[str], single: Sequence[str], methods: Sequence[dict[str, Any]]) -> list[Column]:
+    """What a comparison shows of each row, as far as it was measured."""
+    found: list[Column] = [("success, %", lambda row: _interval(row["mean"], 100, ".1f"))]
+
+    def add(head: str, factor: float, form: str, *keys: str) -> None:
+        def value(row: dict[str, Any]) -> Any:
+            for key in keys:
+                row = row.get(key) if row else None  # type: ignore[assignment]
+            return row
+
+        if any(value(row) is not None for row in methods):
+            found.append((head, lambda row: _interval(it, factor, form) if (it := value(row)) is not None else "-"))
+
+    for base in bases:
+        add(f"beats {base}, %", 100, ".0f", "probability_of_improvement", base)
+    add("return-normalised score, %", 100, ".1f", "normalised_score")
+    for base in bases:
+        add(f"above {base}", 100, "+.1f", "normalised_score_lead", base)
+    for label in single:
+        add(f"&Delta;m over {label}, %", 100, "+.1f", "delta_m", label)
+        add("... of the tasks that these solve", 100, "+.1f", "delta_m_of_solved", label)
+    add("action error, 10<sup>-3</sup>", 1000, ".1f", "action_error")
+    for label in single:
+        add(f"&Delta;m of it over {label}, %", 100, "+.1f", "action_error_delta_m", label)
+    add("zeros that moved, %", 100, ".1f", "masks_changed")
+    add("weights, max/min", 1, ".3g", "weights_max_over_min")
+    add("moves a step", 1, ".3g", "moves_per_step")
+    return [
+        *found,
+        ("steps", lambda row: f"{row['steps']:,}"),
+        ("minutes", lambda row: f"{row['minutes']:.1f}"),
+    ]
 
 
 def agents() -> str:
@@ -302,7 +325,9 @@ def agents() -> str:
     return f"{first}\n\n{second}\n\n{origin(found)}"
 
 
-def _interval(value: list[float], factor: float, form: str) -> str:
+def _interval(value: list[float] | float, factor: float, form: str) -> str:
+    if not isinstance(value, list):
+        return f"{factor * value:{form}}"
     middle, low, high = (f"{factor * it:{form}}" for it in value)
     return f"{middle} ({low} to {high})"
 
@@ -352,15 +377,15 @@ def task_free() -> str:
     return f"{table(['success, %', *ways], rows)}\n\n{origin(found)}"
 
 
-def origin(result: dict[str, Any]) -> str:
-    """Machine and date of a measurement."""
-    return f"Measured on {result['machine']}, {result['date']}."
+def origin(result: dict[str, Any], file: dict[str, Any] | None = None) -> str:
+    """Machine, date and commit of a measurement; the commit stands in the file that holds it."""
+    return f"Measured on {result['machine']}, {result['date']}, commit {(file or result)['commit']}."
 
 
 BLOCKS = {"mt10": mt10, "mt50": mt50, "speed": speed, "balancing": balancing, "gpu": gpu}
 BLOCKS |= {
     "masks_cost": masks_cost,
-    "balancers": lambda: ablation("balancers_mt10"),
+    "balancers": lambda: ablation("balancers_mt10", without=["single-task models"]),
     "masks": lambda: ablation("masks_mt10"),
     "masks_dt": lambda: ablation("masks_dt_mt10"),
     "task_free": task_free,

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from mtorl.datasets.statistics import (
     RunningMoments,
+    analysis_of_variance,
     bootstrap_interval,
     delta_m,
     interquartile_mean,
@@ -120,3 +121,11 @@ def test_delta_m() -> None:
     assert delta_m(scores, reference, lower_is_better=True) == pytest.approx(-0.25)
     assert delta_m(reference, reference) == 0
     assert math.isnan(delta_m(scores, 0 * reference))
+
+
+def test_analysis_of_variance() -> None:
+    """Between groups 2 (4 - 3)^2 + 2 (2 - 3)^2 = 4 with 1 degree of freedom, within them 4 with 2."""
+    found = analysis_of_variance([[3.0, 5.0], [1.0, 3.0]])
+    assert found[0] == pytest.approx(4 / (4 / 2)) and 0 < found[1] < 1
+    for groups in ([[1.0, 2.0]], [[1.0], [2.0]], [[1.0, 1.0], [1.0, 1.0]]):
+        assert np.isnan(analysis_of_variance(groups)).all()

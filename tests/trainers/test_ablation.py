@@ -321,3 +321,34 @@ def test_tasks_in_which_the_expert_earns_nothing_have_no_score() -> None:
 
     references = References(report(11.0, 3.0, 2.0), report(1.0, 3.0, 4.0))
     assert references.scores(report(6.0, 9.0, 9.0)) == {"t0": 0.5}
+
+
+def test_several_kinds_of_single_task_models(base: str, tmp_path: Path) -> None:
+    """Those of the own statistics, and those of all tasks: each has its row, and the gain over it."""
+    kinds: dict = {"own": {}, "statistics of all": {"statistics": "data", "optimizer.lr": 0.01}}
+    vary = {"balancer": ["Equal", "SelectiveTaskGroups"], "seed": [0, 1]}
+    options = yaml.safe_load(Path(base).read_text())
+    options |= {"optimizer": {"lr": 0.03, "warmup": 0}, "schedule": {**options["schedule"], "steps": 100}}
+    Path(base).write_text(yaml.safe_dump(options))
+    path = ablate(base, vary, str(tmp_path / "out"), goals=4, single_tasks=kinds, workers=0, quiet=True)
+    content = json.loads(path.with_suffix(".json").read_text())
+    assert content["single_task_models"] == list(kinds)
+    rows = {row["name"]: row for row in content["methods"]}
+    assert list(rows) == ["Equal", "SelectiveTaskGroups", *kinds]
+    own, ours = (Run(tmp_path / "out" / f"{name}-towards_2-seed1") for name in ("own", "statistics_of_all"))
+    everything = Run(tmp_path / "out" / "Equal-seed1").spec
+    assert own.spec.observation_mean == everything.observation_mean[1:2] != ours.spec.observation_mean
+    mean = np.average(everything.observation_mean, axis=0, weights=everything.steps)
+    np.testing.assert_allclose(ours.spec.observation_mean[0], mean)
+    assert ours.config().optimizer.lr == 0.01
+    for name in kinds:
+        theirs, mine = np.mean(rows[name]["scores"], 0), np.mean(rows["Equal"]["scores"], 0)
+        assert rows[name]["delta_m"] == {}, "models of single tasks are not compared to each other"
+        for key, usable in (("delta_m", theirs > 0), ("delta_m_of_solved", theirs >= 0.05)):
+            if (found := rows["Equal"][key][name]) is not None:
+                assert found[0] == pytest.approx(np.mean(mine[usable] / theirs[usable] - 1))
+    assert rows["Equal"]["moves_per_step"] == 1 and rows["SelectiveTaskGroups"]["moves_per_step"] == 3
+    assert rows["Equal"]["weights_max_over_min"] == 1 and rows["SelectiveTaskGroups"]["weights_max_over_min"] is None
+    page = path.read_text()
+    assert page.count("&Delta;m over") == 2 and "analysis of variance" in page
+    show_comparison(path.with_suffix(".json"))
