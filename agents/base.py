@@ -29,8 +29,9 @@ class Phase:
     Attributes:
         name: For logs and for the optimizer of this phase.
         losses: From a batch of any number of tasks to one loss per task, in one pass.
-        space: The parameters that tasks share in this loss. Per-task heads and task embeddings are not in it.
-        module: The module whose parameters the phase's optimizer moves.
+        space: The parameters that tasks share in this loss. Per-task heads, task embeddings and frozen parameters
+            (`requires_grad=False`) are not in it.
+        module: The module whose parameters the phase's optimizer moves, but for those that are frozen.
         every: Move only every that many steps.
         start: Move from this share of training on.
         stop: Move until this share of training is done.

@@ -1,6 +1,8 @@
 """Which parameters tasks share, and their place in one flat vector."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
@@ -9,17 +11,14 @@ from torch import Tensor, nn
 class ParameterSpace:
     """The shared parameters of one phase, in a fixed order. Membership is explicit: nothing is found by its name.
 
+    Frozen parameters (`requires_grad=False`) are in no space. Which ones are is read when the space is first used:
+    until then an agent's constructor may freeze some after the space was made, or thaw them.
+
     Args:
         module: The agent.
         private: Modules whose parameters belong to single tasks (per-task heads, task embeddings); left out.
         maskable: Modules whose weight matrices masks may switch off.
         parts: Modules whose parameters the phase moves; all of the agent by default.
-
-    Attributes:
-        names: Names of the shared parameters within the agent.
-        shapes: Their shapes.
-        offsets: Where each begins in the flat vector; one more entry than names, the last is P.
-        maskable: Whether masks may touch each of them.
     """
 
     def __init__(
@@ -32,12 +31,28 @@ class ParameterSpace:
         left_out = {id(parameter) for part in private for parameter in part.parameters()}
         matrices = {id(parameter) for part in maskable for parameter in part.parameters() if parameter.ndim == 2}
         moved = {id(parameter) for part in parts or [module] for parameter in part.parameters()} - left_out
-        shared = [(name, value) for name, value in module.named_parameters() if id(value) in moved]
-        self.names: tuple[str, ...] = tuple(name for name, _ in shared)
-        self.shapes: tuple[torch.Size, ...] = tuple(value.shape for _, value in shared)
-        self.maskable: tuple[bool, ...] = tuple(id(value) in matrices for _, value in shared)
-        sizes = torch.tensor([0] + [value.numel() for _, value in shared])
-        self.offsets: tuple[int, ...] = tuple(torch.cumsum(sizes, 0).tolist())
+        self._module = module
+        self._maskable = {name: id(it) in matrices for name, it in module.named_parameters() if id(it) in moved}
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Names of the shared parameters within the agent."""
+        return tuple(name for name in self._maskable if self._module.get_parameter(name).requires_grad)
+
+    @cached_property
+    def shapes(self) -> tuple[torch.Size, ...]:
+        """Their shapes."""
+        return tuple(self._module.get_parameter(name).shape for name in self.names)
+
+    @cached_property
+    def maskable(self) -> tuple[bool, ...]:
+        """Whether masks may touch each of them."""
+        return tuple(self._maskable[name] for name in self.names)
+
+    @cached_property
+    def offsets(self) -> tuple[int, ...]:
+        """Where each begins in the flat vector; one more entry than names, the last is P."""
+        return tuple(accumulate((shape.numel() for shape in self.shapes), initial=0))
 
     def __len__(self) -> int:
         """P, the number of shared scalars."""

@@ -37,6 +37,9 @@ class PhaseFunctions:
         phase: Position of the phase in `agent.phases`.
         execution: How gradients are computed.
         chunk: Tasks that `vmap` computes at a time; all by default.
+
+    Raises:
+        InputError: The execution is unknown, or all parameters of the phase are frozen.
     """
 
     def __init__(self, agent: Agent, phase: int = 0, execution: Execution = "auto", chunk: int | None = None) -> None:
@@ -48,12 +51,17 @@ class PhaseFunctions:
         self.execution = ("loop" if device == "cpu" else "vmap") if execution == "auto" else execution
         self._way: Callable[[TaskBatch, Sharing, _Rows], tuple[Tensor, list[Tensor]]] = ways[self.execution]
         self._chunk = chunk
-        shared = set(self.phase.space.names)
+        shared, moved = set(self.phase.space.names), {id(it) for it in self.phase.module.parameters()}
         self._private = {
             name: value
             for name, value in agent.named_parameters()
-            if name not in shared and any(value is mine for mine in self.phase.module.parameters())
+            if name not in shared and id(value) in moved and value.requires_grad
         }
+        if not (shared or self._private):
+            raise InputError(
+                f"the phase {self.phase.name} has nothing to train: all of its parameters are frozen "
+                "(requires_grad=False). Expected some that are not, or an agent without this phase."
+            )
         self._rows: Tensor | None = None
         self.companions: Sequence[tuple[ParameterSpace, Sharing]] = ()
         """What the tasks share in the agent's other phases: their losses read each other's networks."""
@@ -70,7 +78,7 @@ class PhaseFunctions:
 
     @property
     def private(self) -> dict[str, nn.Parameter]:
-        """Parameters that belong to single tasks, by name: heads, task embeddings."""
+        """Parameters that belong to single tasks, by name: heads, task embeddings. Frozen ones are left out."""
         return self._private
 
     def losses(self, batch: TaskBatch, sharing: Sharing) -> TaskLosses:

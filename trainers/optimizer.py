@@ -56,7 +56,7 @@ class PhaseOptimizer:
 
     Args:
         settings: Learning rate and the rest.
-        module: Whose parameters move.
+        module: Whose parameters move, but for frozen ones (`requires_grad=False`).
         extra: Learned parameters of the balancer.
         rows: Parameters whose first axis is the task; those of other phases are not looked at.
         steps: Steps in all, for the schedule.
@@ -77,7 +77,7 @@ class PhaseOptimizer:
     ) -> None:
         self.settings, self.steps, self.moves = settings, steps, 0
         self._rates = [1.0, (extra_rate or settings.lr) / settings.lr]
-        self._parameters = list(module.parameters())
+        self._parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
         mine = {id(parameter) for parameter in (*self._parameters, *extra)}
         self._rows = [row for row in rows if id(row) in mine]
         self._decays = [0.0 if any(row is it for it in extra) else settings.weight_decay for row in self._rows]

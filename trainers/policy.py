@@ -24,16 +24,18 @@ class TaskPolicy:
     """
 
     def __init__(self, agent: Agent, sharing: dict[str, Sharing]) -> None:
-        self.agent = copy.deepcopy(agent).to("cpu", torch.float32).eval().requires_grad_(False)
+        self.agent = copy.deepcopy(agent).to("cpu", torch.float32).eval()
+        shared = {phase.name: phase.space.select(self.agent) for phase in self.agent.phases}  # before all is frozen
+        self.agent.requires_grad_(False)
         self._sharing = {
             phase.name: copy.deepcopy(sharing[phase.name]).to("cpu")
             for phase in agent.phases
             if phase.name in agent.acting_phases and not sharing[phase.name].uniform
         }
         self._dense = {
-            phase.name: {name: value.clone() for name, value in phase.space.select(self.agent).items()}
-            for phase in self.agent.phases
-            if phase.name in self._sharing
+            phase: {name: value.clone() for name, value in shared[phase].items()}
+            for phase in shared
+            if phase in self._sharing
         }
         self._candidates: list[Agent] = []
         self._gate: GroupGate | None = None

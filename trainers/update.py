@@ -167,10 +167,12 @@ class MultiTaskUpdate:
         """
         if losses.features is None:
             raise InputError(f"the phase {self.phase.name} has no features, which this balancer works on.")
-        parameters = list(self.phase.module.parameters())
-        before = torch.autograd.grad(losses.features, parameters, gradient, retain_graph=True, allow_unused=True)
+        parameters = [parameter for parameter in self.phase.module.parameters() if parameter.requires_grad]
+        before: Sequence[Tensor | None] = [None] * len(parameters)
+        if losses.features.requires_grad:
+            before = torch.autograd.grad(losses.features, parameters, gradient, retain_graph=True, allow_unused=True)
         after = [parameter for parameter, found in zip(parameters, before, strict=True) if found is None]
-        heads = iter(torch.autograd.grad(losses.values.mean(), after, allow_unused=True))
+        heads = iter(torch.autograd.grad(losses.values.mean(), after, allow_unused=True) if after else ())
         for parameter, found in zip(parameters, before, strict=True):
             parameter.grad = next(heads) if found is None else found
         return self._step()

@@ -38,6 +38,11 @@ class AgreementKMeans(TaskGrouper):
         """See `TaskGrouper.fit`."""
         names = functions.agent.spec.task_names
         check_count(groups, len(names))
+        if not len(functions.space):
+            raise InputError(
+                f"the phase {functions.phase.name} trains nothing that tasks share (all of it is frozen), so that no "
+                "gradients can agree. Group the tasks of an agent that does."
+            )
         like = functions.agent.observation_mean
         windows = (sampler.draw().to(like.device, like.dtype) for _ in range(self.batches))
         rows = functions.dense_gradients(windows, sharing).dense

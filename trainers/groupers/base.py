@@ -26,7 +26,7 @@ class TaskGrouper(ABC):
             seed: Of the method's own draws.
 
         Raises:
-            InputError: There are fewer tasks than groups.
+            InputError: There are fewer tasks than groups, or tasks share nothing that is trained.
         """
 
 

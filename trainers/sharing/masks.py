@@ -69,7 +69,9 @@ class TaskMasks(Sharing):
                 start, stop = stop, stop + math.prod(shape)
                 self.places[name] = Place(name, shape, space.slice_of(name), slice(start, stop))
         if not self.places:
-            raise InputError("the agent has no maskable weights; expected an agent with hidden layers.")
+            raise InputError(
+                "the agent has no maskable weights; expected an agent with hidden layers, not all of them frozen."
+            )
         masks = torch.ones(self.rows(tasks), stop, dtype=torch.bool)
         shapes = [place.shape for place in self.places.values()]
         kept = 1 - self.sparsity
