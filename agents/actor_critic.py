@@ -49,8 +49,8 @@ class Critic(nn.Module):
 class ActorCritic(FeedForwardPolicy):
     """A policy and its critics. Acting, it is the policy alone.
 
-    Rewards are divided by the largest one of their task in the data, so that one scale fits all. An episode that was
-    cut off, by the time limit or by who recorded it, goes on as far as critics know: only an environment's own end
+    Rewards are divided by the size of their task's largest one in the data, so that one scale fits all. An episode that
+    was cut off, by the time limit or by who recorded it, goes on as far as critics know: only an environment's own end
     counts. Targets read the tasks' newest vectors.
 
     Args:
@@ -107,7 +107,7 @@ class ActorCritic(FeedForwardPolicy):
         self.register_buffer("reward_scale", torch.ones(tasks))
 
     def remember(self, stores: Sequence[EpisodeStore]) -> None:
-        """Keeps the largest reward of each task."""
+        """Keeps the size of each task's largest reward."""
         for number, name in enumerate(self.spec.task_names):
             largest = [
                 np.abs(store.rewards[store.starts[it] : store.starts[it + 1]]).max()
@@ -115,7 +115,7 @@ class ActorCritic(FeedForwardPolicy):
                 if name in store.task_names
                 for it in np.flatnonzero(store.index["task"] == store.task_names.index(name))
             ]
-            self.reward_scale[number] = max(float(max(largest)), 1e-6)
+            self.reward_scale[number] = float(max(largest)) or 1.0  # of any size, but for rewards that are all zero
 
     @property
     def acting_phases(self) -> tuple[str, ...]:

@@ -4,19 +4,23 @@ Deviations from the paper:
 1. Windows are padded at their end, so the causal mask alone hides the padding.
 2. Past actions can be left out of the context. With smooth experts the next action is nearly the last one, and a
    policy that may copy itself stops looking at the state.
-3. Returns-to-go are divided by a quantile of each task's own returns, and the target is another quantile, instead of
-   one constant for all tasks.
+3. Returns-to-go are divided by their spread in each task, and the target is a quantile of its returns, instead of one
+   constant for all tasks. The spread runs from the 5 % quantile of the episodes' lowest to the 95 % quantile of their
+   highest, and includes zero, where every episode ends: rewards may be of any sign and size, and where none is negative
+   it is the 95 % quantile of the returns.
 4. Steps are numbered within the window by default, not within the episode.
-5. What is left of the target return when acting does not fall below zero (or below the smallest recorded return, where
-   rewards are negative): an episode that goes on after its success would otherwise ask for what no data show.
+5. What is left of the target return when acting stays within the returns-to-go that the task's data show, or between
+   these and the target: an episode that goes on after its success (or, where rewards are negative, one that does worse
+   than was asked for) would otherwise ask for what no data show.
 
 Returns rank episodes only where these end alike. Data that end some steps after success (`mtorl collect` with recipes
 near the expert) give failures, which run to the horizon, the higher return; collect with `--after_success` equal to the
 horizon if the policy is to be steered by returns.
 """
 
+import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -33,9 +37,11 @@ from mtorl.agents.soft_modules import SoftRouter
 from mtorl.agents.task_encoders import TaskEncoder, TaskIdentity
 from mtorl.datasets.sampler import TaskBatch
 from mtorl.datasets.spec import DataSpec
+from mtorl.datasets.store import EpisodeStore
 from mtorl.envs.base import RolloutContext
 
-SCALE_QUANTILE = 0.95
+SPREAD = 0.05, 0.95
+"""Quantiles between which returns-to-go spread: one odd episode does not decide how the others look."""
 FeedForward = Literal["dense", "soft_modules"]
 RouterContext = Literal["task", "token", "prompt"]
 
@@ -99,6 +105,7 @@ class DecisionTransformer(Agent):
         self.return_scale: Tensor
         self.return_target: Tensor
         self.return_least: Tensor
+        self.return_most: Tensor
         _check(context, width, layers, attention_heads, dropout, action_dropout, target_quantile)
         tasks = len(spec.task_names)
         self.window, self.width = context, width
@@ -121,11 +128,39 @@ class DecisionTransformer(Agent):
         if ffn not in ("dense", "soft_modules"):
             raise InputError(f"ffn is {ffn!r}; expected dense or soft_modules.")
         self.head = RegressionHead(width, spec.action_dim, tasks, output_heads)
-        self.register_buffer("return_scale", torch.from_numpy(spec.return_quantile(SCALE_QUANTILE)).clamp(min=1.0))
-        self.register_buffer("return_target", torch.from_numpy(spec.return_quantile(target_quantile)))
-        self.register_buffer("return_least", torch.from_numpy(spec.return_quantile(0.0)).clamp(max=0.0))
+        least, low, target, high, most = (
+            torch.from_numpy(spec.return_quantile(it)) for it in (0.0, SPREAD[0], target_quantile, SPREAD[1], 1.0)
+        )
+        self.register_buffer("return_scale", _spread(low, high))
+        self.register_buffer("return_target", target)
+        self.register_buffer("return_least", least.clamp(max=0.0))
+        self.register_buffer("return_most", most.clamp(min=0.0))
         self.phases = (self._phase(),)
         self._history: _History | None = None
+
+    def remember(self, stores: Sequence[EpisodeStore]) -> None:
+        """Keeps how far returns-to-go reach: where rewards are of both signs, further than returns do."""
+        reach = [
+            np.stack([each.reduceat(store.returns_to_go, store.starts[:-1]) for each in (np.minimum, np.maximum)])
+            for store in stores
+        ]
+        for number, name in enumerate(self.spec.task_names):
+            mine = [
+                found[:, store.index["task"] == store.task_names.index(name)]
+                for store, found in zip(stores, reach, strict=True)
+                if name in store.task_names
+            ]
+            lowest, highest = np.concatenate(mine, 1).astype(np.float64)
+            low, high = np.quantile(lowest, SPREAD[0]), np.quantile(highest, SPREAD[1])
+            self.return_scale[number] = _spread(torch.tensor(low), torch.tensor(high))
+            self.return_least[number] = min(float(lowest.min()), 0.0)
+            self.return_most[number] = max(float(highest.max()), 0.0)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
+        """Checkpoints made before there was a limit above have none, and act as they did."""
+        if prefix + "return_scale" in state_dict:  # not so where only a task's parameters are loaded
+            state_dict.setdefault(prefix + "return_most", torch.full_like(self.return_most, math.inf))
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
 
     def _phase(self) -> Phase:
         private = [self.encoder, self.gains, *([self.head] if self.head.per_task else [])]
@@ -277,13 +312,20 @@ class DecisionTransformer(Agent):
         self._kept: Sequence[KeysValues] = ()
         self._length = 0  # steps in `_kept`
 
-    def _wanted(self, context: RolloutContext) -> tuple[Tensor, Tensor, Tensor]:
-        """Of N episodes what returns are divided by, the return that is asked for, and the least, `[N]` each."""
+    def _wanted(self, context: RolloutContext) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Of N episodes what returns are divided by, the return that is asked for, the least and the most, `[N]` each.
+
+        Where the task is hidden, what a demonstration shows stands for the task's data.
+        """
         rows = self._tasks
         if context.tasks is not None or context.demonstration is None:
-            return self.return_scale[rows], self.return_target[rows], self.return_least[rows]
+            return self.return_scale[rows], self.return_target[rows], self.return_least[rows], self.return_most[rows]
         shown = self.return_target.new_full((len(rows),), float(context.demonstration.rewards.sum()))
-        return shown.clamp(min=1.0), shown, shown.clamp(max=0.0)
+        if bool(self.return_most.isinf().any()):  # trained before returns were divided by their spread
+            return shown.clamp(min=1.0), shown, shown.clamp(max=0.0), torch.full_like(shown, math.inf)
+        left = self._to_tensor(context.demonstration.returns_to_go)
+        least, most = left.min().clamp(max=0.0).expand_as(shown), left.max().clamp(min=0.0).expand_as(shown)
+        return _spread(least, most), shown, least, most
 
     def acted(self, actions: NDArray[np.float32]) -> None:
         """See `Agent.acted`."""
@@ -339,10 +381,11 @@ class _History:
         agent: The agent that acts.
         scale: `[N]`, what returns are divided by.
         target: `[N]`, the return that is asked for.
-        least: `[N]`, what is left of it does not fall below this.
+        least: `[N]`, what is left of it does not fall below this, unless less is asked for.
+        most: `[N]`, nor rise above this, unless more is asked for.
     """
 
-    def __init__(self, agent: DecisionTransformer, scale: Tensor, target: Tensor, least: Tensor) -> None:
+    def __init__(self, agent: DecisionTransformer, scale: Tensor, target: Tensor, least: Tensor, most: Tensor) -> None:
         rows, size = len(scale), 2 * agent.window
         like = agent.observation_mean
         self._length = agent.window
@@ -350,7 +393,8 @@ class _History:
         self._actions = like.new_zeros(rows, size, agent.spec.action_dim)
         self._returns = like.new_zeros(rows, size)
         self._timesteps = torch.zeros(rows, size, dtype=torch.long, device=like.device)
-        self._scale, self._left, self._least = scale, target.clone(), least
+        self._scale, self._left = scale, target.clone()
+        self._least, self._most = least.minimum(target), most.maximum(target)
         self._next = self._step = 0
 
     def observe(self, observations: Tensor, rewards: Tensor) -> None:
@@ -362,7 +406,7 @@ class _History:
             self._next = keep
         self._left -= rewards
         self._observations[:, self._next] = observations
-        self._returns[:, self._next] = self._left.maximum(self._least) / self._scale  # Deviation 5
+        self._returns[:, self._next] = self._left.clamp(self._least, self._most) / self._scale  # Deviation 5
         self._timesteps[:, self._next] = self._step
         self._actions[:, self._next] = 0
         self._next += 1
@@ -376,6 +420,12 @@ class _History:
         """Observations, returns, actions and timesteps of the last steps, or of all if there are fewer."""
         part = slice(max(self._next - steps, 0), self._next)
         return self._observations[:, part], self._returns[:, part], self._actions[:, part], self._timesteps[:, part]
+
+
+def _spread(low: Tensor, high: Tensor) -> Tensor:
+    """Width of the range from `low` to `high` that includes zero; one where nothing but zero is in it (Deviation 3)."""
+    width = high.clamp(min=0.0) - low.clamp(max=0.0)
+    return torch.where(width > 0, width, 1.0)
 
 
 def _check(

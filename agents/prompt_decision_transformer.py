@@ -97,7 +97,8 @@ class PromptDecisionTransformer(DecisionTransformer):
         self.phases = (self._phase(),)  # again: now there are more parameters
 
     def remember(self, stores: Sequence[EpisodeStore]) -> None:
-        """Keeps the prompt of each task's best episode, for acting."""
+        """See `DecisionTransformer.remember`; keeps the prompt of each task's best episode, for acting, too."""
+        super().remember(stores)
         assert self.prompts is not None
         for name, values in PromptPool(stores, self.spec.task_names, self.prompts).best().items():
             getattr(self, f"best_{name}").copy_(torch.from_numpy(values))

@@ -1,17 +1,20 @@
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import episode, write
 from families import sampler_of
 
 from mtorl import InputError
 from mtorl.agents import DecisionTransformer, PromptDecisionTransformer
 from mtorl.agents.backbones import Block, CausalTransformer
 from mtorl.agents.heads import RegressionHead
+from mtorl.datasets.prompts import Demonstration
 from mtorl.datasets.sampler import TaskBatch
-from mtorl.datasets.spec import DataSpec
-from mtorl.datasets.store import EpisodeStore
+from mtorl.datasets.spec import DataSpec, describe_stores
+from mtorl.datasets.store import Episode, EpisodeStore
 from mtorl.envs.base import RolloutContext
 
 SIZE = {"width": 16, "layers": 2, "attention_heads": 2, "context": 6, "dropout": 0.0}
@@ -114,6 +117,80 @@ def test_targets_come_from_the_data(spec: DataSpec) -> None:
     agent = DecisionTransformer(spec, **SIZE, target_quantile=0.5)
     np.testing.assert_allclose(agent.return_target, [row[10] for row in spec.return_quantiles], rtol=1e-6)
     np.testing.assert_allclose(agent.return_scale, [max(row[19], 1) for row in spec.return_quantiles], rtol=1e-6)
+
+
+def test_where_no_reward_is_negative_returns_are_divided_by_their_quantile(spec: DataSpec, store: EpisodeStore) -> None:
+    agent = DecisionTransformer(spec, **SIZE)
+    for _ in range(2):
+        assert torch.equal(agent.return_scale, torch.from_numpy(spec.return_quantile(0.95)))
+        assert torch.equal(agent.return_most, torch.from_numpy(spec.return_quantile(1.0)))
+        assert not agent.return_least.any()
+        agent.remember([store])  # knows no more than returns say
+
+
+@pytest.mark.parametrize(
+    ("episodes", "expected"),
+    [
+        ([[0.0, 0.0]], (1, 0, 0)),  # nothing to tell apart
+        ([[0.0, 3.0]], (3, 0, 3)),  # one episode
+        ([[2.0, 3.0]] * 4, (5, 0, 5)),  # all alike
+        ([[-2.0, -3.0]] * 4, (5, -5, 0)),
+        ([[-40.0, -60.0, 100.0]] * 3, (100, 0, 100)),  # returns are zero, returns-to-go are not
+        ([[40.0, 60.0, -100.0]] * 3, (100, -100, 0)),
+        ([[-30.0], [70.0]] * 20, (100, -30, 70)),
+        ([[1.0]] * 39 + [[1e6]], (1, 0, 1e6)),  # one odd episode does not decide how the others look
+        ([[-1e-30], [-2e-30]] * 20, (2e-30, -2e-30, 0)),
+    ],
+)
+def test_spread_of_returns_to_go(
+    episodes: list[list[float]], expected: tuple[float, float, float], tmp_path: Path
+) -> None:
+    def recorded(rewards: list[float]) -> Episode:
+        base = episode(length=len(rewards))
+        return dataclasses.replace(base, rewards=np.array(rewards, np.float32), success=base.truncated)
+
+    store = write(tmp_path / "d", [recorded(rewards) for rewards in episodes], ("a",))
+    agent = DecisionTransformer(describe_stores([store]), **SIZE)
+    agent.remember([store])
+    found = [float(it) for it in (agent.return_scale, agent.return_least, agent.return_most)]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("asked", [-400.0, 0.0, 20.0, -2000.0])
+def test_targets_are_not_clipped_and_what_is_left_stays_within_the_data(spec: DataSpec, asked: float) -> None:
+    """Recorded are returns from -1000 to -500; it may be asked for more than all of these, or for less."""
+    quantiles = np.linspace(-1000, -500, 21)
+    negative = dataclasses.replace(spec, return_quantiles=(tuple(quantiles.tolist()),) * 3)
+    agent = DecisionTransformer(negative, **SIZE).eval()
+    agent.return_target[:] = asked
+    for reward, last in ((-1e4, max(asked, 0.0)), (1e4, min(asked, -1000.0))):
+        agent.reset(RolloutContext(np.array([0]), np.array([0])))
+        for earned in (0.0, reward):
+            agent.act(np.zeros((1, 4), np.float32), np.full(1, earned, np.float32))
+        returns = agent._history.window(agent.window)[1][0] * agent.return_scale[0]
+        np.testing.assert_allclose(returns, [asked, last], rtol=1e-5)
+
+
+def test_checkpoints_made_before_there_was_a_limit_above_act_as_they_did(spec: DataSpec) -> None:
+    agent = DecisionTransformer(spec, **SIZE, task_identity="none").eval()
+    state = agent.state_dict()
+    most = state.pop("return_most")
+    state["return_scale"] = torch.ones(3)
+    agent.load_state_dict({"head.weight": agent.head.weight.detach()}, strict=False)
+    assert torch.equal(agent.return_most, most), "a task's parameters alone are no checkpoint"
+    agent.load_state_dict(state)
+    shown = Demonstration(np.zeros((2, 4), np.float32), np.zeros((2, 2), np.float32), np.full(2, -3.0, np.float32))
+    for context, first in (
+        (RolloutContext(np.array([0]), np.array([0])), float(agent.return_target[0])),
+        (RolloutContext(None, np.array([0]), demonstration=shown), -6.0),
+    ):
+        agent.reset(context)
+        for earned in (0.0, -100.0):
+            agent.act(np.zeros((1, 4), np.float32), np.full(1, earned, np.float32))
+        np.testing.assert_allclose(agent._history.window(2)[1][0], [first, first + 100], rtol=1e-6)
+    del state["return_least"]
+    with pytest.raises(RuntimeError, match="return_least"):
+        agent.load_state_dict(state)
 
 
 @pytest.mark.parametrize("context", [1, 2, 5])

@@ -62,7 +62,9 @@ class GroupGate:
         first = [sampler.draw(beginnings) for beginnings in (True, False) for _ in range(8)]
         inputs = torch.cat([_inputs(it.observations, _earned(it))[it.valid] for it in first])
         groups, size = max(labels) + 1, inputs.shape[-1]
-        weights = {"mean": inputs.mean(0), "std": inputs.std(0).clamp(min=STD_FLOOR)}
+        floor = torch.full((size,), STD_FLOOR)
+        floor[-1] = STD_FLOOR * float(inputs[:, -1].abs().max()) or 1.0  # rewards may be of any size
+        weights = {"mean": inputs.mean(0), "std": inputs.std(0).maximum(floor)}
         for name, (rows, columns) in {"in": (width, size), "hidden": (width, width), "out": (groups, width)}.items():
             bound = columns**-0.5
             weights[f"{name}.weight"] = torch.empty(rows, columns).uniform_(-bound, bound).requires_grad_()

@@ -44,6 +44,17 @@ def test_families_are_told_apart_on_goals_that_were_never_seen(gate: GroupGate, 
     assert [gate.of_demonstration(it) for it in shown] == LABELS
 
 
+def test_small_rewards_are_seen_as_well(
+    recorded: EpisodeStore, gate: GroupGate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorded, "rewards", recorded.rewards * np.float32(1e-3))
+    small = fit(recorded)[0]
+    torch.testing.assert_close(small.weights["std"][-1], gate.weights["std"][-1] * 1e-3)
+    assert torch.equal(small.weights["std"][:-1], gate.weights["std"][:-1])
+    monkeypatch.setattr(recorded, "rewards", recorded.rewards * 0)
+    assert float(fit(recorded)[0].weights["std"][-1]) == 1
+
+
 def test_probabilities_and_padding(gate: GroupGate) -> None:
     draw = torch.Generator().manual_seed(0)
     observations, rewards = torch.randn(3, 7, 4, generator=draw), torch.rand(3, 7, generator=draw)
