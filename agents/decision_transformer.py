@@ -324,6 +324,7 @@ class DecisionTransformer(Agent):
         if bool(self.return_most.isinf().any()):  # trained before returns were divided by their spread
             return shown.clamp(min=1.0), shown, shown.clamp(max=0.0), torch.full_like(shown, math.inf)
         left = self._to_tensor(context.demonstration.returns_to_go)
+        left[0] = shown[0]  # the same sum to the last bit
         least, most = left.min().clamp(max=0.0).expand_as(shown), left.max().clamp(min=0.0).expand_as(shown)
         return _spread(least, most), shown, least, most
 
