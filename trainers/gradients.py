@@ -50,8 +50,10 @@ class DenseGradients:
     task_ids: Tensor
 
 
-BLOCK = 512
+BLOCK = 128
 """Columns whose products are summed in the rows' own precision."""
+CACHED = 1 << 15
+"""Columns at a time, so that their products stay in a processor's cache."""
 FEW = 1 << 16
 """So many columns are cheap in float64."""
 ACCURACY = 5e-8
@@ -61,7 +63,7 @@ ACCURACY = 5e-8
 def gramian(rows: Tensor) -> Tensor:
     """Inner products `[T, T]` of rows `[T, P]`, float64 on the CPU, symmetric to the last bit.
 
-    Products of a few hundred columns are summed in single precision, and these sums in float64: errors are about 1e-8
+    Products of some columns are summed in single precision, and these sums in float64: errors are about 1e-8
     of the norms (on a GPU up to `ACCURACY`), below those of the gradients themselves, at less cost than a product in
     float64. One single precision sum over millions is far less exact, which methods that look at small differences
     between tasks turn into wrong directions.
@@ -69,7 +71,7 @@ def gramian(rows: Tensor) -> Tensor:
     whole = rows.shape[1] // BLOCK * BLOCK if rows.shape[1] > FEW else 0
     rest = rows[:, whole:].double()
     products = rest @ rest.T
-    at_once = whole if rows.is_cuda else 64 * BLOCK  # a processor's cache holds the products of so many blocks
+    at_once = whole if rows.is_cuda else CACHED
     for part in rows[:, :whole].split(at_once, 1) if whole else ():
         blocks = part.unflatten(1, (-1, BLOCK)).transpose(0, 1)  # views: nothing is copied
         products += torch.bmm(blocks, blocks.mT).sum(0, dtype=torch.float64)
