@@ -559,3 +559,17 @@ def test_a_sharing_that_changes_is_saved_and_resumed(train_options: dict, tmp_pa
             found = (other if part == "agent" else other["policy"])[name]
             assert torch.equal(value["masks"], found["masks"]) if name == "_extra_state" else torch.equal(value, found)
     run.evaluate(Protocol(goals=1), workers=0, quiet=True)
+
+
+def test_sampling_is_part_of_a_run_and_of_its_resumption(train_options: dict, tmp_path: Path) -> None:
+    """The best episodes, by episode, until success: other windows than usual, and the same after an interruption."""
+    usual = train(**train_options)
+    options = {"sampling": {"top": 0.5, "unit": "episode", "until": "success"}, "out": str(tmp_path / "chosen")}
+    chosen = train(**train_options | options)
+    assert chosen.config().sampling.top == 0.5
+    whole = chosen.checkpoints().load()
+    assert not torch.equal(whole["agent"]["head.weight"], usual.checkpoints().load()["agent"]["head.weight"])
+    chosen.checkpoints().file(30).unlink()
+    train(resume=chosen.folder)
+    for name, value in chosen.checkpoints().load()["agent"].items():
+        assert torch.equal(value, whole["agent"][name])
