@@ -20,7 +20,7 @@ from mtorl.agents import BehaviorCloning
 from mtorl.envs import MetaWorld
 from mtorl.envs.base import RolloutContext
 from mtorl.envs.metaworld import stored_goals
-from mtorl.envs.workers import WorkerPool, cached_environments, cached_suite
+from mtorl.envs.workers import WorkerPool, cached_environments
 
 STEPS, ROWS, ROUNDS = 200, 10, 5
 
@@ -96,10 +96,9 @@ def time_task(suite: MetaWorld, task: int, policy: BehaviorCloning, actions: np.
     return seconds
 
 
-def step_task(description: dict, task: int, steps: int) -> int:
+def step_task(suite: MetaWorld, task: int, steps: int) -> int:
     """Runs in a worker: steps one environment."""
-    cached_suite(description)
-    (environment,) = cached_environments(description, task, 1)
+    (environment,) = cached_environments(suite, task, 1)
     draw = np.random.default_rng(task)
     environment.reset(0)
     for _ in range(steps):
@@ -109,12 +108,11 @@ def step_task(description: dict, task: int, steps: int) -> int:
 
 def time_workers(suite: MetaWorld, workers: int) -> float:
     """Steps per second of a pool over all tasks, after its environments are built."""
-    description = suite.describe()
     with WorkerPool(workers) as pool:
         for _ in range(3):  # enough for every worker to have built every task
-            list(pool.run(step_task, [(description, task, 1) for task in range(50)]))
+            list(pool.run(step_task, [(suite, task, 1) for task in range(50)]))
         start = time.perf_counter()
-        total = sum(pool.run(step_task, [(description, task, 400) for task in range(50)]))
+        total = sum(pool.run(step_task, [(suite, task, 400) for task in range(50)]))
         return total / (time.perf_counter() - start)
 
 

@@ -1,9 +1,11 @@
 """Suites of tasks, their environments, and whatever can act in them."""
 
 import importlib
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -98,7 +100,7 @@ class Suite(ABC):
         if unknown:
             raise InputError(f"unknown tasks {unknown}; the suite has {list(self.task_names)}.")
         chosen = [name for name in self.task_names if name in task_names]
-        return _construct(type(self), {**self.arguments, "tasks": chosen})
+        return _construct(type(self), {**self.arguments, "tasks": chosen}, chosen)
 
     def unseen(self) -> "Suite":
         """Tasks that belong to none of these: where a policy for this suite meets tasks that it was not trained on.
@@ -110,12 +112,36 @@ class Suite(ABC):
 
     def changed(self, **arguments: Any) -> "Suite":
         """The same suite with other constructor arguments."""
-        return _construct(type(self), {**self.arguments, **arguments})
+        names = None if {"tasks", "benchmark"} & {*arguments} else self.task_names
+        return _construct(type(self), {**self.arguments, **arguments}, names)
 
     def describe(self) -> dict[str, Any]:
-        """How to build it again: `class_path` and `init_args`; the inverse is `build_suite`."""
+        """How to build it again: `class_path` and `init_args`; the inverse is `build_suite`.
+
+        Raises:
+            InputError: Others could not import the class by any name.
+        """
         kind = type(self)
-        return {"class_path": f"{kind.__module__}.{kind.__qualname__}", "init_args": self.arguments}
+        module = script_name() if kind.__module__ == "__main__" else kind.__module__
+        if not module or "<" in kind.__qualname__:
+            raise InputError(
+                f"the suite {kind.__qualname__} is defined where nobody else can import it from (in an interactive "
+                "session or a function), but data and reports name its class. Move it to the top of a module, a file "
+                f"such as my_suites.py, and import it from there: it is then named my_suites.{kind.__name__}."
+            )
+        return {"class_path": f"{module}.{kind.__qualname__}", "init_args": self.arguments}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Workers get the class and its arguments, by value if the class is in a script."""
+        return _construct, (type(self), self.arguments)
+
+
+def script_name() -> str | None:
+    """The name under which others import the program that is running; None if it is no file."""
+    main = sys.modules["__main__"]
+    spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
+    name = spec.name if spec else Path(file).stem if file else ""
+    return name if all(part.isidentifier() for part in name.split(".")) else None
 
 
 def build_suite(description: dict[str, Any]) -> Suite:
@@ -126,24 +152,57 @@ def build_suite(description: dict[str, Any]) -> Suite:
     """
     module, _, name = str(description.get("class_path")).rpartition(".")
     try:
-        kind = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
+        main = sys.modules["__main__"]
+        kind = getattr(main if module == script_name() else importlib.import_module(module), name)
+    except (Exception, SystemExit) as error:  # the module may be a script
         raise InputError(
-            f"the suite {description.get('class_path')!r} cannot be imported: {error}. Install the package it lives in."
+            f"the suite {description.get('class_path')!r} cannot be imported: {error}. Install the package it lives "
+            "in, or start from the folder of its file."
         ) from None
     if not (isinstance(kind, type) and issubclass(kind, Suite)):
         raise InputError(f"{description['class_path']} is not a suite of environments.")
     return _construct(kind, description.get("init_args", {}))
 
 
-def _construct(kind: type[Suite], arguments: dict[str, Any]) -> Suite:
+def build_again(suite: Suite) -> Suite:
+    """The suite as its `arguments` build it, as workers do.
+
+    Raises:
+        InputError: It has other tasks then, or another order of them.
+    """
+    return _construct(type(suite), suite.arguments, suite.task_names)
+
+
+def check_positions(policy: "Policy", task_names: Sequence[str]) -> None:
+    """Refuses a policy with `task_names` other than these, in whose order it would be told its task.
+
+    Raises:
+        InputError: Names or order differ.
+    """
+    known = getattr(policy, "task_names", task_names)
+    if tuple(known) != tuple(task_names):
+        raise InputError(
+            f"the policy knows the tasks {list(known)}, but is to be told its task as a position in "
+            f"{list(task_names)}. Use the same tasks in the same order."
+        )
+
+
+def _construct(kind: type[Suite], arguments: dict[str, Any], task_names: Sequence[str] | None = None) -> Suite:
+    """Builds a suite; one whose tasks, in their order, are not `task_names` is refused."""
     try:
-        return kind(**arguments)
+        suite = kind(**arguments)
     except TypeError as error:
         raise InputError(
             f"{kind.__name__} cannot be built from {arguments}: {error}. Expected a constructor that takes `tasks` (a "
             "list of task names), `goal_visible`, and everything else that is in `arguments`."
         ) from None
+    if task_names is not None and tuple(suite.task_names) != tuple(task_names):
+        raise InputError(
+            f"{kind.__name__} has the tasks {list(suite.task_names)} when it is built from {arguments}; expected "
+            f"{list(task_names)} in this order, because a task is known by its position. Mend the constructor, or what "
+            "it keeps in `arguments`."
+        )
+    return suite
 
 
 @dataclass(frozen=True)
@@ -169,7 +228,8 @@ class Policy(Protocol):
     """Whatever acts. Agents, scripted experts and random actions are played by the same code.
 
     A policy with an attribute `privileged = True` sees the goal even where agents do not; with `knows_task = True` it
-    is always told the task. One with a number `demonstration_steps` is shown demonstrations of at least that many.
+    is always told the task. One with a number `demonstration_steps` is shown demonstrations of at least that many. One
+    with `task_names` is told its task only where the suite has these tasks in this order.
     """
 
     def reset(self, context: RolloutContext) -> None:
@@ -191,7 +251,7 @@ class ExpertPolicy:
     privileged = knows_task = True
 
     def __init__(self, suite: Suite) -> None:
-        self.suite = suite
+        self.suite, self.task_names = suite, suite.task_names
         self._experts: list[Callable[[NDArray[np.float32]], NDArray[np.float32]]] = []
 
     def reset(self, context: RolloutContext) -> None:
@@ -215,7 +275,7 @@ class RandomPolicy:
     knows_task = True
 
     def __init__(self, suite: Suite) -> None:
-        self.suite = suite
+        self.suite, self.task_names = suite, suite.task_names
         self._streams: list[np.random.Generator] = []
 
     def reset(self, context: RolloutContext) -> None:

@@ -22,6 +22,7 @@ depend on the number of workers or on interruptions.
 """
 
 import shutil
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
@@ -34,6 +35,7 @@ from mtorl.datasets.files import locked, read_json, remove_leftovers, write_atom
 from mtorl.datasets.store import Episode, EpisodeStore
 from mtorl.datasets.writer import StoreWriter
 from mtorl.envs.base import Env, Split, Suite, checked_action
+from mtorl.envs.checked import CheckedEnv, check_suite
 from mtorl.envs.workers import WorkerPool, cached_environments, cached_suite
 from mtorl.progress import Progress
 
@@ -117,6 +119,7 @@ def collect(
     Raises:
         InputError: The folder holds another data set or another unfinished collection.
     """
+    check_suite(suite)
     if after_success is None:
         after_success = AFTER_SUCCESS if recipe in ("expert", "mixed", "medium") else suite.horizon
     if episodes < 1 or workers < 0 or after_success < 0 or seed < 0:
@@ -126,8 +129,15 @@ def collect(
         )
     behaviour(recipe, 0, episodes)
     out = Path(out)
+    described = suite.describe()
+    if type(suite).__module__ == "__main__":
+        warnings.warn(
+            f"the data name their suite {described['class_path']}, and whoever uses them imports it: keep what this "
+            "script does under `if __name__ == '__main__':`, or move the class into a module of its own.",
+            stacklevel=2,
+        )
     request = {
-        "suite": suite.describe(),
+        "suite": described,
         "task_names": list(suite.task_names),
         "versions": suite.versions(),
         "recipe": recipe,
@@ -209,16 +219,16 @@ def _record_parts(out: Path, request: dict[str, Any], suite: Suite, workers: int
         WorkerPool(min(workers, len(missing))) as pool,
         Progress(title, total, "episodes", start=done, quiet=quiet) as progress,
     ):
-        jobs = ((str(out), request, task, numbers.start, numbers.stop) for task, numbers in missing)
+        jobs = ((str(out), suite, request, task, numbers.start, numbers.stop) for task, numbers in missing)
         for count, length in pool.run(_record_part, jobs):
             steps += length
             progress.advance(count, f"{steps / progress.seconds:,.0f} steps/s")
 
 
-def _record_part(out: str, request: dict[str, Any], task: int, start: int, stop: int) -> tuple[int, int]:
+def _record_part(out: str, suite: Suite, request: dict[str, Any], task: int, start: int, stop: int) -> tuple[int, int]:
     """Runs in a worker: plays a few episodes of one task and saves them."""
-    suite = cached_suite(request["suite"])
-    (environment,) = cached_environments(request["suite"], task, 1)
+    suite = cached_suite(suite)
+    (environment,) = cached_environments(suite, task, 1)
     episodes = [record(suite, environment, task, number, request) for number in range(start, stop)]
     columns = {
         name: np.concatenate([getattr(episode, name) for episode in episodes])
@@ -278,14 +288,19 @@ def record(suite: Suite, environment: Env, task: int, number: int, request: dict
     actor = _Disturbed(suite, task, kind, draw)
     goals = suite.goals(request["split"])
     goal = goals[number % len(goals)]
+    environment = CheckedEnv(environment, suite, task)
     full = environment.reset(goal)
     action = np.zeros(suite.action_dim, dtype=np.float32)
-    observations, steps = [suite.observe(full)], []
+    observations, steps = [suite.observe(full.copy())], []
     since_success = 0  # steps since the first success, counting it; 0 before
     for step in range(suite.horizon):
         action = checked_action(actor.act(step, full, request["hold"] and since_success > 0, action), name)
-        full, reward, success, over = environment.step(action)
-        observations.append(suite.observe(full))
+        if action.shape != (suite.action_dim,):
+            raise InputError(
+                f"{name}: the expert's action has shape {list(action.shape)}; expected {suite.action_dim}."
+            )
+        full, reward, success, over = environment.step(action.copy())
+        observations.append(suite.observe(full.copy()))
         steps.append((action, reward, success, over))
         since_success += success or since_success > 0
         if over or since_success > request["after_success"]:

@@ -36,7 +36,8 @@ from mtorl.datasets.prompts import Demonstration, PromptPool, PromptSettings
 from mtorl.datasets.spec import same_settings
 from mtorl.datasets.statistics import mean_rate_interval, wilson_interval
 from mtorl.datasets.store import EpisodeStore, sha256
-from mtorl.envs.base import ContextMode, Policy, RolloutContext, Split, Suite
+from mtorl.envs.base import ContextMode, Policy, RolloutContext, Split, Suite, check_positions
+from mtorl.envs.checked import CheckedEnv, check_suite, checked_actions
 from mtorl.envs.workers import WorkerPool, cached_environments, cached_suite
 from mtorl.progress import Progress
 
@@ -274,14 +275,22 @@ def evaluate(
         name: What the report calls the policy.
         out: File for the report. Until it is written, finished episodes are kept beside it (`.partial`), so that an
             interrupted evaluation continues.
-        source: Identifies the policy's weights: kept episodes of another source are discarded.
+        source: Identifies the policy's weights by their `sha256`; other policies are known by their pickled content.
+            Only episodes of the same policy, protocol and suite are continued.
         quiet: Show no progress.
 
     Returns:
         The report; the order of its episodes does not depend on the workers.
+
+    Raises:
+        InputError: The suite, what its environments return or the policy's actions are malformed; the policy knows its
+            tasks in another order; or `out` holds the report of a policy of another name.
     """
     if protocol.unseen_tasks:
         suite = suite.unseen()
+    check_suite(suite)
+    if _is_told(policy, protocol):
+        check_positions(policy, suite.task_names)
     goals = suite.goals(protocol.split)
     if protocol.goals > len(goals):
         raise InputError(f"protocol {protocol.name} has {len(goals)} goals per task; found goals={protocol.goals}.")
@@ -297,8 +306,14 @@ def evaluate(
         steps = getattr(policy, "demonstration_steps", 1)
         demonstrations = _demonstrations(protocol, suite, steps)
         source["demonstrations_sha256"] = demonstrations_hash(protocol)
+    if out:
+        _refuse_other_policy(out, name, source)
     partial = out.with_suffix(".partial") if out else None
-    key = json.dumps([name, source, asdict(protocol), suite.describe(), suite.versions()], sort_keys=True)
+    content = _pickled(policy)
+    token = hashlib.sha256(content).hexdigest()
+    weights = source if "sha256" in source else [source, token]
+    key = json.dumps([name, weights, asdict(protocol), suite.describe(), suite.versions()], sort_keys=True)
+    key = hashlib.sha256(key.encode()).hexdigest()
     played = _read_partial(partial, key)
     missing = [(task, row) for task, row in blocks if any((suite.task_names[task], goal) not in played for goal in row)]
     total = len(suite.task_names) * len(chosen)
@@ -307,9 +322,8 @@ def evaluate(
         Progress(f"playing {name}", total, "episodes", start=len(played), quiet=quiet) as progress,
     ):
         parcel = Path(folder) / "policy.pickle"
-        token = _pack(policy, parcel)
-        description = suite.describe()
-        jobs = ((str(parcel), token, description, task, row, protocol, demonstrations[task]) for task, row in missing)
+        parcel.write_bytes(content)
+        jobs = ((str(parcel), token, suite, task, row, protocol, demonstrations[task]) for task, row in missing)
         for episodes in pool.run(_play_block, jobs):
             played |= {(episode.task, episode.goal): episode for episode in episodes}
             if partial:
@@ -321,6 +335,10 @@ def evaluate(
         report.save(out)
         partial.unlink(missing_ok=True)
     return report
+
+
+def _is_told(policy: Policy, protocol: Protocol) -> bool:
+    return not protocol.hides_tasks or getattr(policy, "knows_task", False)
 
 
 def demonstrations_hash(protocol: Protocol) -> str | None:
@@ -355,12 +373,11 @@ def _demonstrations(protocol: Protocol, suite: Suite, steps: int) -> list[Demons
     return [replace(it, observations=suite.observe(it.observations)) for it in pool.demonstrations()]
 
 
-def _pack(policy: Policy, path: Path) -> str:
+def _pickled(policy: Policy) -> bytes:
     import cloudpickle  # by value where the class lives in the user's script
 
-    content = cloudpickle.dumps(policy)
-    path.write_bytes(content)
-    return hashlib.sha256(content).hexdigest()
+    content: bytes = cloudpickle.dumps(policy)
+    return content
 
 
 _unpacked: tuple[str, Any] = ("", None)
@@ -379,14 +396,14 @@ def _unpack(path: str, token: str) -> Policy:
 def _play_block(
     path: str,
     token: str,
-    description: dict[str, Any],
+    suite: Suite,
     task: int,
     goals: list[int],
     protocol: Protocol,
     demonstration: Demonstration | None,
 ) -> list[Played]:
-    environments = cached_environments(description, task, len(goals))
-    suite = cached_suite(description)
+    suite = cached_suite(suite)
+    environments = cached_environments(suite, task, len(goals))
     return play_block(_unpack(path, token), suite, environments, task, goals, protocol, demonstration)
 
 
@@ -413,9 +430,9 @@ def play_block(
     rows = len(goals)
     size = max(protocol.block, rows)
     padded = np.array([*goals, *[goals[-1]] * (size - rows)])
-    told = not protocol.hides_tasks or getattr(policy, "knows_task", False)
-    tasks = np.full(size, task) if told else None
+    tasks = np.full(size, task) if _is_told(policy, protocol) else None
     policy.reset(RolloutContext(tasks, padded, protocol.seed, demonstration, protocol.context))
+    environments = [CheckedEnv(environment, suite, task) for environment in environments]
     full = np.zeros((size, suite.observation_dim), dtype=np.float32)
     for row, (environment, goal) in enumerate(zip(environments, goals, strict=True)):
         full[row] = environment.reset(goal)
@@ -425,7 +442,9 @@ def play_block(
     running: NDArray[np.bool_] = np.ones(rows, dtype=bool)
     privileged = getattr(policy, "privileged", False)
     for _ in range(suite.horizon):
-        actions = policy.act(full if privileged else suite.observe(full), rewards)
+        seen = full.copy()  # policies may keep what they are given, or write to it
+        actions = policy.act(seen if privileged else suite.observe(seen), rewards.copy())
+        actions = checked_actions(actions, (size, suite.action_dim), running, suite.task_names[task])
         for row in np.flatnonzero(running).tolist():
             full[row], reward, success, over = environments[row].step(actions[row])
             rewards[row] = reward
@@ -450,30 +469,38 @@ def play_block(
     ]
 
 
+def _refuse_other_policy(out: Path, name: str, source: dict[str, Any]) -> None:
+    """Raises InputError if the file holds the report of a policy of another name; runs keep theirs apart by path."""
+    if "sha256" in source or not out.exists():
+        return
+    kept = read_json(out, "evaluation report")
+    if isinstance(kept, dict) and kept.get("policy", name) != name:
+        raise InputError(
+            f"{out} holds the evaluation of another policy, {kept['policy']!r}; found {name!r}. Choose another file, "
+            "or delete it."
+        )
+
+
 def _read_partial(path: Path | None, key: str) -> dict[tuple[str, int], Played]:
+    """Kept episodes of this very evaluation; others that are interrupted may share the file."""
     if path is None or not path.exists():
         return {}
-    lines = path.read_text().splitlines()
-    if not lines or lines[0] != key:
-        path.unlink()
-        return {}
     played: dict[tuple[str, int], Played] = {}
-    for line in lines[1:]:
+    for line in path.read_text(errors="replace").splitlines():
         try:
-            episodes = [Played(**entry) for entry in json.loads(line)]
-        except (ValueError, TypeError):
-            continue  # the line that was being written when the process died
+            block = json.loads(line)
+            episodes = [Played(**entry) for entry in block["episodes"]] if block["evaluation"] == key else []
+        except (ValueError, TypeError, KeyError):
+            continue  # the line that was being written when a process died
         played |= {(episode.task, episode.goal): episode for episode in episodes}
     return played
 
 
 def _append_partial(path: Path, key: str, episodes: Sequence[Played]) -> None:
+    block = {"evaluation": key, "episodes": [episode._asdict() for episode in episodes]}
     try:
-        new = not path.exists()
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a") as file:
-            if new:
-                file.write(key + "\n")
-            file.write("\n" + json.dumps([episode._asdict() for episode in episodes]) + "\n")
+            file.write("\n" + json.dumps(block) + "\n")
     except OSError as error:
         raise refused_write(path, error) from error

@@ -6,20 +6,22 @@ so scripts need no `if __name__ == "__main__"` guard.
 
 import json
 import os
+import pickle
 import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
 from mtorl import InputError
-from mtorl.envs.base import Env, Suite, build_suite
+from mtorl.envs.base import Env, Suite
 
-_suites: dict[str, Suite] = {}
-_environments: dict[tuple[str, int], list[Env]] = {}
+_suites: dict[tuple[type[Suite], str], Suite] = {}
+_environments: dict[tuple[type[Suite], str, int], list[Env]] = {}
 
 
 class WorkerPool:
@@ -36,14 +38,21 @@ class WorkerPool:
         self._executor: Any = None
 
     def run(self, function: Callable[..., Any], jobs: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
-        """Calls `function(*job)` for every job; yields results as they come, in no fixed order."""
+        """Calls `function(*job)` for every job; yields results as they come, in no fixed order.
+
+        Raises:
+            InputError: A worker process died.
+            Exception: What a job raised; a RuntimeError with its text if it cannot be sent here.
+        """
         if not self.workers:
             with _single_thread():
                 for job in jobs:
-                    yield function(*job)
+                    yield _call(function, job)
             return
         from concurrent.futures import as_completed
         from concurrent.futures.process import BrokenProcessPool
+
+        import cloudpickle  # by value where a function or class lives in the user's script
 
         if self._executor is None:
             from loky import ProcessPoolExecutor
@@ -56,7 +65,7 @@ class WorkerPool:
                 env={"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
             )
         with _interrupts_held():
-            futures = [self._executor.submit(function, *job) for job in jobs]
+            futures = [self._executor.submit(_call_packed, cloudpickle.dumps((function, job))) for job in jobs]
         try:
             for future in as_completed(futures):
                 yield future.result()
@@ -101,6 +110,34 @@ def _interrupts_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+def _call(function: Callable[..., Any], job: tuple[Any, ...]) -> Any:
+    """Calls `function(*job)`. A job does not end the program."""
+    try:
+        return function(*job)
+    except SystemExit as error:
+        raise RuntimeError(f"an episode ended its process ({_text(error)})") from error
+
+
+def _call_packed(content: bytes) -> Any:
+    """Runs in a worker: whatever goes wrong, unpacking included, is an exception that can be sent back."""
+    try:
+        function, job = pickle.loads(content)  # packed by the process that started this one
+        return _call(function, job)
+    except Exception as error:
+        try:
+            whole = str(pickle.loads(pickle.dumps(error))) == str(error)
+        except Exception:
+            whole = False
+        if whole:
+            raise
+        raise RuntimeError(_text(error)) from error
+
+
+def _text(error: BaseException) -> str:
+    """An exception's type, message and notes."""
+    return ", ".join("".join(traceback.format_exception_only(error)).split("\n")).strip(", ")
+
+
 def _prepare_worker(parent: int) -> None:
     """Leaves Ctrl-C to the parent, and ends the process when the parent is gone (even by kill -9)."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -128,17 +165,22 @@ def _single_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def cached_suite(description: dict[str, Any]) -> Suite:
-    """The suite of that description, built once per process."""
-    key = json.dumps(description, sort_keys=True)
-    if key not in _suites:
-        _suites[key] = build_suite(description)
-    return _suites[key]
+def cached_suite(suite: Suite) -> Suite:
+    """The first suite in this process with that class and these arguments: it holds what environments share."""
+    return _suites.setdefault(_key(suite), suite)
 
 
-def cached_environments(description: dict[str, Any], task: int, count: int) -> list[Env]:
+def cached_environments(suite: Suite, task: int, count: int) -> list[Env]:
     """That many environments of one task, built once per process and kept."""
-    kept = _environments.setdefault((json.dumps(description, sort_keys=True), task), [])
+    kept = _environments.setdefault((*_key(suite), task), [])
     while len(kept) < count:
-        kept.append(cached_suite(description).make(task))
+        try:
+            kept.append(cached_suite(suite).make(task))
+        except (Exception, SystemExit) as error:
+            error.add_note(f"in {suite.task_names[task]}, making an environment")
+            raise
     return kept[:count]
+
+
+def _key(suite: Suite) -> tuple[type[Suite], str]:
+    return type(suite), json.dumps(suite.arguments, sort_keys=True)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from mtorl.datasets.store import EpisodeStore
-from mtorl.envs.base import Policy, RolloutContext
+from mtorl.envs.base import Policy, RolloutContext, check_positions
 
 BLOCK = 50
 """Episodes that are replayed side by side."""
@@ -22,7 +22,11 @@ def action_errors(policy: Policy, store: EpisodeStore, task_names: tuple[str, ..
 
     Returns:
         The mean over all recorded steps and action dimensions, by the task's name.
+
+    Raises:
+        InputError: The policy knows other tasks, or another order.
     """
+    check_positions(policy, task_names)
     return {name: _task_error(policy, store, name, number) for number, name in enumerate(task_names)}
 
 
