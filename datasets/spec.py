@@ -149,14 +149,18 @@ def _settings(suite: dict[str, Any]) -> dict[str, Any]:
 
 
 def describe_stores(
-    stores: Sequence[EpisodeStore], tasks: Sequence[str] | None = None, pooled: bool = False
+    stores: Sequence[EpisodeStore],
+    tasks: Sequence[str] | None = None,
+    pooled: bool = False,
+    order: Sequence[str] | None = None,
 ) -> DataSpec:
     """What agents must know of these stores together.
 
     Args:
         stores: From `open_stores`.
-        tasks: Use only these tasks; all of them by default, those of the first store first.
+        tasks: Use only these tasks; all of them by default.
         pooled: Give every task the observations' statistics of all tasks of the stores, used or not.
+        order: The order of the tasks that are used; by default those of the first store first.
 
     Raises:
         InputError: A task is unknown or has no episodes.
@@ -167,7 +171,7 @@ def describe_stores(
     unknown = [name for name in tasks or () if name not in names]
     if unknown:
         raise InputError(f"unknown tasks {unknown}; the data set holds {names}.")
-    chosen = [name for name in names if tasks is None or name in tasks]
+    chosen = [name for name in order or names if tasks is None or name in tasks]
     with interpreting(f"a manifest.json of {', '.join(str(store.path) for store in stores)}"):
         spec = _describe(stores, chosen)
         return _with_statistics_of(_describe(stores, names), spec) if pooled else spec

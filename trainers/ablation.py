@@ -23,14 +23,14 @@ from pathlib import Path
 from typing import Any
 
 from mtorl import InputError
-from mtorl.datasets.spec import DataSpec, check_fits, describe_stores, open_stores
+from mtorl.datasets.spec import DataSpec, check_fits, open_stores
 from mtorl.datasets.store import EpisodeStore
 from mtorl.envs.evaluator import EvalReport, Protocol, ProtocolName, TaskVisibility
 from mtorl.envs.references import References, evaluate_references
 from mtorl.envs.workers import WorkerPool
 from mtorl.progress import Progress
 from mtorl.trainers.comparison import make_comparison
-from mtorl.trainers.experiment import suite_of, train_parser
+from mtorl.trainers.experiment import describe_data, suite_of, train_parser
 from mtorl.trainers.run import Run, command_line, train
 
 SEED, CONFIG = "seed", "config"
@@ -192,7 +192,7 @@ def _describe(base: str, options: Mapping[str, Any] | None = None) -> DataSpec:
     """What the base configuration trains on, or a run that differs from it in some options."""
     chosen = {"out": "unused", **(options or {})}
     config = train_parser().parse_args(command_line([base, *chosen.pop(CONFIG, [])], chosen))
-    return describe_stores(open_stores(config.data), config.tasks)
+    return describe_data(open_stores(config.data), config.tasks)
 
 
 def _references(

@@ -97,7 +97,7 @@ class Experiment:
         stores = open_stores(self.data)
         for store in stores if self.verify else ():
             store.verify()
-        return stores, describe_stores(stores, self.tasks, pooled=self.statistics == "data")
+        return stores, describe_data(stores, self.tasks, pooled=self.statistics == "data")
 
     def build_agent(self, spec: DataSpec) -> Agent:
         """The agent with its initial weights, which are a function of the seed."""
@@ -208,8 +208,29 @@ def _never(policy: TaskPolicy) -> EvalReport:
     raise AssertionError("nothing is evaluated here")
 
 
+def describe_data(stores: Sequence[EpisodeStore], tasks: Sequence[str] | None = None, pooled: bool = False) -> DataSpec:
+    """What agents must know of these stores together, with their tasks in the suite's order; see `describe_stores`."""
+    spec = describe_stores(stores, tasks, pooled)
+    order = _suite(spec).task_names
+    return spec if order == spec.task_names else describe_stores(stores, tasks, pooled, order)
+
+
 def suite_of(spec: DataSpec) -> Suite:
-    """The suite that a data set was recorded in, with the tasks that are used of it."""
+    """The suite that a data set was recorded in, with the tasks that are used of it.
+
+    Raises:
+        InputError: Its tasks have another order: a policy would be told the wrong ones.
+    """
+    suite = _suite(spec)
+    if suite.task_names != spec.task_names:
+        raise InputError(
+            f"the suite {type(suite).__name__} has the tasks {list(suite.task_names)} in this order, the run has "
+            f"{list(spec.task_names)}: its policy would be told the wrong ones. Train again."
+        )
+    return suite
+
+
+def _suite(spec: DataSpec) -> Suite:
     return build_suite(spec.suite).subset(spec.task_names)
 
 
