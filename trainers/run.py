@@ -11,6 +11,7 @@
 """
 
 import copy
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -381,7 +382,10 @@ class Run:
         out: str | Path | None = None,
         act_with: str | None = None,
     ) -> Path:
-        """Where `evaluate` keeps the report: the name holds the settings, so that a quick look overwrites nothing."""
+        """Where `evaluate` keeps the report: the name holds the settings, so that a quick look overwrites nothing.
+
+        In a folder that is given, it also holds the run.
+        """
         words = [protocol.name, checkpoint]
         acting = self._unusual(act_with)
         words += [acting] if acting else []
@@ -392,7 +396,13 @@ class Run:
         words += [protocol.context] if protocol.context != "exact" else []
         words += ["stopped"] if protocol.stop_at_success else []
         words += [f"seed{protocol.seed}"] if protocol.seed else []
-        return Path(out or self.folder / "evaluations") / f"{'-'.join([*words, str(protocol.goals)])}.json"
+        name = f"{'-'.join([*words, str(protocol.goals)])}.json"
+        return self.folder / "evaluations" / name if out is None else Path(out) / f"{self._label()}-{name}"
+
+    def _label(self) -> str:
+        """Tells the run from others in a folder of reports, wherever it lies: its name and a hash of how it began."""
+        began = [(self.folder / name).read_bytes() for name in ("config.yaml", "data_spec.json")]
+        return f"{self.folder.name}-{hashlib.sha256(b''.join(began)).hexdigest()[:8]}"
 
     def reports(self, protocol: ProtocolName = "heldout", checkpoint: str = "last") -> list[EvalReport]:
         """The kept evaluations of a checkpoint as it is now, those with most goals first.
