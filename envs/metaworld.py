@@ -11,8 +11,10 @@ one task share one MuJoCo model (25 MB): the two fields that an episode's goal c
 step.
 """
 
+import importlib
 import importlib.metadata
 import math
+import os
 import pickle
 import types
 import warnings
@@ -118,6 +120,7 @@ class MetaWorld(Suite):
 
     def expert(self, task: int) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
         """The package's scripted policy, clipped. It gets a copy: two of the policies edit their input."""
+        _load_mujoco()
         from metaworld.policies import ENV_POLICY_MAP
 
         warnings.filterwarnings("ignore", message="Constant.* may be too high", category=UserWarning)
@@ -267,7 +270,24 @@ class _SharedModel:
         return self._model, mujoco.MjData(self._model)
 
 
+@cache
+def _load_mujoco() -> None:
+    """Imports MuJoCo also where `MUJOCO_GL` names windows that it cannot open: nothing is rendered here."""
+    try:
+        importlib.import_module("mujoco")
+    except Exception:
+        setting = os.environ.get("MUJOCO_GL")
+        if setting is None:
+            raise
+        os.environ["MUJOCO_GL"] = "disable"
+        try:
+            importlib.import_module("mujoco")
+        finally:
+            os.environ["MUJOCO_GL"] = setting
+
+
 def _stock_class(name: str) -> Any:
+    _load_mujoco()
     from metaworld.env_dict import ALL_V3_ENVIRONMENTS
 
     return ALL_V3_ENVIRONMENTS[name]
@@ -368,6 +388,7 @@ def draw_goals(name: str) -> NDArray[np.float64]:
     Returns:
         `[100, 3 or 6]`, float64.
     """
+    _load_mujoco()
     import metaworld
 
     vectors = []
@@ -379,6 +400,7 @@ def draw_goals(name: str) -> NDArray[np.float64]:
 
 def regenerate_goals(path: str) -> None:
     """Writes the goal file again: `python -m mtorl.envs.metaworld PATH`, about two minutes."""
+    _load_mujoco()
     from metaworld.env_dict import MT50_V3
 
     np.savez_compressed(path, allow_pickle=False, **{name: draw_goals(name) for name in MT50_V3})

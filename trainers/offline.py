@@ -394,6 +394,8 @@ class _StopRequest:
     @contextmanager
     def immediate(self) -> Iterator[None]:
         """Inside the block already the first Ctrl-C interrupts: for long work that can simply be done again."""
+        if self.requested:  # while the checkpoint before it was being saved
+            raise KeyboardInterrupt
         self._immediate = True
         try:
             yield
