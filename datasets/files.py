@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -46,30 +47,6 @@ def refused_write(path: Path, error: OSError) -> InputError:
         f"could not write {path}: {error.strerror or error}. What was complete before is untouched. {remedy}, then "
         "continue with the same command (a training run with `mtorl train --resume`)."
     )
-
-
-def check_schema(content: Any, supported: int, what: str) -> None:
-    """Raises InputError unless `content` is an object with a schema number that this version can read."""
-    found = content.get("schema") if isinstance(content, dict) else type(content).__name__
-    if type(found) is not int:
-        raise InputError(
-            f"{what} is malformed: expected an object with a schema number, found {found!r}. Make it again."
-        )
-    if found > supported:
-        raise InputError(f"{what} has schema {found}; this version of mtorl reads up to {supported}. Upgrade mtorl.")
-
-
-@contextmanager
-def interpreting(what: str) -> Iterator[None]:
-    """Turns what goes wrong while a file's content is taken apart into one error that names the file."""
-    try:
-        yield
-    except InputError:
-        raise
-    except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
-        raise InputError(
-            f"{what} is malformed ({type(error).__name__}: {error}). Restore it or make it again."
-        ) from None
 
 
 @contextmanager
@@ -117,6 +94,22 @@ def write_json(path: Path, content: Any) -> None:
     write_atomically(path, lambda file: file.write(text.encode()))
 
 
+def regular(path: Path, what: str) -> Path:
+    """The path, if it is no pipe, device or folder: opening one of those may wait for ever.
+
+    Args:
+        path: A file; it need not exist.
+        what: What it is, for the message.
+
+    Raises:
+        InputError: Something else is there.
+    """
+    if path.exists() and not path.is_file():
+        kind = "a folder" if path.is_dir() else "a pipe or device"
+        raise InputError(f"{what} {path} is {kind}; expected a regular file. Put the file itself there.")
+    return path
+
+
 def read_json(path: Path, what: str) -> Any:
     """Reads a JSON file.
 
@@ -125,11 +118,19 @@ def read_json(path: Path, what: str) -> Any:
         what: What it is, for the message when it cannot be read.
 
     Raises:
-        InputError: The file is missing or is not JSON.
+        InputError: The file is missing, no regular file, or is not JSON.
     """
     try:
-        return json.loads(path.read_text())
+        return json.loads(regular(path, what).read_text())
     except FileNotFoundError:
         raise InputError(f"{what} not found: expected the file {path}.") from None
-    except (OSError, ValueError) as error:
+    except InputError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{what} {path} cannot be read: {error}.") from error
+
+
+def sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file."""
+    with regular(path, "the file").open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -4,9 +4,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mtorl import InputError
-from mtorl.datasets.files import check_schema, interpreting, read_json, write_json
+from mtorl.datasets.files import read_json, write_json
+from mtorl.schema import Integer, ListOf, Names, Number, Record, Text, check, check_version
 
 SCHEMA = 1
+GROUPING = Record(
+    {
+        "schema": Integer(1),
+        "method": Text(),
+        "score": Number(),
+        "task_names": Names("T"),
+        "labels": ListOf(Integer(0), "T"),
+        "affinity": ListOf(ListOf(Number(), "T"), "T"),
+    },
+    optional={"groups": ListOf(ListOf(Text()))},
+)
+"""What `Grouping.save` writes; the groups are there for people."""
 
 
 @dataclass(frozen=True)
@@ -76,12 +89,13 @@ class Grouping:
             InputError: The file is missing, malformed, or of a newer version.
         """
         content = read_json(Path(path), "grouping")
-        check_schema(content, SCHEMA, f"grouping {path}")
-        with interpreting(f"grouping {path}"):
-            return cls(
-                tuple(content["task_names"]),
-                tuple(int(label) for label in content["labels"]),
-                tuple(tuple(float(value) for value in row) for row in content["affinity"]),
-                float(content["score"]),
-                str(content["method"]),
-            )
+        what = f"grouping {path}"
+        check_version(content, SCHEMA, what)
+        check(content, GROUPING, what)
+        return cls(
+            tuple(content["task_names"]),
+            tuple(content["labels"]),
+            tuple(tuple(float(value) for value in row) for row in content["affinity"]),
+            float(content["score"]),
+            content["method"],
+        )

@@ -10,9 +10,34 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtorl import InputError
-from mtorl.datasets.files import interpreting
+from mtorl.datasets.files import sha256
 from mtorl.datasets.statistics import QUANTILES, pooled_moments
-from mtorl.datasets.store import EpisodeStore, sha256
+from mtorl.datasets.store import SUITE, EpisodeStore
+from mtorl.schema import Integer, ListOf, MappingOf, Names, Number, Plain, Record, Text, check
+
+SPECIFICATION = Record(
+    {
+        "task_names": Names("T"),
+        "observation_dim": Integer(1, axis="O"),
+        "action_dim": Integer(1),
+        "horizon": Integer(1),
+        "suite": SUITE,
+        "steps": ListOf(Integer(1), "T"),
+        "episodes": ListOf(Integer(1), "T"),
+        "observation_mean": ListOf(ListOf(Number(), "O"), "T"),
+        "observation_std": ListOf(ListOf(Number(0), "O"), "T"),
+        "return_quantiles": ListOf(ListOf(Number(), len(QUANTILES)), "T"),
+        "success_rate": ListOf(Number(0, 1), "T"),
+        "success_last_rate": ListOf(Number(0, 1), "T"),
+    },
+    optional={
+        "data": ListOf(
+            Record({"path": Text(), "sha256": Text()}, optional={"suite": SUITE, "source": MappingOf(Plain())})
+        )
+    },
+    closed=True,
+)
+"""What a run's data_spec.json must hold; the first versions did not say the suite of each data set."""
 
 
 @dataclass(frozen=True)
@@ -76,13 +101,17 @@ class DataSpec:
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "DataSpec":
-        """The inverse of `to_json`."""
+        """The inverse of `to_json`.
+
+        Raises:
+            InputError: A field is missing, or is not what a specification may hold.
+        """
+        check(content, SPECIFICATION, "the run's data specification data_spec.json")
 
         def freeze(value: Any) -> Any:
             return tuple(freeze(item) for item in value) if isinstance(value, list) else value
 
-        with interpreting("the run's data specification data_spec.json"):
-            return cls(**{name: freeze(value) for name, value in content.items()})
+        return cls(**{name: freeze(value) for name, value in content.items()})
 
 
 def same_settings(suite: dict[str, Any], store: EpisodeStore) -> bool:
@@ -172,9 +201,8 @@ def describe_stores(
     if unknown:
         raise InputError(f"unknown tasks {unknown}; the data set holds {names}.")
     chosen = [name for name in order or names if tasks is None or name in tasks]
-    with interpreting(f"a manifest.json of {', '.join(str(store.path) for store in stores)}"):
-        spec = _describe(stores, chosen)
-        return _with_statistics_of(_describe(stores, names), spec) if pooled else spec
+    spec = _describe(stores, chosen)
+    return _with_statistics_of(_describe(stores, names), spec) if pooled else spec
 
 
 def _with_statistics_of(everything: DataSpec, spec: DataSpec) -> DataSpec:
@@ -192,7 +220,7 @@ def _describe(stores: Sequence[EpisodeStore], chosen: Sequence[str]) -> DataSpec
         task_names=tuple(chosen),
         observation_dim=stores[0].observation_dim,
         action_dim=stores[0].action_dim,
-        horizon=max(store.manifest["horizon"] for store in stores),
+        horizon=max(max(store.manifest["horizon"], int(store.index["length"].max())) for store in stores),
         suite={**manifest["suite"], "init_args": {**manifest["suite"]["init_args"], "tasks": chosen}},
         data=tuple(
             {

@@ -1,6 +1,7 @@
 """Running statistics over episodes, and success rates with their intervals."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,9 +75,46 @@ def returns_to_go(rewards: NDArray[np.floating]) -> NDArray[np.float32]:
         rewards: `[L]`.
 
     Returns:
-        `[L]`, accumulated in float64.
+        `[L]`, accumulated in float64; infinite where a sum exceeds single precision.
     """
-    return np.cumsum(rewards[::-1], dtype=np.float64)[::-1].astype(np.float32)
+    with np.errstate(over="ignore"):
+        return np.cumsum(rewards[::-1], dtype=np.float64)[::-1].astype(np.float32)
+
+
+class TaskTally:
+    """Statistics of one task's episodes, as a data set's manifest states them.
+
+    Args:
+        observation_dim: O.
+    """
+
+    def __init__(self, observation_dim: int) -> None:
+        self.moments = RunningMoments(observation_dim)
+        self.returns: list[float] = []
+        self.any_success = self.last_success = 0
+
+    def add(
+        self, observations: NDArray[np.floating], rewards: NDArray[np.floating], success: NDArray[np.bool_]
+    ) -> None:
+        """Adds one episode: observations `[L+1, O]`, rewards and success `[L]`."""
+        self.moments.add(observations[:-1])  # the states in which an action was taken
+        self.returns.append(float(rewards.sum(dtype=np.float64)))
+        self.any_success += bool(success.any())
+        self.last_success += bool(success[-1])
+
+    def summary(self) -> dict[str, Any]:
+        """The statistics as plain values, by the manifest's names."""
+        returns = np.array(self.returns or [0.0])
+        return {
+            "episodes": len(self.returns),
+            "steps": self.moments.count,
+            "return_mean": float(returns.mean()),
+            "return_quantiles": np.quantile(returns, QUANTILES).tolist(),
+            "success_rate": self.any_success / max(len(self.returns), 1),
+            "success_last_rate": self.last_success / max(len(self.returns), 1),
+            "observation_mean": self.moments.mean.tolist(),
+            "observation_std": self.moments.std.tolist(),
+        }
 
 
 def mean_rate_interval(successes: Sequence[int], trials: Sequence[int]) -> tuple[float, float]:

@@ -13,113 +13,61 @@ A store is a folder. `manifest.json` is written last: a folder without it is not
 S steps, E episodes, O and A the dimensions of observations and actions.
 """
 
-import hashlib
+import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from mtorl import InputError
-from mtorl.datasets.files import check_schema, interpreting, read_json
+from mtorl.datasets.episode import EPISODE_DTYPE, STEP_COLUMNS, Episode, as_flags, as_numbers
+from mtorl.datasets.files import read_json, regular, sha256
+from mtorl.datasets.statistics import QUANTILES
+from mtorl.datasets.verification import verify_episodes
+from mtorl.schema import Integer, ListOf, MappingOf, Names, Number, Plain, Record, Text, check, check_version
 
+__all__ = ["EPISODE_DTYPE", "STEP_COLUMNS", "Episode", "EpisodeStore", "sha256"]
 SCHEMA = 1
-STEP_COLUMNS = {
-    "actions": "<f4",
-    "rewards": "<f4",
-    "returns_to_go": "<f4",
-    "success": "|b1",
-    "terminated": "|b1",
-    "truncated": "|b1",
-}
-MANIFEST = {
-    "suite": dict,
-    "task_names": list,
-    "observation_dim": int,
-    "action_dim": int,
-    "horizon": int,
-    "versions": dict,
-    "source": dict,
-    "tasks": list,
-    "columns": dict,
-}
-"""What a manifest must hold besides its schema number, and of which type."""
-EPISODE_DTYPE = np.dtype(
-    [("task", "<i4"), ("length", "<i8"), ("goal", "<i4"), ("seed", "<i8"), ("noise", "<f4"), ("random", "<f4")]
+COLUMNS: dict[str, Any] = {"observations": "<f4", **STEP_COLUMNS, "episodes": EPISODE_DTYPE}
+"""The dtype of every column."""
+SUITE = Record({"class_path": Text(), "init_args": MappingOf(Plain())})
+"""What `Suite.describe` gives."""
+TASK = Record(
+    {
+        "name": Text(),
+        "episodes": Integer(0),
+        "steps": Integer(0),
+        "return_mean": Number(),
+        "return_quantiles": ListOf(Number(), len(QUANTILES)),
+        "success_rate": Number(0, 1),
+        "success_last_rate": Number(0, 1),
+        "observation_mean": ListOf(Number(), "O"),
+        "observation_std": ListOf(Number(0), "O"),
+    }
 )
-"""`goal`: index in the suite (-1: unknown); `noise`: standard deviation of the Gaussian noise on the actions;
-`random`: probability that a block of steps took a uniform random action instead of the policy's."""
-
-
-@dataclass(frozen=True)
-class Episode:
-    """One recorded run of one task.
-
-    Attributes:
-        task: Name of the task.
-        observations: `[L+1, O]`; the last row is the successor of the last step.
-        actions: `[L, A]` in [-1, 1].
-        rewards: `[L]`, undiscounted, unscaled.
-        success: `[L]`, the task's own success flag after each step.
-        terminated: `[L]`, the environment ended the episode here.
-        truncated: `[L]`, the time limit (or the recorder) ended it here.
-        goal: Index of the goal in the suite, -1 if unknown.
-        seed: What the recorder's random stream was derived from.
-        noise: Standard deviation of Gaussian noise on the actions.
-        random: Probability of a block of random actions.
-    """
-
-    task: str
-    observations: NDArray[np.float32]
-    actions: NDArray[np.float32]
-    rewards: NDArray[np.float32]
-    success: NDArray[np.bool_]
-    terminated: NDArray[np.bool_]
-    truncated: NDArray[np.bool_]
-    goal: int = -1
-    seed: int = 0
-    noise: float = 0.0
-    random: float = 0.0
-
-    def __len__(self) -> int:
-        return len(self.actions)
-
-    def check(self) -> None:
-        """Raises InputError if lengths disagree, a number is not finite or an action leaves [-1, 1]."""
-        length = len(self.actions)
-        if not length:
-            raise InputError(f"an episode of {self.task} has no steps; expected at least one.")
-        for name in ("rewards", "success", "terminated", "truncated"):
-            if len(getattr(self, name)) != length:
-                raise InputError(
-                    f"an episode of {self.task} has {length} actions but {len(getattr(self, name))} {name}; "
-                    "expected one each per step."
-                )
-        if len(self.observations) != length + 1:
-            raise InputError(
-                f"an episode of {self.task} has {length} actions and {len(self.observations)} observations; "
-                f"expected {length + 1}: the last step needs its successor."
-            )
-        check_values(self.task, observations=self.observations, actions=self.actions, rewards=self.rewards)
-
-
-def check_values(where: str, **columns: NDArray[np.float32]) -> None:
-    """Raises InputError if a column holds a number that is not finite, or an action outside [-1, 1]."""
-    for name, values in columns.items():
-        if not np.isfinite(values).all():
-            raise InputError(f"{name} of {where} hold NaN or infinity; expected finite numbers. Record it again.")
-        if name == "actions" and len(values) and np.abs(values).max() > 1:
-            raise InputError(
-                f"actions of {where} reach {np.abs(values).max():.3g}; expected [-1, 1]. Clip or rescale them first."
-            )
-
-
-def sha256(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+HEAD = Record(
+    {
+        "schema": Integer(1),
+        "suite": SUITE,
+        "task_names": Names("T"),
+        "observation_dim": Integer(1),
+        "action_dim": Integer(1),
+        "horizon": Integer(1),
+        "versions": MappingOf(Text()),
+        "source": MappingOf(Plain()),
+    },
+    optional={"parents": ListOf(Plain())},
+)
+"""What a manifest says before there are episodes."""
+COLUMN = Record({"shape": ListOf(Integer(0), least=1), "bytes": Integer(0), "sha256": Text()})
+MANIFEST = Record(
+    {**HEAD.fields, "tasks": ListOf(TASK, "T"), "columns": Record(dict.fromkeys(COLUMNS, COLUMN))},
+    optional={**HEAD.optional, "episodes": Integer(1), "steps": Integer(1)},
+)
+REMEDY = "Copy or collect the data again."
 
 
 class EpisodeStore:
@@ -129,7 +77,8 @@ class EpisodeStore:
         path: The folder.
 
     Raises:
-        InputError: No complete store is there, it was made by a newer version, or a column has the wrong size.
+        InputError: No complete store is there, it was made by a newer version, a column has the wrong size, or the
+            manifest, the index and the columns disagree.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -144,22 +93,10 @@ class EpisodeStore:
                     else "Make one with `mtorl collect --out`, or check the path."
                 )
             )
-        self.manifest = read_json(self.path / "manifest.json", "data set manifest")
         what = f"data set {self.path}: its manifest.json"
-        check_schema(self.manifest, SCHEMA, what)
-        with interpreting(what):
-            self._interpret()
-
-    def _interpret(self) -> None:
-        missing = [key for key in MANIFEST if key not in self.manifest]
-        if missing:
-            raise InputError(f"data set {self.path}: its manifest.json lacks {missing}. Collect the data again.")
-        odd = [key for key, kind in MANIFEST.items() if not isinstance(self.manifest[key], kind)]
-        if odd or not all(isinstance(name, str) for name in self.manifest["task_names"]):
-            raise InputError(
-                f"data set {self.path}: in its manifest.json, {odd or ['task_names']} have an unexpected type. Collect "
-                "the data again."
-            )
+        self.manifest = read_json(self.path / "manifest.json", "data set manifest")
+        check_version(self.manifest, SCHEMA, what)
+        check(self.manifest, MANIFEST, what, REMEDY)
         self.task_names: tuple[str, ...] = tuple(self.manifest["task_names"])
         self.observation_dim: int = self.manifest["observation_dim"]
         self.action_dim: int = self.manifest["action_dim"]
@@ -171,37 +108,112 @@ class EpisodeStore:
         self.terminated = self._open("terminated")
         self.truncated = self._open("truncated")
         self.index = self._open("episodes")
-        shapes = (self.observations.shape[1:], self.actions.shape[1:])
-        if shapes != ((self.observation_dim,), (self.action_dim,)):
-            raise InputError(
-                f"data set {self.path}: the manifest gives dimensions {self.observation_dim} and {self.action_dim}, "
-                f"the columns have {shapes[0]} and {shapes[1]}. Copy or collect the data again."
-            )
+        self._check_index()
         self.starts = np.concatenate([[0], np.cumsum(self.index["length"])]).astype(np.int64)
-        if len(self.actions) != self.starts[-1] or len(self.observations) != self.starts[-1] + len(self.index):
-            raise InputError(
-                f"data set {self.path}: the episode index counts {self.starts[-1]} steps, the columns hold "
-                f"{len(self.actions)} actions and {len(self.observations)} observations. Collect the data again."
-            )
+        self._check_shapes()
+        self._check_tasks()
 
     def _open(self, name: str) -> NDArray[Any]:
         path, expected = self.path / f"{name}.npy", self.manifest["columns"][name]
         if not path.exists():
             raise InputError(f"data set {self.path}: the column {path.name} is missing. Collect the data again.")
-        if path.stat().st_size != expected["bytes"]:
+        size = regular(path, "the column").stat().st_size
+        if size != expected["bytes"]:
             raise InputError(
-                f"data set {self.path}: {path.name} has {path.stat().st_size} bytes, expected {expected['bytes']}; it "
-                "was cut off or replaced. Copy or collect the data again."
+                f"data set {self.path}: {path.name} has {size} bytes, expected {expected['bytes']}; it was cut off or "
+                f"replaced. {REMEDY}"
             )
         try:
-            values = np.load(path, mmap_mode="r", allow_pickle=False)
-        except ValueError as error:
+            values = np.asarray(npy.open_memmap(path, mode="r"))
+        except (ValueError, TypeError, OverflowError, EOFError, OSError) as error:
             raise InputError(f"data set {self.path}: {path.name} cannot be read as a column: {error}.") from None
         if list(values.shape) != expected["shape"]:
             raise InputError(
                 f"data set {self.path}: {path.name} has shape {list(values.shape)}, expected {expected['shape']}."
             )
-        return np.asarray(values)
+        return self._converted(name, values)
+
+    def _converted(self, name: str, values: NDArray[Any]) -> NDArray[Any]:
+        """A column in the dtype that the rest of the program counts on; says so where it had another."""
+        expected: np.dtype[Any] = np.dtype(COLUMNS[name])
+        if values.dtype == expected:
+            return values
+        if values.dtype.kind not in "biuf" or expected == EPISODE_DTYPE:
+            raise InputError(f"data set {self.path}: {name}.npy holds {values.dtype}; expected {expected}. {REMEDY}")
+        warnings.warn(
+            f"data set {self.path}: {name}.npy holds {values.dtype}, expected {expected}; it is converted, in memory. "
+            "Write the data set again with StoreWriter.",
+            stacklevel=4,
+        )
+        where = f"the values of {self.path / name}.npy"
+        return as_flags(values, where) if expected == np.bool_ else as_numbers(values, where)
+
+    def _check_index(self) -> None:
+        """Raises InputError if the index names a task that there is not, or an episode without steps."""
+        for field, least, most in (
+            ("task", 0, len(self.task_names) - 1),
+            ("length", 1, len(self.actions)),
+            ("goal", -1, np.iinfo(np.int32).max),
+            ("noise", 0, np.inf),
+            ("random", 0, 1),
+        ):
+            values = self.index[field]
+            odd = np.flatnonzero(~((values >= least) & (values <= most)))
+            if odd.size:
+                raise InputError(
+                    f"data set {self.path}: episodes.npy gives episode {odd[0]} the {field} {values[odd[0]]}; expected "
+                    f"{least} to {most}. {REMEDY}"
+                )
+
+    def _check_shapes(self) -> None:
+        """Raises InputError if columns, index and manifest disagree about dimensions or counts."""
+        shapes = (self.observations.shape[1:], self.actions.shape[1:])
+        if shapes != ((self.observation_dim,), (self.action_dim,)):
+            raise InputError(
+                f"data set {self.path}: the manifest gives dimensions {self.observation_dim} and {self.action_dim}, "
+                f"the columns have {shapes[0]} and {shapes[1]}. {REMEDY}"
+            )
+        steps, episodes = int(self.starts[-1]), len(self.index)
+        if len(self.actions) != steps or len(self.observations) != steps + episodes:
+            raise InputError(
+                f"data set {self.path}: the episode index counts {steps} steps, the columns hold {len(self.actions)} "
+                f"actions and {len(self.observations)} observations. {REMEDY}"
+            )
+        for name in ("rewards", "returns_to_go", "success", "terminated", "truncated"):
+            if getattr(self, name).shape != (steps,):
+                raise InputError(
+                    f"data set {self.path}: {name}.npy has shape {getattr(self, name).shape}; expected ({steps},), one "
+                    f"each per step. {REMEDY}"
+                )
+
+    def _check_tasks(self) -> None:
+        """Raises InputError if what the manifest says of tasks cannot be said of these episodes; reads little."""
+        tasks, lengths = self.index["task"], self.index["length"]
+        episodes = np.bincount(tasks, minlength=len(self.task_names))
+        steps = np.bincount(tasks, lengths, minlength=len(self.task_names)).astype(int)
+        claims: list[tuple[str, Any, Any]] = [
+            (f"tasks[{place}].{key}", entry[key], found)
+            for place, entry in enumerate(self.manifest["tasks"])
+            for key, found in (
+                ("name", self.task_names[place]),
+                ("episodes", int(episodes[place])),
+                ("steps", int(steps[place])),
+            )
+        ]
+        moments = self.manifest["tasks"][0]["observation_mean"]  # all are equally long
+        claims.append(("the length of tasks[0].observation_mean", len(moments), self.observation_dim))
+        totals = {"episodes": len(self.index), "steps": int(lengths.sum())}
+        claims += [(key, self.manifest[key], found) for key, found in totals.items() if key in self.manifest]
+        for field, claimed, found in claims:
+            if claimed != found:
+                raise InputError(
+                    f"data set {self.path}: its manifest.json says {claimed!r} for {field}; the episodes and task "
+                    f"names say {found!r}. {REMEDY}"
+                )
+        if not np.isfinite(self.returns_to_go[self.starts[:-1]]).all():
+            raise InputError(
+                f"data set {self.path}: returns_to_go.npy holds NaN or infinity: it does not fit the data. {REMEDY}"
+            )
 
     def __len__(self) -> int:
         return len(self.index)
@@ -228,23 +240,20 @@ class EpisodeStore:
         return (self.episode(number) for number in range(len(self)))
 
     def verify(self) -> None:
-        """Reads everything once: hashes of all columns, finite numbers, actions in [-1, 1].
+        """Reads everything once and recomputes what the store says of itself.
+
+        Hashes of all columns; finite numbers, actions in [-1, 1], flags, no episode beyond the horizon; returns-to-go
+        are the rewards' sums; the statistics of every task are those of its episodes.
 
         Raises:
-            InputError: Names the column that differs.
+            InputError: Names what differs.
         """
-        for name, expected in self.manifest["columns"].items():
-            found = sha256(self.path / f"{name}.npy")
-            if found != expected["sha256"]:
+        for name in COLUMNS:
+            expected, found = self.manifest["columns"][name]["sha256"], sha256(self.path / f"{name}.npy")
+            if found != expected:
                 raise InputError(
                     f"data set {self.path}: {name}.npy has sha256 {found[:12]}..., the manifest says "
-                    f"{expected['sha256'][:12]}...; the file was changed. Copy or collect the data again."
+                    f"{expected[:12]}...; the file was changed. {REMEDY}"
                 )
-        for start in range(0, len(self.observations), 1 << 18):
-            rows = slice(start, start + (1 << 18))
-            check_values(
-                f"data set {self.path}",
-                observations=self.observations[rows],
-                actions=self.actions[rows],
-                rewards=self.rewards[rows],
-            )
+        pairs = zip(self, np.split(self.returns_to_go, self.starts[1:-1]), strict=True)
+        verify_episodes(f"data set {self.path}", pairs, self.manifest)

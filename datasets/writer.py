@@ -9,10 +9,11 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from mtorl import InputError
-from mtorl.datasets.files import refused_write, write_atomically, write_json
-from mtorl.datasets.statistics import QUANTILES, RunningMoments, returns_to_go
-from mtorl.datasets.store import EPISODE_DTYPE, SCHEMA, STEP_COLUMNS, Episode, sha256
+from mtorl import InputError, schema
+from mtorl.datasets.episode import EPISODE_DTYPE, STEP_COLUMNS, Episode
+from mtorl.datasets.files import refused_write, sha256, write_atomically, write_json
+from mtorl.datasets.statistics import TaskTally, returns_to_go
+from mtorl.datasets.store import HEAD, SCHEMA
 
 
 class StoreWriter:
@@ -26,6 +27,9 @@ class StoreWriter:
         horizon: Steps of the longest possible episode.
         versions: Versions of the simulator and its packages.
         source: Recipe and arguments that made the episodes.
+
+    Raises:
+        InputError: One of them is not what a manifest may hold.
     """
 
     def __init__(
@@ -41,7 +45,7 @@ class StoreWriter:
         self.path = path
         self.task_names = tuple(task_names)
         self.observation_dim, self.action_dim = dimensions
-        self._head = {
+        self._head: dict[str, Any] = {
             "schema": SCHEMA,
             "suite": suite,
             "task_names": list(task_names),
@@ -52,6 +56,7 @@ class StoreWriter:
             "source": source,
             "parents": [],
         }
+        schema.check(self._head, HEAD, f"what is to be written about {path}", "Correct it.")
 
     def write(self, episodes: Iterable[Episode]) -> None:
         """Writes all columns, then the manifest.
@@ -60,24 +65,26 @@ class StoreWriter:
             episodes: In the order in which they are to be stored; consumed once.
 
         Raises:
-            InputError: An episode is malformed, or the file system refuses to write.
+            InputError: An episode is malformed, there is none, or the file system refuses to write.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         raw = {
             name: _ColumnFile(self.path / f".{name}.raw", dtype)
             for name, dtype in {"observations": "<f4", **STEP_COLUMNS}.items()
         }
-        index, tallies = [], [_TaskTally(self.observation_dim) for _ in self.task_names]
+        index, tallies = [], [TaskTally(self.observation_dim) for _ in self.task_names]
         try:
-            for episode in episodes:
-                self._check(episode)
+            for given in episodes:
+                episode = self._checked(given)
                 task = self.task_names.index(episode.task)
                 raw["observations"].append(episode.observations)
-                raw["returns_to_go"].append(returns_to_go(episode.rewards))
+                raw["returns_to_go"].append(_returns_to_go(episode))
                 for name in ("actions", "rewards", "success", "terminated", "truncated"):
                     raw[name].append(getattr(episode, name))
                 index.append((task, len(episode), episode.goal, episode.seed, episode.noise, episode.random))
-                tallies[task].add(episode)
+                tallies[task].add(episode.observations, episode.rewards, episode.success)
+            if not index:
+                raise InputError(f"no episodes were given for {self.path}; expected at least one.")
             steps = sum(row[1] for row in index)
             shapes = {"observations": (steps + len(index), self.observation_dim), "actions": (steps, self.action_dim)}
             columns = {
@@ -102,16 +109,26 @@ class StoreWriter:
             },
         )
 
-    def _check(self, episode: Episode) -> None:
+    def _checked(self, episode: Episode) -> Episode:
         if episode.task not in self.task_names:
             raise InputError(f"an episode names the task {episode.task!r}; expected one of {list(self.task_names)}.")
-        episode.check()
-        found = (episode.observations.shape[1], episode.actions.shape[1])
-        if found != (self.observation_dim, self.action_dim):
+        episode = episode.checked(self.observation_dim, self.action_dim)
+        if len(episode) > self._head["horizon"]:
             raise InputError(
-                f"an episode of {episode.task} has observation and action dimensions {found}; expected "
-                f"{(self.observation_dim, self.action_dim)}."
+                f"an episode of {episode.task} has {len(episode)} steps, more than the horizon of "
+                f"{self._head['horizon']} that the data set states. Cut it, or state a larger horizon."
             )
+        return episode
+
+
+def _returns_to_go(episode: Episode) -> NDArray[np.float32]:
+    returns = returns_to_go(episode.rewards)
+    if not np.isfinite(returns).all():
+        raise InputError(
+            f"the rewards of an episode of {episode.task} sum to more than single precision can hold; expected "
+            "finite returns. Rescale the rewards."
+        )
+    return returns
 
 
 class _ColumnFile:
@@ -147,34 +164,6 @@ class _ColumnFile:
         with contextlib.suppress(OSError):  # a full disk: what could not be flushed is being thrown away
             self._file.close()
         self.path.unlink(missing_ok=True)
-
-
-class _TaskTally:
-    """Statistics of one task's episodes for the manifest."""
-
-    def __init__(self, observation_dim: int) -> None:
-        self.moments = RunningMoments(observation_dim)
-        self.returns: list[float] = []
-        self.any_success = self.last_success = 0
-
-    def add(self, episode: Episode) -> None:
-        self.moments.add(episode.observations[:-1])  # the states in which an action was taken
-        self.returns.append(float(episode.rewards.sum(dtype=np.float64)))
-        self.any_success += bool(episode.success.any())
-        self.last_success += bool(episode.success[-1])
-
-    def summary(self) -> dict[str, Any]:
-        returns = np.array(self.returns or [0.0])
-        return {
-            "episodes": len(self.returns),
-            "steps": self.moments.count,
-            "return_mean": float(returns.mean()),
-            "return_quantiles": np.quantile(returns, QUANTILES).tolist(),
-            "success_rate": self.any_success / max(len(self.returns), 1),
-            "success_last_rate": self.last_success / max(len(self.returns), 1),
-            "observation_mean": self.moments.mean.tolist(),
-            "observation_std": self.moments.std.tolist(),
-        }
 
 
 def _describe(path: Path, shape: tuple[int, ...]) -> dict[str, Any]:

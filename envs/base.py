@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from mtorl import InputError
 from mtorl.datasets.prompts import Demonstration
+from mtorl.datasets.store import EpisodeStore
 
 Split = Literal["train", "heldout"]
 ContextMode = Literal["exact", "anchored"]
@@ -185,6 +186,24 @@ def check_positions(policy: "Policy", task_names: Sequence[str]) -> None:
             f"the policy knows the tasks {list(known)}, but is to be told its task as a position in "
             f"{list(task_names)}. Use the same tasks in the same order."
         )
+
+
+def check_recorded(store: EpisodeStore) -> None:
+    """Raises InputError unless a data set's suite can be built, and has its tasks and dimensions."""
+    suite = build_suite(store.manifest["suite"])
+    unknown = [name for name in store.task_names if name not in suite.task_names]
+    if unknown:
+        raise InputError(
+            f"data set {store.path}: its suite {type(suite).__name__} has no tasks {unknown}; it has "
+            f"{list(suite.task_names)}. The manifest was changed, or another version of the suite is installed."
+        )
+    for name in ("observation_dim", "action_dim"):
+        stated, found = store.manifest[name], getattr(suite, name)
+        if stated != found:
+            raise InputError(
+                f"data set {store.path}: its manifest.json says {stated} for {name}; its suite {type(suite).__name__} "
+                f"has {found}. Collect the data again."
+            )
 
 
 def _construct(kind: type[Suite], arguments: dict[str, Any], task_names: Sequence[str] | None = None) -> Suite:

@@ -22,6 +22,7 @@ import json
 import os
 import shlex
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -31,19 +32,70 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtorl import InputError
-from mtorl.datasets.files import check_schema, interpreting, read_json, refused_write, write_json
+from mtorl.datasets.files import read_json, refused_write, write_json
 from mtorl.datasets.prompts import Demonstration, PromptPool, PromptSettings
 from mtorl.datasets.spec import same_settings
 from mtorl.datasets.statistics import mean_rate_interval, wilson_interval
-from mtorl.datasets.store import EpisodeStore, sha256
+from mtorl.datasets.store import SUITE, EpisodeStore, sha256
 from mtorl.envs.base import ContextMode, Policy, RolloutContext, Split, Suite, check_positions
 from mtorl.envs.checked import CheckedEnv, check_suite, checked_actions
 from mtorl.envs.workers import WorkerPool, cached_environments, cached_suite
 from mtorl.progress import Progress
+from mtorl.schema import (
+    Flag,
+    Integer,
+    ListOf,
+    MappingOf,
+    Names,
+    Nullable,
+    Number,
+    Plain,
+    Record,
+    Text,
+    check,
+    check_version,
+)
 
 SCHEMA = 1
 ProtocolName = Literal["official", "heldout", "ml45-like"]
 TaskVisibility = Literal["shown", "hidden"]
+REPORT = Record(
+    {
+        "schema": Integer(1),
+        "policy": Text(),
+        "source": MappingOf(Plain()),
+        "protocol": Record(
+            {"name": Text(get_args(ProtocolName)), "goals": Integer(1)},
+            optional={
+                "stop_at_success": Flag(),
+                "seed": Integer(0),
+                "block": Integer(1),
+                "task_identity": Text(get_args(TaskVisibility)),
+                "demonstrations": Nullable(Text()),
+                "context": Text(get_args(ContextMode)),
+            },
+            closed=True,
+        ),
+        "suite": SUITE,
+        "versions": MappingOf(Text()),
+        "task_names": Names(),
+        "episodes": ListOf(
+            Record(
+                {
+                    "task": Text(),
+                    "goal": Integer(0),
+                    "success": Flag(),
+                    "success_last": Nullable(Flag()),
+                    "reward": Number(),
+                    "length": Integer(1),
+                },
+                closed=True,
+            )
+        ),
+    },
+    optional={"mean_success": Number(0, 1)},
+)
+"""What `EvalReport.save` writes; options of protocols that came later are optional."""
 
 
 @dataclass(frozen=True)
@@ -242,17 +294,26 @@ class EvalReport:
             InputError: The file is missing, malformed, or of a newer version.
         """
         content = read_json(Path(path), "evaluation report")
-        check_schema(content, SCHEMA, f"evaluation report {path}")
-        with interpreting(f"evaluation report {path}"):
-            return cls(
-                content["policy"],
-                tuple(content["task_names"]),
-                tuple(Played(**episode) for episode in content["episodes"]),
-                Protocol(**content["protocol"]),
-                content["suite"],
-                content["versions"],
-                content["source"],
+        what, remedy = f"evaluation report {path}", "Restore it or evaluate again."
+        check_version(content, SCHEMA, what)
+        check(content, REPORT, what, remedy)
+        report = cls(
+            content["policy"],
+            tuple(content["task_names"]),
+            tuple(Played(**episode) for episode in content["episodes"]),
+            Protocol(**content["protocol"]),
+            content["suite"],
+            content["versions"],
+            content["source"],
+        )
+        counts = Counter(task for task, _ in {(episode.task, episode.goal) for episode in report.episodes})
+        expected = dict.fromkeys(report.task_names, report.protocol.goals)
+        if counts != expected or len(report.episodes) != sum(expected.values()):
+            raise InputError(
+                f"{what} is malformed: episodes are of {len(counts)} tasks and {len(report.episodes)} in all; expected "
+                f"one for each of {report.protocol.goals} goals of each of {len(expected)} task_names. {remedy}"
             )
+        return report
 
 
 def evaluate(

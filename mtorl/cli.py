@@ -128,13 +128,23 @@ def _info(arguments: list[str]) -> None:
 
     parser = _parser("info", info)
     parser.add_argument("data", help="Folder of the data set.")
-    parser.add_argument("--verify", action="store_true", help="Also read everything once: hashes and values.")
+    parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="Also read everything once and recompute what the data set says of itself.",
+    )
     options = _objects(parser, arguments)
     store = EpisodeStore(options["data"])
     _show_store(store)
     if options["verify"]:
+        from mtorl.envs.base import check_recorded
+
         store.verify()
-        print("verified: all hashes match, all numbers are finite, all actions lie in [-1, 1].")
+        check_recorded(store)
+        print(
+            "verified: all hashes match, all numbers are finite, all actions lie in [-1, 1], returns-to-go are the sums"
+            " of rewards, the statistics of tasks are those of their episodes, the suite has its tasks and dimensions."
+        )
 
 
 def _train(arguments: list[str]) -> None:

@@ -2,17 +2,66 @@
 
 import hashlib
 import io
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mtorl import InputError
-from mtorl.datasets.files import check_schema, write_atomically
+from mtorl.datasets.files import regular, write_atomically
+from mtorl.schema import Flag, Integer, MappingOf, Number, Opaque, Record, check, check_version
 
 SCHEMA = 1
 BEST = "best_on_training_goals.pt"
+CHECKPOINT = Record(
+    {
+        "schema": Integer(1),
+        "step": Integer(0),
+        "config": Opaque(),
+        "agent": Opaque(),
+        "balancers": MappingOf(Opaque()),
+        "sharing": MappingOf(Opaque()),
+        "optimizers": MappingOf(Opaque()),
+        "sampler": Opaque(),
+        "probe": Opaque(),
+        "evaluated": Integer(0),
+        "best": Number(-1, 1),
+        "sums": MappingOf(Number()),
+        "counts": MappingOf(Integer(1)),
+        "log_bytes": Integer(0),
+    },
+    optional={"concluded": Flag()},
+)
+"""What `OfflineTrainer.state_dict` gives, with the step; `concluded` came later."""
+
+
+@contextmanager
+def fitting(what: str, whose: str) -> Iterator[None]:
+    """Turns what goes wrong while a part of a checkpoint is given back into one error.
+
+    Args:
+        what: The part, plural.
+        whose: Class of the object that gets it.
+
+    Raises:
+        InputError: The part is of another object than the configuration describes.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        text = " ".join(str(error).split()).split(": ", 1)[-1].rstrip(".")
+        reason = f"it lacks {text}" if isinstance(error, KeyError) else text
+        raise InputError(
+            f"the checkpoint's {what} do not fit {whose}: {reason}. It was written by another version of mtorl, or "
+            "changed. Use that version, or train again."
+        ) from error
 
 
 def restore(agent: nn.Module, weights: dict[str, Tensor]) -> None:
@@ -21,14 +70,8 @@ def restore(agent: nn.Module, weights: dict[str, Tensor]) -> None:
     Raises:
         InputError: They are of another agent than the configuration describes.
     """
-    try:
+    with fitting("weights", type(agent).__name__):
         agent.load_state_dict(weights)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split()).split(": ", 1)[-1]
-        raise InputError(
-            f"the checkpoint's weights do not fit {type(agent).__name__}: {reason} It was written by another version "
-            "of mtorl, or changed. Use that version, or train again."
-        ) from error
 
 
 class CheckpointFolder:
@@ -73,23 +116,28 @@ class CheckpointFolder:
             Its content and the sha256 of the very bytes that were read: a training run may replace the file meanwhile.
 
         Raises:
-            InputError: There is none, it cannot be read, or a newer version wrote it.
+            InputError: There is none, it is damaged or no checkpoint, or a newer version wrote it.
         """
         file = self.file(which)
         if not file.exists():
             why = " (written by evaluations on training goals, schedule.evaluate_every)" if which == "best" else ""
             raise InputError(f"no checkpoint {which}{why} in {self.path}; the steps there are {self.steps()}.")
+        data = regular(file, "the checkpoint").read_bytes()
         try:
-            data = file.read_bytes()
             content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         except Exception as error:  # torch raises many kinds for a damaged or foreign file
-            others = [step for step in self.steps() if self.file(step) != file]
-            remedy = f" Delete it to go on from step {others[-1]}." if others else " There is no other; train again."
             raise InputError(
-                f"{file} cannot be read as a checkpoint: {str(error).splitlines()[0].rstrip('.')}.{remedy}"
+                f"{file} cannot be read as a checkpoint: it is damaged, or is no checkpoint of mtorl "
+                f"({_reason(data, error)}). {self._remedy(file)}"
             ) from error
-        check_schema(content, SCHEMA, str(file))
+        check_version(content, SCHEMA, str(file))
+        check(content, CHECKPOINT, f"{file}, which is damaged or is no checkpoint of mtorl,", self._remedy(file))
         return content, hashlib.sha256(data).hexdigest()
+
+    def _remedy(self, file: Path) -> str:
+        """What to do about a checkpoint that cannot be used."""
+        others = [step for step in self.steps() if self.file(step) != file]
+        return f"Delete it to go on from step {others[-1]}." if others else "There is no other; train again."
 
     def file(self, which: str | int) -> Path:
         """The file of a checkpoint: `last`, `best`, or a step; it need not exist."""
@@ -102,3 +150,14 @@ class CheckpointFolder:
         if not str(which).isdigit():
             raise InputError(f"unknown checkpoint {which!r}; expected last, best or a step.")
         return self.path / f"step_{int(which):09d}.pt"
+
+
+def _reason(data: bytes, error: Exception) -> str:
+    """Why a file could not be loaded, in our own words: torch's advice is to trust the file."""
+    if not data:
+        return "it is empty"
+    if not zipfile.is_zipfile(io.BytesIO(data)):
+        return "it was cut off, or is another kind of file"
+    if isinstance(error, UnpicklingError):
+        return "it holds more than tensors and plain values, which is never loaded"
+    return "its content is incomplete"

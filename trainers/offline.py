@@ -17,7 +17,7 @@ from mtorl.datasets.sampler import TaskBatch, TaskSampler
 from mtorl.envs.evaluator import EvalReport
 from mtorl.progress import Progress
 from mtorl.trainers.balancers.base import Balancer
-from mtorl.trainers.checkpoint import CheckpointFolder, restore
+from mtorl.trainers.checkpoint import CheckpointFolder, fitting, restore
 from mtorl.trainers.executions import Execution, PhaseFunctions
 from mtorl.trainers.gradients import DenseGradients
 from mtorl.trainers.logs import RunLog
@@ -346,9 +346,11 @@ class OfflineTrainer:
         restore(self.agent, state["agent"])
         for family in ("balancers", "sharing", "optimizers"):
             for name, member in getattr(self, family).items():
-                member.load_state_dict(state[family][name])
-        self.sampler.load_state_dict(state["sampler"])
-        self.probe.load_state_dict(state["probe"])
+                with fitting(f"{family} of {name}", type(member).__name__):
+                    member.load_state_dict(state[family][name])
+        with fitting("draws", "the sampler"):
+            self.sampler.load_state_dict(state["sampler"])
+            self.probe.load_state_dict(state["probe"])
         self._step = self._saved = state["step"]
         self._evaluated, self._best = state["evaluated"], state["best"]
         self._concluded = state.get("concluded", False)

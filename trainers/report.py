@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtorl import InputError
-from mtorl.datasets.files import read_json, write_atomically, write_json
+from mtorl.datasets.files import write_atomically, write_json
 from mtorl.datasets.spec import DataSpec
 from mtorl.envs.evaluator import EvalReport, Protocol, ProtocolName, TaskVisibility
 from mtorl.trainers.logs import read_log
@@ -257,7 +257,7 @@ def _content(entries: Sequence[_Entry], references: dict[str, EvalReport]) -> di
         "routing": [(entry.name, picture(_draw_routing(entry))) for entry in entries if _records(entry, "routing")],
         "collections": _collections(entries),
         "configs": [(entry.run.folder / "config.yaml").read_text() for entry in entries],
-        "machines": [read_json(entry.run.folder / "run.json", "run description") for entry in entries],
+        "machines": [entry.run.machine() for entry in entries],
         "specs": specs,
         "versions": report.versions,
     }

@@ -28,15 +28,16 @@ from jsonargparse import Namespace
 
 from mtorl import InputError, __version__
 from mtorl.agents import Agent
-from mtorl.datasets.files import locked, read_json, remove_leftovers, write_atomically, write_json
+from mtorl.datasets.files import locked, read_json, regular, remove_leftovers, write_atomically, write_json
 from mtorl.datasets.grouping import Grouping
 from mtorl.datasets.spec import DataSpec, check_fits
 from mtorl.datasets.store import EpisodeStore, sha256
 from mtorl.envs.base import Suite
 from mtorl.envs.evaluator import EvalReport, Protocol, ProtocolName, demonstrations_hash, evaluate
 from mtorl.envs.workers import WorkerPool
+from mtorl.schema import Integer, ListOf, MappingOf, Nullable, Number, Opaque, Plain, Record, Text, check
 from mtorl.trainers.action_error import action_errors
-from mtorl.trainers.checkpoint import CheckpointFolder, restore
+from mtorl.trainers.checkpoint import CheckpointFolder, fitting, restore
 from mtorl.trainers.executions import PhaseFunctions
 from mtorl.trainers.experiment import (
     Experiment,
@@ -56,6 +57,26 @@ FREE_KEYS = ("workers", "quiet", "data", "verify")
 """Settings that do not change results (data is known by its hash); a run may be resumed with others."""
 FREE_OPTIONS = ("allow_inexact_resume",)
 """Options of single classes with which a run may be resumed though it began with others."""
+MACHINE = Record(
+    {
+        "mtorl": Text(),
+        "command": ListOf(Text()),
+        "python": Text(),
+        "platform": Text(),
+        "processors": Nullable(Integer(1)),
+        "versions": MappingOf(Text()),
+    }
+)
+"""What a run's run.json must hold."""
+ACTION_ERRORS = Record(
+    {
+        "policy": Text(),
+        "source": MappingOf(Plain()),
+        "data": Record({"path": Text(), "sha256": Text()}),
+        "mean_error": Number(0),
+        "tasks": MappingOf(Number(0)),
+    }
+)
 PACKAGES = ("torch", "numpy", "scipy", "gymnasium", "metaworld", "mujoco", "einops", "jsonargparse", "tensorboard")
 
 
@@ -156,7 +177,24 @@ class Run:
             raise InputError(
                 f"no run in {self.folder}: expected a file config.yaml there. Start one with `mtorl train`."
             )
+        self._written_config()
         self.spec = DataSpec.from_json(read_json(self.folder / "data_spec.json", "data specification"))
+
+    def _written_config(self) -> dict[str, Any]:
+        """What config.yaml says, as plain values."""
+        file, remedy = self.folder / "config.yaml", "Restore it, or train again."
+        try:
+            content = yaml.safe_load(regular(file, "configuration").read_bytes())
+        except (OSError, yaml.YAMLError, RecursionError) as error:
+            raise InputError(f"configuration {file} cannot be read: {' '.join(str(error).split())}. {remedy}") from None
+        check(content, Opaque(), f"configuration {file}", remedy)
+        return content
+
+    def machine(self) -> dict[str, Any]:
+        """Versions, machine and command with which the run was begun."""
+        content = read_json(self.folder / "run.json", "run description")
+        check(content, MACHINE, f"run description {self.folder / 'run.json'}")
+        return content
 
     def config(self, arguments: Sequence[str] = ()) -> Namespace:
         """The run's configuration, changed by more command-line arguments."""
@@ -164,10 +202,10 @@ class Run:
 
     def _refuse_another_config(self, state: dict[str, Any], asked: dict[str, Any]) -> None:
         """Options that did not exist when the run was started are taken to have had their defaults."""
-        written = _flatten(yaml.safe_load((self.folder / "config.yaml").read_text()))
+        written = _flatten(self._written_config())
         resolved = _flatten(plain_config(self.config()))
         since = {key: value for key, value in resolved.items() if key not in written}
-        _refuse_differences({**since, **_flatten(_config_of(state))}, asked, f"checkpoint at step {state['step']}")
+        _refuse_differences({**since, **_flatten(state["config"])}, asked, f"checkpoint at step {state['step']}")
 
     def resume(self, arguments: Sequence[str] = ()) -> "Run":
         """Continues an interrupted run from its last checkpoint; from the beginning if there is none yet.
@@ -261,7 +299,8 @@ class Run:
             member = copy.deepcopy(experiment.sharing)
             member.task_names = self.spec.task_names
             member.init(phase.space, len(self.spec.task_names), torch_stream(experiment.seed, f"sharing {phase.name}"))
-            member.load_state_dict(state["sharing"][phase.name])
+            with fitting(f"sharing of {phase.name}", type(member).__name__):
+                member.load_state_dict(state["sharing"][phase.name])
             found[phase.name] = member
         return found
 
@@ -361,7 +400,8 @@ class Run:
         policy, source = self.policy(checkpoint)
         if path.exists():
             kept = read_json(path, "action errors")
-            if kept.get("source") == source:
+            check(kept, ACTION_ERRORS, f"action errors {path}", "Delete it; they are computed again.")
+            if kept["source"] == source:
                 return kept
         tasks = action_errors(policy, store, self.spec.task_names)
         found = {
@@ -428,13 +468,6 @@ class Run:
                 )
             loaded = fresh
         return sorted(loaded, key=lambda it: -it.protocol.goals)
-
-
-def _config_of(state: dict[str, Any]) -> dict[str, Any]:
-    config = state.get("config")
-    if not isinstance(config, dict):
-        raise InputError("the checkpoint holds no configuration: mtorl did not write it. Train again.")
-    return config
 
 
 def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:

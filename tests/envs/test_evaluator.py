@@ -112,7 +112,9 @@ def report(successes: dict[str, list[bool]]) -> EvalReport:
         for task, flags in successes.items()
         for goal, flag in enumerate(flags)
     )
-    return EvalReport("x", tuple(successes), episodes, Protocol(goals=2), {"class_path": "c"}, {"v": "1"})
+    return EvalReport(
+        "x", tuple(successes), episodes, Protocol(goals=2), {"class_path": "c", "init_args": {}}, {"v": "1"}
+    )
 
 
 def test_rates_intervals_and_the_mean_over_tasks() -> None:

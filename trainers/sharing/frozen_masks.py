@@ -8,6 +8,7 @@ import torch
 
 from mtorl import InputError
 from mtorl.agents.parameters import ParameterSpace
+from mtorl.datasets.files import regular
 from mtorl.trainers.sharing.masks import TaskMasks, packed
 
 
@@ -69,7 +70,7 @@ def read_masks(file: str) -> tuple[dict[str, torch.Tensor], tuple[str, ...], int
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(file, "pt") as content:
+        with safe_open(regular(Path(file), "exported masks"), "pt") as content:
             found = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118  no mapping
             about = content.metadata() or {}
             names, phases = tuple(json.loads(about.get("tasks", "[]"))), int(about.get("phases", "1"))
