@@ -13,6 +13,7 @@ import yaml
 from mtorl.cli import main
 from mtorl.datasets.store import EpisodeStore
 from mtorl.families import members
+from mtorl.trainers import train
 from mtorl.trainers.ablation import plan
 
 COMMANDS = ["collect", "info", "train", "evaluate", "report", "ablate", "list"]
@@ -43,6 +44,38 @@ def test_help_explains_every_option(
     unexplained = [action.dest for action in parsers[0]._actions if not action.help]
     assert not unexplained
     assert len(parsers[0].description) > 30
+
+
+def test_verification_builds_the_suite(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    data = tmp_path / "data"
+    run("collect", *SUITE, "--episodes", "2", "--out", str(data), "--workers", "0", "--quiet", "true", capsys=capsys)
+    manifest = json.loads((data / "manifest.json").read_text())
+    right = manifest["suite"]
+    for suite, message in (
+        ({**right, "class_path": "nowhere.Suite"}, "the suite 'nowhere.Suite' cannot be imported"),
+        ({**right, "class_path": "mtorl.envs.base.Step"}, "is not a suite"),
+        ({**right, "init_args": {"odd": 1}}, "PointReach cannot be built from"),
+        ({**right, "init_args": {"tasks": ["away-3"]}}, "its suite PointReach has no tasks"),
+    ):
+        (data / "manifest.json").write_text(json.dumps({**manifest, "suite": suite}))
+        assert main(["info", str(data)]) == 0
+        capsys.readouterr()
+        assert main(["info", str(data), "--verify"]) == 2
+        found = capsys.readouterr()
+        assert message in found.err and "verified" not in found.out
+
+
+def test_a_damaged_checkpoint_ends_commands_with_code_2(train_options: dict, capsys: pytest.CaptureFixture) -> None:
+    folder = Path(train(**train_options).folder)
+    for content, message in ((b"", "it is empty"), (b"junk", "is no checkpoint of mtorl")):
+        for file in (folder / "checkpoints").glob("*.pt"):
+            file.write_bytes(content)
+        for command in (
+            ["evaluate", str(folder), "--goals", "1", "--quiet", "true"],
+            ["train", "--resume", str(folder)],
+        ):
+            assert main(command) == 2
+            assert message in capsys.readouterr().err
 
 
 def test_the_whole_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:

@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -434,6 +435,41 @@ def test_a_checkpoint_of_another_configuration_is_not_played(train_options: dict
     config.write_text(config.read_text().replace("- 16\n", "- 8\n"))
     with pytest.raises(InputError, match=r"agent\.init_args\.hidden: \[16, 16\] in the checkpoint"):
         run.evaluate(Protocol(goals=1), workers=0, quiet=True)
+
+
+@pytest.mark.parametrize("key", ["agent", "balancers", "sharing", "optimizers", "sampler", "probe"])
+def test_damaged_parts_of_a_checkpoint_are_named(train_options: dict, key: str) -> None:
+    """Whatever is inside: an empty part, one of another phase, one that holds something else."""
+    run = train(**{**train_options, "sharing": "RandomMasks", "balancer": "FAMO"})
+    state = run.checkpoints().load()
+    for part in ({}, {"other": {}}, {name: {} for name in state[key]}, {name: {"x": 7} for name in state[key]}):
+        run.checkpoints().save(state["step"], {**state, key: part})
+        with pytest.raises(InputError, match=r"the checkpoint's .* do not fit .*Use that version, or train again"):
+            train(resume=run.folder)
+        if key in ("agent", "sharing"):
+            with pytest.raises(InputError, match=r"the checkpoint's .* do not fit .*Use that version, or train again"):
+                run.evaluate(Protocol(goals=1), workers=0, quiet=True)
+
+
+def test_damaged_files_of_a_run_are_named(train_options: dict) -> None:
+    run = train(**train_options)
+    for name, content, message in (
+        ("config.yaml", b"\x89PNG\x00\xff", r"configuration .*config\.yaml cannot be read"),
+        ("config.yaml", b"a: [", r"configuration .*config\.yaml cannot be read"),
+        ("config.yaml", b"- a", r"configuration .*config\.yaml is malformed: it is a list of 1; expected an object"),
+        ("data_spec.json", b"{}", r"data_spec\.json is malformed: it lacks"),
+        ("run.json", b'{"mtorl": 1}', r"run description .*run\.json is malformed: it lacks"),
+    ):
+        before = (run.folder / name).read_bytes()
+        (run.folder / name).write_bytes(content)
+        with pytest.raises(InputError, match=message):
+            Run(run.folder).machine()
+        (run.folder / name).unlink()
+        os.mkfifo(run.folder / name)
+        with pytest.raises(InputError, match="is a pipe or device"):
+            Run(run.folder).machine()
+        (run.folder / name).unlink()
+        (run.folder / name).write_bytes(before)
 
 
 def test_a_run_from_before_an_option_existed_goes_on(train_options: dict) -> None:
