@@ -56,7 +56,7 @@ HEAD = Record(
         "observation_dim": Integer(1),
         "action_dim": Integer(1),
         "horizon": Integer(1),
-        "versions": MappingOf(Text()),
+        "versions": MappingOf(Plain()),
         "source": MappingOf(Plain()),
     },
     optional={"parents": ListOf(Plain())},
@@ -150,6 +150,10 @@ class EpisodeStore:
 
     def _check_index(self) -> None:
         """Raises InputError if the index names a task that there is not, or an episode without steps."""
+        if self.index.ndim != 1:
+            raise InputError(
+                f"data set {self.path}: episodes.npy has shape {self.index.shape}; expected one axis. {REMEDY}"
+            )
         for field, least, most in (
             ("task", 0, len(self.task_names) - 1),
             ("length", 1, len(self.actions)),

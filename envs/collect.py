@@ -154,8 +154,7 @@ def collect(
 def _collect(out: Path, request: dict[str, Any], suite: Suite, workers: int, quiet: bool) -> EpisodeStore:
     _claim_folder(out, request)
     if not (out / "manifest.json").exists():
-        _record_parts(out, request, suite, workers, quiet)
-        writer = StoreWriter(
+        writer = StoreWriter(  # first: it refuses what a manifest cannot say
             out,
             suite=suite.describe(),
             task_names=suite.task_names,
@@ -164,6 +163,7 @@ def _collect(out: Path, request: dict[str, Any], suite: Suite, workers: int, qui
             versions=suite.versions(),
             source={key: request[key] for key in ("recipe", "episodes", "after_success", "hold", "seed", "split")},
         )
+        _record_parts(out, request, suite, workers, quiet)
         writer.write(_merge(out, request))
     shutil.rmtree(out / "parts", ignore_errors=True)
     return EpisodeStore(out)

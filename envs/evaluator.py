@@ -77,7 +77,7 @@ REPORT = Record(
             closed=True,
         ),
         "suite": SUITE,
-        "versions": MappingOf(Text()),
+        "versions": MappingOf(Plain()),
         "task_names": Names(),
         "episodes": ListOf(
             Record(

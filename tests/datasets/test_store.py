@@ -156,6 +156,7 @@ def test_a_wrong_index_is_refused_at_opening(
         ("success", lambda values: values[:-1], r"success\.npy has shape \(8,\); expected \(9,\)"),
         ("rewards", lambda values: values.astype(complex), r"rewards\.npy holds complex128; expected float32"),
         ("episodes", lambda values: values["task"], r"episodes\.npy holds int32"),
+        ("episodes", lambda values: values[:, None], r"episodes\.npy has shape \(3, 1\); expected one axis"),
         ("returns_to_go", lambda values: _changed(values, 0, np.nan), r"returns_to_go\.npy holds NaN"),
         ("returns_to_go", lambda values: _changed(values, 8, np.inf), r"returns_to_go\.npy holds NaN or infinity"),
     ],

@@ -150,7 +150,7 @@ def test_episodes_end_at_the_horizon(tmp_path: Path) -> None:
         ({"horizon": 9.5}, "horizon is 9.5"),
         ({"suite": {}}, "suite lacks"),
         ({"source": {"x": float("nan")}}, "source.x is nan"),
-        ({"versions": {"x": 1}}, "versions.x is 1; expected a string"),
+        ({"versions": {"x": {1}}}, "versions.x is a set; expected a plain value"),
     ],
 )
 def test_what_a_manifest_cannot_say_is_refused_before_anything_is_written(

@@ -12,6 +12,7 @@ from mtorl import InputError
 from mtorl.datasets.store import EpisodeStore
 from mtorl.envs import PointReach
 from mtorl.envs.collect import behaviour, collect
+from mtorl.envs.point_reach import PointEnv
 from mtorl.trainers import train
 
 PROGRAM = """
@@ -187,3 +188,20 @@ def test_data_of_held_out_goals_cannot_be_trained_on(suite: PointReach, tmp_path
     assert not (tmp_path / "run").exists()
     with pytest.raises(InputError, match="split: 'heldout' there, 'train' asked for"):
         collect(suite, tmp_path / "data", "expert", episodes=2, workers=0, quiet=True)
+
+
+def test_what_a_manifest_cannot_say_is_refused_before_anything_is_recorded(tmp_path: Path) -> None:
+    suite = PointReach(["away-0"])
+    suite.horizon = 50.5  # type: ignore[assignment]
+    with pytest.raises(InputError, match=r"horizon is 50\.5; expected an integer"):
+        collect(suite, tmp_path / "data", episodes=1, workers=0, quiet=True)
+    assert not (tmp_path / "data" / "parts").exists()
+
+
+@pytest.mark.parametrize("kind", [float, np.float64, np.int64, np.bool_])
+def test_success_as_an_exact_number_is_a_flag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type) -> None:
+    """Meta-World itself reports 0.0 and 1.0."""
+    real = PointEnv.step
+    monkeypatch.setattr(PointEnv, "step", lambda *given: (it := real(*given))._replace(success=kind(it.success)))
+    store = collect(PointReach(["towards-0"]), tmp_path / "data", episodes=2, workers=0, quiet=True)
+    assert store.success.dtype == bool and store.manifest["tasks"][0]["success_rate"] == 1
