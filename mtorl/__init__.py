@@ -4,7 +4,15 @@ Importing this package is cheap: nothing heavier than the standard library is lo
 `mtorl.datasets`, `mtorl.envs`, `mtorl.agents` and `mtorl.trainers`.
 """
 
+import os
+import sys
+
 __version__ = "0.1.0"
+
+if "torch" not in sys.modules and not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"} & os.environ.keys():
+    # Idle OpenMP threads would spin and take the processors from whoever else computes, on busy machines from
+    # training itself. The runtime reads this once, when torch loads it; worker processes inherit it.
+    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
 
 class InputError(ValueError):

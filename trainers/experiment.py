@@ -1,5 +1,6 @@
 """What a run is made of: from a configuration to the objects that train."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -11,7 +12,7 @@ import yaml
 from jsonargparse import Namespace
 from threadpoolctl import threadpool_limits
 
-from mtorl import InputError
+from mtorl import InputError, checks
 from mtorl.agents import Agent
 from mtorl.arguments import Parser
 from mtorl.datasets.sampler import SamplingSettings, TaskSampler
@@ -34,6 +35,12 @@ DEFAULT_CLASSES = {
     "balancer": "mtorl.trainers.balancers.Equal",
     "sharing": "mtorl.trainers.sharing.Shared",
 }
+
+SMALL_AGENT = 500_000
+"""Parameters below which a second thread gains less than a quarter (benchmarks/contention.py)."""
+
+THREADS = f"[1, {max(os.cpu_count() or 1, 256)}]"
+"""Numbers of threads that a process can be expected to start."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +68,8 @@ class Experiment:
         keep: Checkpoints to keep, besides the best on training goals.
         seed: Derives all random streams.
         device: Where to train: cpu, cuda, cuda:1.
-        threads: CPU threads of training; torch's choice by default.
+        threads: CPU threads of training; by default one for agents of fewer than 500,000 parameters, torch's choice for
+            larger ones. Another number changes last bits: `run.json` keeps it, and a resumed run takes the same.
         dtype: Precision of training.
         workers: Processes that play episodes in evaluations.
         verify: Check the hashes and values of the data before training.
@@ -104,6 +112,13 @@ class Experiment:
         with isolated(self.seed, "init"):
             return self.agent(spec)
 
+    def choose_threads(self, spec: DataSpec) -> int:
+        """CPU threads of training; small agents wait for threads longer than these help."""
+        if self.threads is not None:
+            return self.threads
+        size = sum(parameter.numel() for parameter in self.build_agent(spec).parameters())
+        return 1 if size < SMALL_AGENT else torch.get_num_threads()
+
     def build_probe(self, stores: Sequence[EpisodeStore], agent: Agent) -> TaskSampler:
         """Draws windows of all tasks from a stream of its own."""
         stream = numpy_stream(self.seed, "probe")
@@ -135,14 +150,10 @@ class Experiment:
 
     def check(self, stores: Sequence[EpisodeStore], spec: DataSpec) -> None:
         """Raises InputError for whatever would fail later; called before anything is written."""
-        for name, value, least in (
-            ("seed", self.seed, 0),
-            ("workers", self.workers, 0),
-            ("windows", self.windows, 1),
-            ("threads", 1 if self.threads is None else self.threads, 1),
-        ):
-            if value < least:
-                raise InputError(f"{name} is {value}; expected at least {least}.")
+        checks.within("[0, 18446744073709551615]", seed=self.seed)
+        checks.at_least(0, workers=self.workers)
+        checks.at_least(1, windows=self.windows, threads=self.threads)
+        checks.within(THREADS, threads=self.threads)
         spoilt = [str(it.path) for it in stores if it.manifest["source"].get("split") == "heldout"]
         if spoilt:
             raise InputError(

@@ -4,7 +4,7 @@
 |---|---|
 | `config.yaml` | the resolved configuration |
 | `data_spec.json` | what the agent knew of its data; evaluation needs no data set |
-| `run.json` | versions, machine, command |
+| `run.json` | versions, machine, command, threads |
 | `log.jsonl`, `tensorboard/` | losses and success on training goals |
 | `checkpoints/` | the last few, and the best on training goals |
 | `evaluations/` | one report per protocol, and errors of actions |
@@ -65,9 +65,10 @@ MACHINE = Record(
         "platform": Text(),
         "processors": Nullable(Integer(1)),
         "versions": MappingOf(Text()),
-    }
+    },
+    optional={"threads": Integer(1, 4096)},
 )
-"""What a run's run.json must hold."""
+"""What a run's run.json must hold; the first versions did not note the threads."""
 ACTION_ERRORS = Record(
     {
         "policy": Text(),
@@ -127,7 +128,7 @@ def start(config: Namespace, command: Sequence[str] = ()) -> "Run":
     with locked(folder, "checkpoints"), _resumable(folder):
         _refuse_occupied(folder)  # by somebody who was faster
         write_json(folder / "data_spec.json", spec.to_json())
-        write_json(folder / "run.json", describe_machine(command))
+        write_json(folder / "run.json", describe_machine(command) | {"threads": experiment.choose_threads(spec)})
         text = yaml.safe_dump(plain_config(config), sort_keys=False)
         write_atomically(folder / "config.yaml", lambda file: file.write(text.encode()))
         run = Run(folder)
@@ -246,7 +247,7 @@ class Run:
         """
         suite, protocol = self.suite(), Protocol("official", experiment.evaluate_goals, stop_at_success=True)
         log = RunLog(self.folder, state["step"] if state else 0)
-        with limited_threads(experiment.threads), WorkerPool(experiment.workers) as pool:
+        with limited_threads(experiment.threads or self._threads()), WorkerPool(experiment.workers) as pool:
             trainer = experiment.build_trainer(
                 stores,
                 self.spec,
@@ -263,6 +264,10 @@ class Run:
                 trainer.run()
             finally:
                 log.close()
+
+    def _threads(self) -> int | None:
+        """Threads that the run began with; None, torch's choice, where that was not noted."""
+        return self.machine().get("threads")
 
     def checkpoints(self, keep: int = 1) -> CheckpointFolder:
         """The run's checkpoints."""

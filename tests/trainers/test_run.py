@@ -609,3 +609,40 @@ def test_sampling_is_part_of_a_run_and_of_its_resumption(train_options: dict, tm
     train(resume=chosen.folder)
     for name, value in chosen.checkpoints().load()["agent"].items():
         assert torch.equal(value, whole["agent"][name])
+
+
+@pytest.mark.parametrize(("hidden", "threads"), [([16], 1), ([800, 800], 2)])
+def test_the_size_of_the_agent_chooses_the_threads(train_options: dict, hidden: list[int], threads: int) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    options = {**train_options, "threads": None, "agent.hidden": hidden, "schedule": {"steps": 1, "evaluate_every": 0}}
+    run = train(**options)
+    torch.set_num_threads(before)
+    assert json.loads((run.folder / "run.json").read_text())["threads"] == threads
+    assert run.config().threads is None
+
+
+@pytest.mark.parametrize(("noted", "taken"), [(2, 2), (None, 3)])
+def test_a_resumed_run_takes_the_threads_it_began_with(
+    train_options: dict, noted: int | None, taken: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = train(**{**train_options, "threads": None})
+    machine = json.loads((run.folder / "run.json").read_text())
+    machine = {key: value for key, value in machine.items() if key != "threads"}
+    (run.folder / "run.json").write_text(json.dumps(machine | ({} if noted is None else {"threads": noted})))
+    found = []
+    monkeypatch.setattr(run_folder.RunLog, "close", lambda log: found.append(torch.get_num_threads()))
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    train(resume=run.folder)
+    torch.set_num_threads(before)
+    assert found == [taken]
+
+
+def test_a_number_of_threads_that_makes_no_sense_is_refused(train_options: dict) -> None:
+    with pytest.raises(InputError, match=r"threads is 100000; expected a number in \[1, \d+\]"):
+        train(**{**train_options, "threads": 100_000})
+    run = train(**{**train_options, "threads": None})
+    (run.folder / "run.json").write_text('{"threads": "two"}')
+    with pytest.raises(InputError, match=r"run\.json is malformed"):
+        train(resume=run.folder)
