@@ -56,15 +56,21 @@ class Parser(ArgumentParser):
             return super().parse_args(args, *rest, **options)
         arguments = _gather_lists(_with_underscores(sys.argv[1:] if args is None else args))
         arguments = _config_first(arguments)
+        files = [value for option, value in itertools.pairwise(arguments) if option == "--config"]
+        files += [word.partition("=")[2] for word in arguments if word.startswith("--config=")]
+        named = " or ".join(files) or "what was typed"
         try:
-            if not self._families:
-                return super().parse_args(arguments)
-            return self._parse_families(arguments)
+            chosen = self._parse_families(arguments) if self._families else super().parse_args(arguments)
         except ArgumentError as error:
-            files = [value for option, value in itertools.pairwise(arguments) if option == "--config"]
-            files += [word.partition("=")[2] for word in arguments if word.startswith("--config=")]
-            message = str(error).replace('"<unicode string>"', " or ".join(files) or "what was typed")
-            raise InputError(self._explain(message)) from None
+            if "Unexpected config:" in str(error):
+                raise InputError(
+                    f"option --config: {named} holds no options; expected a YAML file with lines such as `seed: 1`."
+                ) from None
+            raise InputError(self._explain(str(error).replace('"<unicode string>"', named))) from None
+        except UnicodeDecodeError:
+            raise InputError(f"option --config: {named} is no text; expected a YAML file.") from None
+        _refuse_abstract(chosen)
+        return chosen
 
     def _parse_families(self, arguments: list[str]) -> Namespace:
         defaults = [f"--{family}={path}" for family, path in self._families.items()]
@@ -81,6 +87,12 @@ class Parser(ArgumentParser):
 
     def _explain(self, message: str) -> str:
         """The message without the parser's internals, and with the options or classes that were probably meant."""
+        abstract = ABSTRACT.search(message)
+        if abstract:
+            action = next((action for action in self._actions if action.dest == abstract[1]), None)
+            for kind in _kinds(getattr(action, "_typehint", None)):
+                if kind.__name__ == (abstract[2] or abstract[3]) and inspect.isabstract(kind):
+                    return _abstract(abstract[1], kind)
         hint = self._hint(message)
         for pattern, plain in CLEARER:
             message = re.sub(pattern, plain, message, flags=re.DOTALL)
@@ -133,6 +145,11 @@ CLEARER = (
     (r"(?:-\s+)?(unknown class \S+)[\s,]+expected null, found \S+", r"\1"),
 )
 """Patterns in the parser's messages, and what to say instead; a pattern that is not found does no harm."""
+ABSTRACT = re.compile(
+    r"Parser key \"(\w+)\".*(?:but (?:[\w.]+\.)?(\w+) is abstract|are required.*class_path='(?:[\w.]+\.)?(\w+)'\))",
+    re.DOTALL,
+)
+"""What the parser says of a class that may be abstract: the option, and the class's name in one of two places."""
 
 
 def _class(path: str) -> Any:
@@ -164,13 +181,30 @@ def _closest(word: str, known: Sequence[str]) -> str:
     return f" Did you mean {found[0]}?" if found else ""
 
 
-def _subclasses(annotation: Any) -> list[str]:
-    """Names of the concrete classes that an option accepts, as far as they are imported."""
+def _kinds(annotation: Any) -> list[type]:
+    """The classes that an option accepts, abstract ones among them, as far as they are imported."""
     if not isinstance(annotation, type):
-        return [name for part in get_args(annotation) if not isinstance(part, list) for name in _subclasses(part)]
-    children: list[type] = annotation.__subclasses__()
-    below = [name for child in children for name in _subclasses(child)]
-    return sorted({*below, *([] if inspect.isabstract(annotation) else [annotation.__name__])} - {"NoneType"})
+        return [kind for part in get_args(annotation) if not isinstance(part, list) for kind in _kinds(part)]
+    return [annotation, *[kind for child in annotation.__subclasses__() for kind in _kinds(child)]]
+
+
+def _subclasses(annotation: Any) -> list[str]:
+    """Names of the concrete classes that an option accepts."""
+    return sorted({kind.__name__ for kind in _kinds(annotation) if not inspect.isabstract(kind)} - {"NoneType"})
+
+
+def _abstract(option: str, kind: type) -> str:
+    return f"option --{option}: {kind.__name__} is abstract; expected one of {', '.join(_subclasses(kind))}."
+
+
+def _refuse_abstract(chosen: Namespace, prefix: str = "") -> None:
+    """Raises InputError where a class was chosen that is only a base of others."""
+    for name, value in vars(chosen).items():
+        if isinstance(value, Namespace):
+            path = value.get("class_path")
+            if isinstance(path, str) and inspect.isabstract(_class(path)):
+                raise InputError(_abstract(prefix + name, _class(path)))
+            _refuse_abstract(value, prefix if name == "init_args" else f"{prefix}{name}.")
 
 
 def _with_underscores(arguments: Sequence[str]) -> list[str]:

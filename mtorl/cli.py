@@ -3,6 +3,7 @@
 import argparse
 import itertools
 import os
+import re
 import shlex
 import sys
 import warnings
@@ -44,7 +45,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         Exit code: 0, 2 for wrong input, 130 after Ctrl-C.
     """
+    _open_standard_streams()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = _run(arguments)
+        sys.stdout.flush()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # `mtorl info data | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except OSError as error:
+        print(f"error: {error.filename or 'a file or pipe'}: {error.strerror or error}.", file=sys.stderr)
+        return 2
+    except (MemoryError, RuntimeError) as error:
+        if not (isinstance(error, MemoryError) or re.search("memory|Storage size|overflow", str(error))):
+            raise
+        print(f"error: {_out_of_memory(error)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as interrupt:
+        print(f"\ninterrupted: {str(interrupt) or _how_to_continue(arguments)}", file=sys.stderr)
+        return 130
+    return code
+
+
+def _run(arguments: list[str]) -> int:
+    """Runs the command that is named first; returns the exit code, unless something is raised."""
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE, end="")
         return 0
@@ -69,22 +96,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if "" not in sys.path:
         sys.path.insert(0, "")  # as `python -m` does: classes in files of the current folder can be named
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
-    try:
-        commands[arguments[0]](arguments[1:])
-        sys.stdout.flush()
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:  # `mtorl info data | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    except OSError as error:
-        print(f"error: {error.filename or 'a file'}: {error.strerror or error}.", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt as interrupt:
-        print(f"\ninterrupted: {str(interrupt) or _how_to_continue(arguments)}", file=sys.stderr)
-        return 130
+    commands[arguments[0]](arguments[1:])
     return 0
+
+
+def _open_standard_streams() -> None:
+    """Gives closed standard streams (`>&-`) the null device; a file opened later would take their place."""
+    while (handle := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(handle, True)
+        name = ("stdin", "stdout", "stderr")[handle]
+        setattr(sys, name, os.fdopen(handle, "w" if handle else "r"))
+    os.close(handle)
+
+
+def _out_of_memory(error: BaseException) -> str:
+    reason = next(iter(str(error).splitlines()), "").rstrip(".") or "an allocation failed"
+    remedy = "Use smaller batches (--windows), a smaller network, or fewer --workers"
+    return f"the memory does not suffice ({reason}). {remedy}."
 
 
 def _how_to_continue(arguments: list[str]) -> str:

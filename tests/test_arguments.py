@@ -1,11 +1,18 @@
+import importlib
+import inspect
+import re
 from pathlib import Path
 
 import pytest
 
 from mtorl import InputError
-from mtorl.agents import BehaviorCloning
+from mtorl.agents import Agent, BehaviorCloning
+from mtorl.agents.networks import Backbone
 from mtorl.datasets.spec import DataSpec
+from mtorl.families import FAMILIES, members
+from mtorl.trainers.balancers import Balancer
 from mtorl.trainers.experiment import plain_config, train_parser
+from mtorl.trainers.sharing import Sharing
 
 
 class Own(BehaviorCloning):
@@ -105,3 +112,49 @@ def test_dashes_in_the_names_of_options() -> None:
     config = parse("--evaluate-goals", "7", "--schedule.log-every=3", "--tasks", "a-b", "--tasks-per-batch=1")
     assert (config["evaluate_goals"], config["schedule"]["log_every"]) == (7, 3)
     assert (config["tasks"], config["tasks_per_batch"]) == (["a-b"], 1)
+
+
+def _kinds(base: type) -> list[type]:
+    return [base, *[kind for child in base.__subclasses__() for kind in _kinds(child)]]
+
+
+ABSTRACT = [
+    (option, kind)
+    for option, base in (
+        ("agent", Agent),
+        ("agent.network", Backbone),
+        ("balancer", Balancer),
+        ("sharing", Sharing),
+    )
+    for kind in dict.fromkeys(_kinds(base))
+    if inspect.isabstract(kind) and not (option == "agent" and kind.__name__.startswith("_"))
+]
+
+
+@pytest.mark.parametrize(("option", "kind"), ABSTRACT, ids=lambda it: it if isinstance(it, str) else it.__name__)
+def test_a_base_of_others_is_refused_with_its_members(option: str, kind: type) -> None:
+    members = {it.__name__ for it in _kinds(kind) if not inspect.isabstract(it) and it.__module__.startswith("mtorl.")}
+    for name in (kind.__name__, f"{kind.__module__}.{kind.__name__}"):
+        with pytest.raises(InputError, match=rf"^option --{option}: {kind.__name__} is abstract; expected one of"):
+            parse(f"--{option}", name)
+        try:
+            parse(f"--{option}", name)
+        except InputError as error:
+            assert members <= set(re.findall(r"\w+", str(error)))
+
+
+def test_bases_are_abstract_and_what_can_be_listed_is_not() -> None:
+    """A base that could be chosen would train, and learn nothing sensible."""
+    for family, (module, base, _) in FAMILIES.items():
+        root = getattr(importlib.import_module(module), base)
+        listed = {member.name for member in members(family)}
+        concrete = {kind.__name__ for kind in _kinds(root) if not inspect.isabstract(kind)}
+        ours = {kind.__name__ for kind in _kinds(root) if kind.__module__.startswith("mtorl.")}
+        assert concrete & ours == listed
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00binary\x80", b"\x00\x01\x02", b"- 1\n", b"words", b""])
+def test_a_configuration_that_is_none_is_refused(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_bytes(content)
+    with pytest.raises(InputError, match=r"c\.yaml"):
+        parse("--config", str(tmp_path / "c.yaml"))

@@ -314,3 +314,42 @@ def test_ctrl_c_in_a_terminal_at_any_moment_is_quiet(tmp_path: Path, delay: floa
     os.killpg(process.pid, signal.SIGINT)
     _, message = process.communicate(timeout=60)
     assert process.returncode == 130 and "continue with the same command" in message and "Traceback" not in message
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_standard_streams(closed: str, store: EpisodeStore, tmp_path: Path) -> None:
+    """Files that are opened later would take their numbers, and be written into."""
+    command = f"{sys.executable} -m mtorl"
+    options = f"--data {store.path} --out run --agent.hidden [8] --schedule.steps 3 --evaluate_goals 1 --workers 1"
+    for line, code in ((f"{command} train {options}", 0), (f"{command} info no/data", 2)):
+        result = subprocess.run(["bash", "-c", f"{line} {closed}"], capture_output=True, text=True, cwd=tmp_path)
+        assert result.returncode == code and "Traceback" not in result.stderr, result.stderr
+    assert list((tmp_path / "run/checkpoints").iterdir())
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["list", "balancers"]], ids=" ".join)
+def test_standard_output_on_a_full_disk(arguments: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "mtorl", *arguments]
+        result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert result.returncode == 2 and result.stderr.startswith("error: "), result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (MemoryError(), "an allocation failed"),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp:1] DefaultCPUAllocator: can't allocate memory: x"), "can't alloc"),
+    ],
+)
+def test_memory_that_does_not_suffice(
+    error: Exception, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def fail(arguments: list[str]) -> None:
+        raise error
+
+    monkeypatch.setattr("mtorl.cli._train", fail)
+    text = run("train", code=2, capsys=capsys)
+    assert text.startswith("error: the memory does not suffice") and message in text and "--windows" in text

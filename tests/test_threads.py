@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -25,7 +24,10 @@ def _python(code: str, **settings: str) -> str:
         ("import mtorl", {}, {"OMP_WAIT_POLICY": "PASSIVE"}),
         ("import mtorl.envs", {}, {"OMP_WAIT_POLICY": "PASSIVE"}),
         ("import torch, mtorl", {}, {}),
-        *[("import mtorl", {name: value}, {name: value}) for name, value in zip(SETTINGS, ("active", "9", "7"))],
+        *[
+            ("import mtorl", {name: value}, {name: value})
+            for name, value in zip(SETTINGS, ("active", "9", "7"), strict=True)
+        ],
     ],
 )
 def test_what_importing_sets(code: str, settings: dict, expected: dict) -> None:

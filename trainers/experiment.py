@@ -284,7 +284,7 @@ def find_device(name: str) -> torch.device:
     """The device of that name; raises InputError if it cannot be used here."""
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device)
+        float(torch.zeros(1, device=device))  # meta has shapes only
     except (RuntimeError, AssertionError) as error:
         raise InputError(
             f"device {name!r} cannot be used here: {str(error).splitlines()[0]}. Try --device cpu."

@@ -52,6 +52,7 @@ class TaskMasks(Sharing):
 
     masks: Tensor
 
+    @abstractmethod
     def __init__(self, sparsity: float = 0.2, distribution: Distribution = "erk") -> None:
         super().__init__()
         if not 0 <= sparsity < 1:

@@ -1,6 +1,6 @@
 """Random masks: the control that every other strategy must beat."""
 
-from mtorl.trainers.sharing.masks import TaskMasks
+from mtorl.trainers.sharing.masks import Distribution, TaskMasks
 
 
 class RandomMasks(TaskMasks):
@@ -12,3 +12,6 @@ class RandomMasks(TaskMasks):
         sparsity: Share of the maskable weights that a mask leaves out, in [0, 1).
         distribution: Over the matrices: `erk` (small and narrow matrices keep more) or `uniform`.
     """
+
+    def __init__(self, sparsity: float = 0.2, distribution: Distribution = "erk") -> None:
+        super().__init__(sparsity, distribution)
