@@ -341,7 +341,10 @@ def test_standard_output_on_a_full_disk(arguments: list[str]) -> None:
     ("error", "message"),
     [
         (MemoryError(), "an allocation failed"),
-        (RuntimeError("[enforce fail at alloc_cpu.cpp:1] DefaultCPUAllocator: can't allocate memory: x"), "can't alloc"),
+        (
+            RuntimeError("[enforce fail at alloc_cpu.cpp:1] DefaultCPUAllocator: can't allocate memory: x"),
+            "can't alloc",
+        ),
     ],
 )
 def test_memory_that_does_not_suffice(
