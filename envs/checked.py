@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtorl import InputError
-from mtorl.envs.base import Env, Step, Suite, build_again
+from mtorl.envs.base import Env, Suite, build_again
 
+_SINGLE = np.dtype(np.float32)
 _LARGEST = float(np.finfo(np.float32).max)
 """Rewards are stored in single precision."""
 
 
-class CheckedEnv(Env):
+class CheckedEnv:
     """An environment of a suite, behind the door. What costs more than a microsecond is looked at only if it is odd.
 
     Args:
@@ -47,8 +48,8 @@ class CheckedEnv(Env):
             raise
         return self._observation(observation)
 
-    def step(self, action: NDArray[np.float32]) -> Step:
-        """See `Env.step`.
+    def step(self, action: NDArray[np.float32]) -> tuple[NDArray[np.float32], float, bool, bool]:
+        """See `Env.step`; a plain tuple, which is made in a fifth of the time of a `Step`.
 
         Raises:
             InputError: It returned no `Step`, or one of its values is of the wrong kind, shape or size.
@@ -69,11 +70,7 @@ class CheckedEnv(Env):
             success = self._flag("success", success)
         if terminated is not True and terminated is not False:
             terminated = self._flag("terminated", terminated)
-        return Step(self._observation(observation), reward, success, terminated)
-
-    def close(self) -> None:
-        """See `Env.close`."""
-        self._environment.close()
+        return self._observation(observation), reward, success, terminated
 
     @property
     def _place(self) -> str:
@@ -82,7 +79,7 @@ class CheckedEnv(Env):
     def _observation(self, values: Any) -> NDArray[np.float32]:
         if type(values) is not np.ndarray or values.dtype.char not in "fd" or values.shape != self._shape:
             values = self._array(values)
-        copy: NDArray[np.float32] = values.astype(np.float32)
+        copy: NDArray[np.float32] = values.astype(_SINGLE)
         if not math.isfinite(copy.dot(self._small)):  # a quarter of the time of np.isfinite(copy).all()
             self._refuse("the observation", values, "finite numbers of single precision")
         return copy

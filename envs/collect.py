@@ -288,8 +288,8 @@ def record(suite: Suite, environment: Env, task: int, number: int, request: dict
     actor = _Disturbed(suite, task, kind, draw)
     goals = suite.goals(request["split"])
     goal = goals[number % len(goals)]
-    environment = CheckedEnv(environment, suite, task)
-    full = environment.reset(goal)
+    played = CheckedEnv(environment, suite, task)
+    full = played.reset(goal)
     action = np.zeros(suite.action_dim, dtype=np.float32)
     observations, steps = [suite.observe(full.copy())], []
     since_success = 0  # steps since the first success, counting it; 0 before
@@ -299,7 +299,7 @@ def record(suite: Suite, environment: Env, task: int, number: int, request: dict
             raise InputError(
                 f"{name}: the expert's action has shape {list(action.shape)}; expected {suite.action_dim}."
             )
-        full, reward, success, over = environment.step(action.copy())
+        full, reward, success, over = played.step(action.copy())
         observations.append(suite.observe(full.copy()))
         steps.append((action, reward, success, over))
         since_success += success or since_success > 0

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from mtorl import InputError
 from mtorl.datasets.store import sha256
 from mtorl.envs.base import Env, Split, Step, Suite, checked_action
+from mtorl.envs.workers import interrupts_later
 
 MT10 = (
     "reach-v3",
@@ -273,17 +274,18 @@ class _SharedModel:
 @cache
 def _load_mujoco() -> None:
     """Imports MuJoCo also where `MUJOCO_GL` names windows that it cannot open: nothing is rendered here."""
-    try:
-        importlib.import_module("mujoco")
-    except Exception:
-        setting = os.environ.get("MUJOCO_GL")
-        if setting is None:
-            raise
-        os.environ["MUJOCO_GL"] = "disable"
+    with interrupts_later():
         try:
             importlib.import_module("mujoco")
-        finally:
-            os.environ["MUJOCO_GL"] = setting
+        except Exception:
+            setting = os.environ.get("MUJOCO_GL")
+            if setting is None:
+                raise
+            os.environ["MUJOCO_GL"] = "disable"
+            try:
+                importlib.import_module("mujoco")
+            finally:
+                os.environ["MUJOCO_GL"] = setting
 
 
 def _stock_class(name: str) -> Any:
