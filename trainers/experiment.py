@@ -20,10 +20,11 @@ from mtorl.datasets.spec import DataSpec, describe_stores, open_stores
 from mtorl.datasets.store import EpisodeStore
 from mtorl.envs.base import Suite, build_suite
 from mtorl.envs.evaluator import EvalReport
-from mtorl.trainers.balancers import Balancer
+from mtorl.trainers.balancers import Balancer, GradientAggregation, LossWeighting, MatrixAggregation
 from mtorl.trainers.checkpoint import CheckpointFolder
 from mtorl.trainers.executions import Execution
 from mtorl.trainers.logs import NoLog, RunLog
+from mtorl.trainers.memory import check_memory
 from mtorl.trainers.offline import OfflineTrainer, Schedule
 from mtorl.trainers.optimizer import OptimizerSettings
 from mtorl.trainers.policy import TaskPolicy
@@ -173,6 +174,7 @@ class Experiment:
             raise InputError(
                 f"evaluate_goals is {self.evaluate_goals}; expected 1 to {len(goals)}, the training goals."
             )
+        self._check_memory(spec)
         checkpoints = CheckpointFolder(Path(self.out), self.keep)
         with limited_threads(self.threads):  # a step on few windows, thrown away: what does not fit together fails here
             few = replace(self, windows=1, schedule=replace(self.schedule, log_every=0, monitor_every=0, steps=1 << 60))
@@ -183,6 +185,24 @@ class Experiment:
                     f"with {self.schedule.steps} steps the phases {idle} would have none; raise --schedule.steps."
                 )
             trainer.rehearse()
+
+    def _check_memory(self, spec: DataSpec) -> None:
+        device, tasks = (
+            find_device(self.device),
+            min(self.tasks_per_batch or len(spec.task_names), len(spec.task_names)),
+        )
+        summed = self.sharing.uniform and isinstance(self.balancer, LossWeighting)
+        looped = self.execution == "loop" or (self.execution == "auto" and device.type == "cpu")
+        single = isinstance(self.balancer, GradientAggregation | MatrixAggregation) or self.schedule.monitor_every > 0
+        check_memory(
+            lambda: self.build_agent(spec),
+            self.windows,
+            tasks,
+            together=1 if looped and not summed else tasks,
+            rows=tasks if single else 0,
+            device=device,
+            dtype=getattr(torch, self.dtype),
+        )
 
     def build_trainer(
         self,

@@ -1,0 +1,143 @@
+"""What training will take of memory, before any of it is taken: a step with tensors that have shapes but no numbers."""
+
+import logging
+import os
+import re
+import resource
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from mtorl import InputError
+from mtorl.agents import Agent
+from mtorl.datasets.sampler import TaskBatch
+
+REMEDY = "Use fewer --windows, a shorter context or a smaller network."
+logging.getLogger(FakeTensorMode.__module__).setLevel(logging.CRITICAL)  # it tells of errors that are caught below
+UNCOUNTABLE = (RuntimeError, TypeError, OverflowError)
+"""What torch raises where a size is no longer an integer of 64 bits, among other things."""
+
+
+class _OnlyShapes(FakeTensorMode):
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_OnlyShapes":
+        """Itself: tensors of a copied network live with the others."""
+        return self
+
+
+def check_memory(
+    build: Callable[[], Agent],
+    windows: int,
+    tasks: int,
+    together: int,
+    rows: int,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> None:
+    """Refuses what certainly needs more memory than there is; what is hard to foresee counts as nothing.
+
+    Args:
+        build: Makes the agent.
+        windows: Windows per task in a batch.
+        tasks: Tasks in a batch.
+        together: Tasks whose losses are computed in one pass.
+        rows: Tasks whose gradients are held side by side.
+        device: Where training takes place.
+        dtype: Precision of training.
+
+    Raises:
+        InputError: Says what it would take, and what is there.
+    """
+    with warnings.catch_warnings(), _OnlyShapes():
+        warnings.simplefilter("ignore")  # copies of networks look where a tensor lies
+        try:
+            agent = build()
+            batch = _shapes(agent, tasks, windows).to(device, dtype)
+        except UNCOUNTABLE as error:
+            if isinstance(error, OverflowError) or re.search("overflow|failed to unpack", str(error)):
+                raise InputError(f"training would take more memory than can be counted. {REMEDY}") from None
+            return  # an agent that looks at numbers when it is built
+        held, passing = _agent_bytes(agent, batch.select(range(together)), device, dtype)
+    drawn = sum(_bytes(it) for it in vars(batch).values() if it is not None)
+    passing += rows * max(len(phase.space) for phase in agent.phases) * dtype.itemsize
+    total, there = held + drawn + passing, _available(device)
+    if total > there:
+        raise InputError(
+            f"training would take at least {_in_gb(total)} of memory (weights and moments {_in_gb(held)}, a batch "
+            f"{_in_gb(drawn)}, what gradients need {_in_gb(passing)}); {_in_gb(there)} are there. {REMEDY}"
+        )
+
+
+def _shapes(agent: Agent, tasks: int, windows: int) -> TaskBatch:
+    """A batch as the sampler would draw it, without numbers."""
+    spec, prompts = agent.spec, agent.prompts
+
+    def column(*last: int, steps: int = agent.window, kind: torch.dtype = torch.float32) -> Tensor:
+        return torch.empty(tasks, windows, steps, *last, dtype=kind)
+
+    values = [column(spec.observation_dim), column(spec.action_dim), column(), column()]
+    following = (column(spec.observation_dim), column(kind=torch.bool)) if agent.next_observations else (None, None)
+    shown = []
+    if prompts:
+        each = ((spec.observation_dim,), (spec.action_dim,), ())
+        shown = [column(*last, steps=prompts.length) for last in each]
+        shown.append(column(steps=prompts.length, kind=torch.int64))
+    ids = torch.empty(tasks, dtype=torch.int64)
+    return TaskBatch(*values, column(kind=torch.int64), column(kind=torch.bool), ids, *following, *shown)
+
+
+def _agent_bytes(agent: Agent, batch: TaskBatch, device: torch.device, dtype: torch.dtype) -> tuple[int, int]:
+    """Bytes of the weights with their moments, and what a step needs besides: first activations, then gradients."""
+    values = {
+        name: value.detach()
+        .to(device, dtype if value.is_floating_point() else None)
+        .requires_grad_(value.requires_grad)
+        for name, value in (*agent.named_parameters(), *agent.named_buffers())
+    }
+    trained = sum(_bytes(it) for it in values.values() if it.requires_grad)
+    held = sum(map(_bytes, values.values())) + 2 * trained
+    return held, max(trained, _kept_for_gradients(agent, values, batch))
+
+
+def _kept_for_gradients(agent: Agent, values: dict[str, Tensor], batch: TaskBatch) -> int:
+    """Bytes that a forward pass keeps for the backward pass, besides the values themselves: the most of any phase."""
+    most, own = 0, {it.untyped_storage() for it in values.values()}
+    for phase in range(len(agent.phases)):
+        kept: set[torch.UntypedStorage] = set()
+
+        def note(value: Tensor, kept: set[torch.UntypedStorage] = kept) -> Tensor:
+            kept.add(value.untyped_storage())
+            return value
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda value: value), suppress(Exception):
+            torch.func.functional_call(agent, values, (phase, batch))  # may look at numbers: what it kept until then
+        most = max(most, sum(it.nbytes() for it in kept - own))
+    return most
+
+
+def _bytes(value: Tensor) -> int:
+    return value.numel() * value.element_size()
+
+
+def _available(device: torch.device) -> int:
+    """Bytes that can still be taken: of the device, or of the machine and what this process may take of it."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    found = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    table, limit = Path("/proc/meminfo"), Path("/sys/fs/cgroup/memory.max")
+    if table.exists():
+        sizes = dict(line.split(":") for line in table.read_text().splitlines())
+        found = sum(1024 * int(sizes[name].split()[0]) for name in ("MemAvailable", "SwapFree"))
+    if limit.exists() and (words := limit.read_text().strip()).isdigit():
+        found = min(found, int(words))
+    most, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return found if most == resource.RLIM_INFINITY else min(found, most)
+
+
+def _in_gb(size: int) -> str:
+    return f"{size / 1e9:,.1f} GB"
