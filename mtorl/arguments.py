@@ -185,7 +185,8 @@ def _kinds(annotation: Any) -> list[type]:
     """The classes that an option accepts, abstract ones among them, as far as they are imported."""
     if not isinstance(annotation, type):
         return [kind for part in get_args(annotation) if not isinstance(part, list) for kind in _kinds(part)]
-    return [annotation, *[kind for child in annotation.__subclasses__() for kind in _kinds(child)]]
+    children: list[type] = annotation.__subclasses__()
+    return [annotation, *[kind for child in children for kind in _kinds(child)]]
 
 
 def _subclasses(annotation: Any) -> list[str]:

@@ -80,15 +80,23 @@ def _shapes(agent: Agent, tasks: int, windows: int) -> TaskBatch:
     def column(*last: int, steps: int = agent.window, kind: torch.dtype = torch.float32) -> Tensor:
         return torch.empty(tasks, windows, steps, *last, dtype=kind)
 
-    values = [column(spec.observation_dim), column(spec.action_dim), column(), column()]
-    following = (column(spec.observation_dim), column(kind=torch.bool)) if agent.next_observations else (None, None)
-    shown = []
+    more: dict[str, Tensor] = {}
+    if agent.next_observations:
+        more |= {"next_observations": column(spec.observation_dim), "terminated": column(kind=torch.bool)}
     if prompts:
-        each = ((spec.observation_dim,), (spec.action_dim,), ())
-        shown = [column(*last, steps=prompts.length) for last in each]
-        shown.append(column(steps=prompts.length, kind=torch.int64))
-    ids = torch.empty(tasks, dtype=torch.int64)
-    return TaskBatch(*values, column(kind=torch.int64), column(kind=torch.bool), ids, *following, *shown)
+        each = {"observations": (spec.observation_dim,), "actions": (spec.action_dim,), "returns_to_go": ()}
+        more |= {f"prompt_{name}": column(*last, steps=prompts.length) for name, last in each.items()}
+        more["prompt_timesteps"] = column(steps=prompts.length, kind=torch.int64)
+    return TaskBatch(
+        column(spec.observation_dim),
+        column(spec.action_dim),
+        rewards=column(),
+        returns_to_go=column(),
+        timesteps=column(kind=torch.int64),
+        valid=column(kind=torch.bool),
+        task_ids=torch.empty(tasks, dtype=torch.int64),
+        **more,
+    )
 
 
 def _agent_bytes(agent: Agent, batch: TaskBatch, device: torch.device, dtype: torch.dtype) -> tuple[int, int]:
