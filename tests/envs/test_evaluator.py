@@ -174,67 +174,6 @@ def test_an_interrupted_evaluation_continues(suite: PointReach, tmp_path: Path) 
         assert Counting.blocks == 6
 
 
-class Meanwhile(RandomPolicy):
-    """In its second block somebody else begins an evaluation into the same file, and is interrupted; then so is it."""
-
-    out: Path
-
-    def reset(self, context: RolloutContext) -> None:
-        super().reset(context)
-        assert context.tasks is not None
-        if context.tasks[0] == 1:
-            with pytest.raises(KeyboardInterrupt), WorkerPool(0) as pool:
-                interrupted = InterruptedExpert(self.suite)
-                evaluate(interrupted, self.suite, Protocol(goals=2), pool, out=self.out, quiet=True)
-        if context.tasks[0] == 2:
-            raise KeyboardInterrupt
-
-
-class InterruptedExpert(ExpertPolicy):
-    """Plays one task."""
-
-    def reset(self, context: RolloutContext) -> None:
-        super().reset(context)
-        if context.tasks is not None and context.tasks[0] == 1:
-            raise KeyboardInterrupt
-
-
-def test_evaluations_into_one_file_do_not_mix(suite: PointReach, tmp_path: Path) -> None:
-    Meanwhile.out = out = tmp_path / "e.json"
-    with pytest.raises(KeyboardInterrupt), WorkerPool(0) as pool:
-        evaluate(Meanwhile(suite), suite, Protocol(goals=2), pool, out=out, quiet=True)
-    kept = [json.loads(line) for line in (tmp_path / "e.partial").read_text().splitlines() if line]
-    assert len(kept) == 3 and len({block["evaluation"] for block in kept}) == 2
-    with WorkerPool(0) as pool:
-        plain = evaluate(ExpertPolicy(suite), suite, Protocol(goals=2), pool, quiet=True)
-        assert evaluate(ExpertPolicy(suite), suite, Protocol(goals=2), pool, out=out, quiet=True) == plain
-
-
-def test_policies_without_a_source_are_known_by_their_content(suite: PointReach, tmp_path: Path) -> None:
-    out, protocol = tmp_path / "e.json", Protocol(goals=2)
-    counts = []
-    for weight in (0.0, 0.0, 1.0):
-        Counting.blocks = 0
-        policy = Counting(suite)
-        policy.weight = weight  # type: ignore[attr-defined]
-        with pytest.MonkeyPatch.context() as patch, WorkerPool(0) as pool:
-            patch.setattr(EvalReport, "save", lambda *_: (_ for _ in ()).throw(InputError("no space")))
-            with pytest.raises(InputError, match="no space"):
-                evaluate(policy, suite, protocol, pool, out=out, quiet=True)
-        counts.append(Counting.blocks)
-    assert counts == [3, 0, 3]
-
-
-def test_a_report_of_another_policy_is_not_replaced(suite: PointReach, tmp_path: Path) -> None:
-    out = tmp_path / "e.json"
-    with WorkerPool(0) as pool:
-        for _ in range(2):
-            first = evaluate(RandomPolicy(suite), suite, Protocol(goals=1), pool, "mine", out=out, quiet=True)
-        with pytest.raises(InputError, match=r"holds the evaluation of another policy, 'mine'; found 'yours'"):
-            evaluate(RandomPolicy(suite), suite, Protocol(goals=1), pool, "yours", out=out, quiet=True)
-    assert EvalReport.load(out) == first
-
-
 class Counting(RandomPolicy):
     """Counts blocks."""
 

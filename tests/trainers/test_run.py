@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +22,6 @@ from mtorl.envs.evaluator import Protocol
 from mtorl.trainers import Run, experiment, train
 from mtorl.trainers import run as run_folder
 from mtorl.trainers.balancers import Equal
-from mtorl.trainers.checkpoint import CheckpointFolder
 from mtorl.trainers.logs import read_log
 from mtorl.trainers.offline import TIMING_ENTRIES
 from mtorl.trainers.sharing import RandomMasks
@@ -192,24 +190,6 @@ def test_interrupted_within_an_evaluation(train_options: dict, tmp_path: Path, m
     assert Run(folder).checkpoints().steps()[-1] == 20, "the steps before the evaluation are safe"
     train(resume=folder)
     assert_same_run(whole.folder, folder)
-
-
-def test_ctrl_c_while_the_checkpoint_before_an_evaluation_is_saved(
-    train_options: dict, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The evaluation, which may take minutes, is not played first."""
-    save = CheckpointFolder.save
-
-    def interrupted(self: CheckpointFolder, step: int, *rest: Any) -> None:
-        save(self, step, *rest)
-        if step == 20:
-            signal.raise_signal(signal.SIGINT)
-
-    monkeypatch.setattr(CheckpointFolder, "save", interrupted)
-    monkeypatch.setattr(run_folder, "evaluate", lambda *_, **__: pytest.fail("it was played"))
-    with pytest.raises(KeyboardInterrupt, match="mtorl train --resume"):
-        train(**train_options)
-    assert Run(train_options["out"]).checkpoints().steps()[-1] == 20
 
 
 @pytest.mark.slow
