@@ -184,6 +184,55 @@ class Counting(RandomPolicy):
         super().reset(context)
 
 
+class Leaning:
+    """Moves along one direction. The class counts blocks and breaks at one, because policies are copied."""
+
+    blocks = breaks_at = 0
+
+    def __init__(self, direction: float) -> None:
+        self.direction = direction
+
+    def reset(self, context: RolloutContext) -> None:
+        self.rows = len(context.goals)
+        Leaning.blocks += 1
+        if Leaning.blocks == Leaning.breaks_at:
+            raise KeyboardInterrupt
+
+    def act(self, observations: np.ndarray, rewards: np.ndarray) -> np.ndarray:
+        return np.full((self.rows, 2), self.direction, np.float32)
+
+
+def test_evaluations_that_share_a_file_keep_apart(
+    suite: PointReach, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Policies of one class and name, known by their content: both are stopped, and each goes on with its own."""
+    out, partial, protocol = tmp_path / "e.json", tmp_path / "e.partial", Protocol(goals=6, block=3)
+    with WorkerPool(0) as pool:
+        plain = {way: evaluate(Leaning(way), suite, protocol, pool, quiet=True) for way in (-1.0, 1.0)}
+        monkeypatch.setattr(Leaning, "breaks_at", 4)
+        for way in plain:
+            Leaning.blocks = 0
+            with pytest.raises(KeyboardInterrupt):
+                evaluate(Leaning(way), suite, protocol, pool, out=out, quiet=True)
+        kept = partial.read_text()
+        for way, expected in plain.items():
+            partial.write_text(kept)
+            Leaning.blocks = 10
+            assert evaluate(Leaning(way), suite, protocol, pool, out=out, quiet=True) == expected
+            assert Leaning.blocks == 10 + 3, "three of six blocks were kept"
+
+
+def test_a_report_of_another_policy_is_not_replaced(suite: PointReach, tmp_path: Path) -> None:
+    out = tmp_path / "e.json"
+    with WorkerPool(0) as pool:
+        for _ in range(2):
+            evaluate(Leaning(1.0), suite, Protocol(goals=1), pool, "right", out, quiet=True)
+        kept = out.read_bytes()
+        with pytest.raises(InputError, match=r"e\.json holds the evaluation of another policy, 'right'; found 'left'"):
+            evaluate(Leaning(-1.0), suite, Protocol(goals=1), pool, "left", out, quiet=True)
+    assert out.read_bytes() == kept
+
+
 def test_reference_rows(suite: PointReach, tmp_path: Path) -> None:
     expert, path = evaluate_reference("expert", suite, Protocol(goals=3), tmp_path, workers=0, quiet=True)
     random, _ = evaluate_reference("random", suite, Protocol(goals=3), tmp_path, workers=0, quiet=True)

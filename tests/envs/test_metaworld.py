@@ -1,4 +1,7 @@
+import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -174,3 +177,15 @@ def test_reports_and_data_do_not_depend_on_workers(tmp_path: Path) -> None:
     for path in stores[0].path.glob("*.*"):
         assert path.read_bytes() == (stores[1].path / path.name).read_bytes(), path.name
     assert reports[0] == reports[1] and reports[0].mean_success >= 0.9
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_nothing_is_rendered_whatever_the_environment_says(workers: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mtorl", "evaluate", "--policy", "expert", "--suite", "MetaWorld"]
+    command += ["--suite.tasks", "[reach-v3]", "--goals", "1", "--stop_at_success", "true", "--workers", workers]
+    environment = {**os.environ, "MUJOCO_GL": "nonsense"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and "100.0%" in done.stdout, done.stderr
+    code = "import os; from mtorl.envs import MetaWorld; MetaWorld().make(0); print(os.environ['MUJOCO_GL'])"
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.stdout == "nonsense\n", done.stderr

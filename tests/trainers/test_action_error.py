@@ -41,6 +41,14 @@ def test_a_constant_policy_is_as_wrong_as_the_actions_say(store: EpisodeStore) -
         assert found[name] == pytest.approx(np.square(actions - number / 10).mean(), rel=1e-5)
 
 
+def test_a_policy_of_other_tasks_is_refused(store: EpisodeStore) -> None:
+    policy = Constant()
+    policy.task_names = ("towards-0", "away-0")  # type: ignore[attr-defined]
+    assert set(action_errors(policy, store, policy.task_names)) == {"towards-0", "away-0"}  # type: ignore[attr-defined]
+    with pytest.raises(InputError, match=r"the policy knows the tasks .* in the same order"):
+        action_errors(policy, store, ("away-0", "towards-0"))
+
+
 def test_the_policy_is_shown_what_was_recorded(store: EpisodeStore) -> None:
     policy = Constant()
     action_errors(policy, store, ("towards-0",))

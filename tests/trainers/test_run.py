@@ -1,10 +1,12 @@
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +25,7 @@ from mtorl.trainers import Run, experiment, train
 from mtorl.trainers import run as run_folder
 from mtorl.trainers.balancers import Equal
 from mtorl.trainers.logs import read_log
-from mtorl.trainers.offline import TIMING_ENTRIES
+from mtorl.trainers.offline import TIMING_ENTRIES, OfflineTrainer
 from mtorl.trainers.sharing import RandomMasks
 
 VARIANTS = {
@@ -360,6 +362,68 @@ def test_stores_of_single_tasks_are_joined(train_options: dict, tmp_path: Path) 
     run = train(**{**train_options, "data": folders})
     report = run.evaluate(Protocol(goals=2), workers=0, quiet=True)
     assert report.task_names == ("away-0", "towards-1") and len(report.episodes) == 4
+
+
+class Canonical(PointReach):
+    """Keeps one order of tasks, whatever the order in which they are named."""
+
+    def __init__(self, tasks: Sequence[str] | None = None, horizon: int = 50, goal_visible: bool = True) -> None:
+        every = ("towards-1", "away-0")
+        super().__init__([name for name in every if tasks is None or name in tasks], horizon, goal_visible)
+
+
+@pytest.mark.parametrize("kind", [PointReach, Canonical])
+def test_tasks_stand_in_the_order_of_their_suite(train_options: dict, kind: type[PointReach], tmp_path: Path) -> None:
+    folders = [str(tmp_path / name) for name in ("away-0", "towards-1")]
+    for folder in folders:
+        collect(kind([Path(folder).name]), folder, "expert", episodes=3, workers=0, quiet=True)
+    runs = []
+    for paths in (folders, folders[::-1]):
+        runs.append(train(**{**train_options, "data": paths, "out": str(tmp_path / f"run {len(runs)}")}))
+        assert runs[-1].suite().task_names == runs[-1].spec.task_names
+    if kind is Canonical:
+        assert runs[0].spec.task_names == runs[1].spec.task_names == ("towards-1", "away-0")
+        reports = [run.evaluate(Protocol(goals=2), workers=0, quiet=True) for run in runs]
+        assert [report.task_names for report in reports] == [("towards-1", "away-0")] * 2
+    else:
+        assert runs[0].spec.task_names == ("away-0", "towards-1") == runs[1].spec.task_names[::-1]
+
+
+def test_a_run_whose_tasks_have_another_order_than_its_suite_is_not_played(train_options: dict, tmp_path: Path) -> None:
+    data = collect(Canonical(), tmp_path / "data", "expert", episodes=3, workers=0, quiet=True)
+    run = train(**{**train_options, "data": str(data.path)})
+    path = run.folder / "data_spec.json"
+    spec = json.loads(path.read_text())
+    path.write_text(json.dumps({**spec, "task_names": spec["task_names"][::-1]}))
+    with pytest.raises(InputError, match=r"the suite Canonical has the tasks .*, the run has .* the wrong ones"):
+        Run(run.folder).evaluate(Protocol(goals=1), workers=0, quiet=True)
+
+
+def test_reports_of_two_runs_in_one_folder(train_options: dict, tmp_path: Path) -> None:
+    """They keep apart, also where the runs' folders have one name; one of the same run is replaced."""
+    for seed, name in enumerate(("a/run", "b/run")):
+        run = train(**{**train_options, "out": str(tmp_path / name), "seed": seed})
+        for _ in range(2):
+            run.evaluate(Protocol(goals=1), out=tmp_path / "reports", workers=0, quiet=True)
+    found = sorted(path.name for path in (tmp_path / "reports").iterdir())
+    assert len(found) == 2 and all(re.fullmatch(r"run-\w{8}-heldout-last-1\.json", name) for name in found), found
+
+
+def test_ctrl_c_while_the_checkpoint_before_an_evaluation_is_saved(
+    train_options: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The evaluation is not played first."""
+
+    def save(self: OfflineTrainer, *arguments: object) -> None:
+        write(self, *arguments)
+        signal.raise_signal(signal.SIGINT)
+
+    write = OfflineTrainer._save
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt, match="mtorl train --resume"):
+        patch.setattr(OfflineTrainer, "_save", save)
+        patch.setattr(run_folder, "evaluate", lambda *_, **__: pytest.fail("it is played"))
+        train(**train_options)
+    assert train(resume=train_options["out"]).checkpoints().steps()[-1] == 30
 
 
 def test_data_of_other_dimensions_than_their_suite_are_refused(
