@@ -127,6 +127,8 @@ def collect(
             f"episodes is {episodes}, workers {workers}, after_success {after_success}, seed {seed}; expected at least "
             "one episode and no negative number."
         )
+    if not len(suite.goals(split)):
+        raise InputError(f"the suite {type(suite).__name__} has no {split} goals; expected at least one to record.")
     behaviour(recipe, 0, episodes)
     out = Path(out)
     described = suite.describe()

@@ -393,6 +393,7 @@ def evaluate(
     ordered = tuple(played[task, goal] for task in suite.task_names for goal in chosen)
     report = EvalReport(name, suite.task_names, ordered, protocol, suite.describe(), suite.versions(), source)
     if out and partial:
+        _refuse_other_policy(out, name, source)  # it may have been played meanwhile
         report.save(out)
         partial.unlink(missing_ok=True)
     return report

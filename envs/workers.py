@@ -110,22 +110,6 @@ def _interrupts_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-@contextmanager
-def interrupts_later() -> Iterator[None]:
-    """Lets Ctrl-C wait until the end of the block: for imports that would turn it into an ImportError."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    received: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, _: received.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-        if received:
-            signal.raise_signal(signal.SIGINT)
-
-
 def _call(function: Callable[..., Any], job: tuple[Any, ...]) -> Any:
     """Calls `function(*job)`. A job does not end the program."""
     try:

@@ -4,6 +4,7 @@ import numpy as np
 
 from mtorl.datasets.store import EpisodeStore
 from mtorl.envs.base import Policy, RolloutContext, check_positions
+from mtorl.envs.checked import checked_actions
 
 BLOCK = 50
 """Episodes that are replayed side by side."""
@@ -24,7 +25,7 @@ def action_errors(policy: Policy, store: EpisodeStore, task_names: tuple[str, ..
         The mean over all recorded steps and action dimensions, by the task's name.
 
     Raises:
-        InputError: The policy knows other tasks, or another order.
+        InputError: The policy knows other tasks or another order, or its actions are malformed.
     """
     check_positions(policy, task_names)
     return {name: _task_error(policy, store, name, number) for number, name in enumerate(task_names)}
@@ -42,8 +43,9 @@ def _task_error(policy: Policy, store: EpisodeStore, name: str, number: int) -> 
             rows = [min(step, len(episode) - 1) for episode in episodes]  # episodes that are over stand still
             seen = np.stack([episode.observations[row] for episode, row in zip(episodes, rows, strict=True)])
             recorded = np.stack([episode.actions[row] for episode, row in zip(episodes, rows, strict=True)])
-            errors = np.square(policy.act(seen, rewards).astype(float) - recorded).mean(1)
             running = np.array([step < len(episode) for episode in episodes])
+            actions = checked_actions(policy.act(seen, rewards), recorded.shape, running, name)
+            errors = np.square(actions.astype(float) - recorded).mean(1)
             total += float(errors[running].sum())
             steps += int(running.sum())
             rewards = np.array([episode.rewards[row] for episode, row in zip(episodes, rows, strict=True)])

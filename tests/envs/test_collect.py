@@ -165,6 +165,15 @@ def test_an_interrupted_collection_continues(tmp_path: Path, workers: str, numbe
     assert not (out / "parts").exists()
 
 
+def test_a_suite_without_goals_cannot_be_recorded(
+    suite: PointReach, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PointReach, "goals", lambda self, split: range(0, 50 if split == "train" else 0))
+    with pytest.raises(InputError, match="the suite PointReach has no heldout goals"):
+        collect(suite, tmp_path / "data", split="heldout", workers=0, quiet=True)
+    assert not (tmp_path / "data").exists()
+
+
 def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
     """A limit on the size of files stands for the full disk: writing fails in the same way."""
     limited = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000))\n" + PROGRAM

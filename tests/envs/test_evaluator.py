@@ -233,6 +233,18 @@ def test_a_report_of_another_policy_is_not_replaced(suite: PointReach, tmp_path:
     assert out.read_bytes() == kept
 
 
+def test_a_report_that_another_policy_wrote_meanwhile_is_not_replaced(suite: PointReach, tmp_path: Path) -> None:
+    class Late(Leaning):
+        def reset(self, context: RolloutContext) -> None:
+            out.write_text('{"policy": "right"}')
+            super().reset(context)
+
+    out = tmp_path / "e.json"
+    with pytest.raises(InputError, match="holds the evaluation of another policy"), WorkerPool(0) as pool:
+        evaluate(Late(-1.0), suite, Protocol(goals=1), pool, "left", out, quiet=True)
+    assert out.read_text() == '{"policy": "right"}'
+
+
 def test_reference_rows(suite: PointReach, tmp_path: Path) -> None:
     expert, path = evaluate_reference("expert", suite, Protocol(goals=3), tmp_path, workers=0, quiet=True)
     random, _ = evaluate_reference("random", suite, Protocol(goals=3), tmp_path, workers=0, quiet=True)

@@ -18,7 +18,7 @@ from mtorl.envs.base import ExpertPolicy
 from mtorl.envs.collect import collect
 from mtorl.envs.evaluator import Protocol, evaluate
 from mtorl.envs.point_reach import PointEnv
-from mtorl.envs.workers import WorkerPool, interrupts_later
+from mtorl.envs.workers import WorkerPool
 
 
 class Unstable(Exception):
@@ -103,18 +103,6 @@ def _refuse() -> None:
 def test_a_job_that_cannot_be_read_is_told() -> None:
     with pytest.raises(RuntimeError, match="Unstable: 3: nothing to build it from"), WorkerPool(1) as pool:
         list(pool.run(len, [([Unpackable()],)]))
-
-
-def test_an_interrupt_waits_until_the_end_of_the_block() -> None:
-    steps = []
-    with pytest.raises(KeyboardInterrupt), interrupts_later():
-        signal.raise_signal(signal.SIGINT)
-        steps.append("went on")
-    assert steps
-    with interrupts_later():
-        pass
-    with pytest.raises(KeyboardInterrupt):
-        signal.raise_signal(signal.SIGINT)
 
 
 SCRIPT = """

@@ -49,6 +49,13 @@ def test_a_policy_of_other_tasks_is_refused(store: EpisodeStore) -> None:
         action_errors(policy, store, ("away-0", "towards-0"))
 
 
+def test_actions_that_are_no_numbers_are_refused(store: EpisodeStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    for actions, message in ((np.full((12, 2), np.nan), "hold NaN"), (np.zeros(2), r"have shape \[2\]")):
+        monkeypatch.setattr(Constant, "act", lambda *_, actions=actions: actions)
+        with pytest.raises(InputError, match=f"^towards-0: the policy's actions {message}"):
+            action_errors(Constant(), store, ("towards-0",))
+
+
 def test_the_policy_is_shown_what_was_recorded(store: EpisodeStore) -> None:
     policy = Constant()
     action_errors(policy, store, ("towards-0",))
