@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from mtorl.datasets.statistics import analysis_of_variance
+
 ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -252,12 +254,13 @@ def _times(entry: dict[str, float], found: dict[str, Any]) -> str:
 Column = tuple[str, Callable[[dict[str, Any]], str]]
 
 
-def ablation(name: str, without: Sequence[str] = ()) -> str:
+def ablation(name: str, without: Sequence[str] = (), apart: Sequence[str] | None = None) -> str:
     """A comparison: one row per method, and success per task folded away.
 
     Args:
         name: Of the ablation.
         without: Rows that are not shown.
+        apart: Rows that an analysis of variance of the others leaves out; None for no such analysis.
     """
     found = read(f"ablation_{name}")
     methods = [row for row in found["methods"] if row["name"] not in without]
@@ -267,7 +270,14 @@ def ablation(name: str, without: Sequence[str] = ()) -> str:
     tasks = [task.removesuffix("-v3") for task in found["tasks"]]
     each = [[row["name"], *[f"{100 * it[0]:.0f}" for it in row["tasks"].values()]] for row in methods]
     details = f"<details><summary>Success per task, %</summary>\n\n{table(['', *tasks], each)}\n\n</details>"
-    return f"{table(['', *[head for head, _ in columns]], rows)}\n\n{details}\n\n{origin(found)}"
+    shown = table(["", *[head for head, _ in columns]], rows)
+    alike = [row for row in methods if row["name"] not in (apart or ())]
+    return f"{shown}\n\n{details}\n\n{'' if apart is None else _variance(alike)}{origin(found)}"
+
+
+def _variance(methods: Sequence[dict[str, Any]]) -> str:
+    value, chance = analysis_of_variance([[mean(run) for run in row["scores"]] for row in methods])
+    return f"Analysis of variance of the runs' means, {len(methods)} rows: F {value:.2f}, p {chance:.2f}.\n\n"
 
 
 def _columns(bases: Sequence[str], single: Sequence[str], methods: Sequence[dict[str, Any]]) -> list[Column]:
@@ -382,10 +392,15 @@ def origin(result: dict[str, Any], file: dict[str, Any] | None = None) -> str:
     return f"Measured on {result['machine']}, {result['date']}, commit {(file or result)['commit']}."
 
 
+APART = (
+    *("CDTT", "DBMTL", "MoCo"),  # do not train as published
+    *("BayesAgg", "ConnectionStrength", "Equal, linear heads", "Equal, task gains"),  # have another agent
+)
 BLOCKS = {"mt10": mt10, "mt50": mt50, "speed": speed, "balancing": balancing, "gpu": gpu}
 BLOCKS |= {
     "masks_cost": masks_cost,
-    "balancers": lambda: ablation("balancers_mt10", without=["single-task models"]),
+    "balancers": lambda: ablation("balancers_mt10", ["single-task models"], APART),
+    "single_tasks": lambda: ablation("single_tasks_mt10_few"),
     "masks": lambda: ablation("masks_mt10"),
     "masks_dt": lambda: ablation("masks_dt_mt10"),
     "task_free": task_free,
