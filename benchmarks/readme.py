@@ -426,6 +426,7 @@ BLOCKS |= {
     "masks_cost": masks_cost,
     "balancers": lambda: ablation("balancers_mt10", ["single-task models"], APART),
     "single_tasks": single_tasks,
+    "sampling": lambda: ablation("sampling_mt10_few", apart=()),
     "masks": lambda: ablation("masks_mt10"),
     "masks_dt": lambda: ablation("masks_dt_mt10"),
     "task_free": task_free,
