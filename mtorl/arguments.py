@@ -1,5 +1,6 @@
 """Command lines: jsonargparse with the manners that a researcher with a deadline expects."""
 
+import contextlib
 import difflib
 import importlib
 import inspect
@@ -8,9 +9,11 @@ import json
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, get_args
 
-from jsonargparse import ArgumentError, ArgumentParser, Namespace
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_dumper
 
 from mtorl import InputError
 
@@ -97,6 +100,8 @@ class Parser(ArgumentParser):
         for pattern, plain in CLEARER:
             message = re.sub(pattern, plain, message, flags=re.DOTALL)
         text = " ".join(line.strip() for line in message.splitlines() if line.strip())
+        if re.search(r"expected str( or null)?, found (True|False|None|[-+.\d]\S*)( or null|$)", text):
+            hint = " YAML takes it for something else than text: write it in quotes."
         return f"{text.rstrip('.')}.{hint} `{' '.join(self.prog.split()[:2])} --help` lists the options."
 
     def _hint(self, message: str) -> str:
@@ -125,6 +130,7 @@ class Parser(ArgumentParser):
 
 CLEARER = (
     (r"^error: ", ""),
+    (r"- Not of type \S*Path\S*: expected str, bytes or os.PathLike object, not \w+", ""),
     (r'Parser key "([^"]*)":\s*', r"option --\1: "),
     (r"Problem with given class_path '([^']*)':", r"cannot use the class \1:"),
     (r"Does not validate against any of the Union subtypes.*Errors:", ""),
@@ -150,6 +156,37 @@ ABSTRACT = re.compile(
     re.DOTALL,
 )
 """What the parser says of a class that may be abstract: the option, and the class's name in one of two places."""
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes texts so that every reader takes them for texts."""
+
+    def represent_text(self, text: str) -> yaml.ScalarNode:
+        """In quotes where it begins like a number: what is one differs between versions of YAML (1e5, 007, 0o7)."""
+        style = "'" if re.match(r"[-+.\d]", text) else None
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style=style if text.isprintable() else '"')
+
+
+_Dumper.add_representer(str, _Dumper.represent_text)
+
+
+def dump_yaml(content: Any, unicode: bool = False) -> str:
+    """`content` as YAML, in the order in which it is.
+
+    Args:
+        content: Plain values.
+        unicode: Write letters beyond ASCII as they are.
+    """
+    return yaml.dump(content, Dumper=_Dumper, sort_keys=False, default_flow_style=False, allow_unicode=unicode)
+
+
+def inline_yaml(content: Any) -> str:
+    """`content` in one line of JSON that YAML reads too: it knows no pairs of surrogates, and folds exotic lines."""
+    text = json.dumps(content, ensure_ascii=False, default=str)
+    return re.sub(r"[^ -~]", lambda letter: f"\\U{ord(letter[0]):08x}", text)
+
+
+set_dumper("yaml", partial(dump_yaml, unicode=True))
 
 
 def _class(path: str) -> Any:
@@ -245,6 +282,15 @@ def _gather_lists(arguments: list[str]) -> list[str]:
         while place < len(arguments) and not arguments[place].startswith("--") and not equals:
             values.append(arguments[place])
             place += 1
-        plain = len(values) == 1 and (values[0].lstrip().startswith("[") or values[0] == "null")
-        gathered.append(f"{option}={values[0] if plain else json.dumps(values)}" if values else option)
+        gathered.append(f"{option}={_list(values)}" if values else option)
     return gathered
+
+
+def _list(values: Sequence[str]) -> str:
+    """Words as a list of texts, whatever they would be to YAML; one that is a list already, or null, is one."""
+    if values == ["null"]:
+        return "null"
+    if len(values) == 1 and values[0].lstrip().startswith("["):
+        with contextlib.suppress(yaml.YAMLError):
+            return inline_yaml(yaml.load(values[0], yaml.BaseLoader))
+    return inline_yaml(values)

@@ -155,7 +155,7 @@ def _info(arguments: list[str]) -> None:
         """Shows what a data set holds: per task episodes, steps, returns and success, and its versions."""
 
     parser = _parser("info", info)
-    parser.add_argument("data", help="Folder of the data set.")
+    parser.add_argument("data", type=str, help="Folder of the data set.")
     parser.add_argument(
         "--verify",
         action="store_true",
@@ -212,7 +212,7 @@ def _evaluate(arguments: list[str]) -> None:
     import mtorl.envs  # noqa: F401  the suites that --suite can name
 
     parser = _parser("evaluate", evaluate_command, skip={"run"})
-    parser.add_argument("run", nargs="?", help="Folder of a trained run; or give --policy and --suite.")
+    parser.add_argument("run", type=str, nargs="?", help="Folder of a trained run; or give --policy and --suite.")
     evaluate_command(**_objects(parser, arguments))
 
 
@@ -310,7 +310,7 @@ def _report(arguments: list[str]) -> None:
     from mtorl.trainers.report import make_report
 
     parser = _parser("report", make_report, skip={"runs"})
-    parser.add_argument("runs", nargs="+", help="Folders of evaluated runs.")
+    parser.add_argument("runs", type=str, nargs="+", help="Folders of evaluated runs.")
     path = make_report(**_objects(parser, arguments))
     print(f"report: {path} and {path.with_suffix('.json')}")
 
@@ -331,7 +331,7 @@ def _group(arguments: list[str]) -> None:
         """
 
     parser = _parser("group", group)
-    parser.add_argument("run", help="Folder of a trained run.")
+    parser.add_argument("run", type=str, help="Folder of a trained run.")
     options = _objects(parser, arguments)
     grouping = Run(options["run"]).group(
         options["grouper"] or AgreementKMeans(), options["groups"], options["checkpoint"]
@@ -355,7 +355,7 @@ def _masks(arguments: list[str]) -> None:
         """
 
     parser = _parser("masks", masks)
-    parser.add_argument("run", help="Folder of a trained run.")
+    parser.add_argument("run", type=str, help="Folder of a trained run.")
     options = _objects(parser, arguments)
     run = Run(options["run"])
     summaries = summarise(run, options["checkpoint"])

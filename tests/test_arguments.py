@@ -1,17 +1,23 @@
 import importlib
 import inspect
 import re
+import tempfile
 from pathlib import Path
 
 import pytest
+import yaml
+from hypothesis import assume, given, settings, strategies
+from jsonargparse import get_loader
 
 from mtorl import InputError
 from mtorl.agents import Agent, BehaviorCloning
 from mtorl.agents.networks import Backbone
+from mtorl.arguments import dump_yaml
 from mtorl.datasets.spec import DataSpec
 from mtorl.families import FAMILIES, members
 from mtorl.trainers.balancers import Balancer
 from mtorl.trainers.experiment import plain_config, train_parser
+from mtorl.trainers.run import command_line
 from mtorl.trainers.sharing import Sharing
 
 
@@ -158,3 +164,75 @@ def test_a_configuration_that_is_none_is_refused(content: bytes, tmp_path: Path)
     (tmp_path / "c.yaml").write_bytes(content)
     with pytest.raises(InputError, match=r"c\.yaml"):
         parse("--config", str(tmp_path / "c.yaml"))
+
+
+NASTY = ["1e5", "007", "yes", "2E-3", "null", "0x10", "0o7", "1_000", "12:30:00", "2020-01-01", "~", "", ".inf", ".5"]
+NASTY += [
+    "-",
+    "- a",
+    "a: b",
+    "#a",
+    "'a'",
+    '"a',
+    "[a",
+    "[a]",
+    "{a: 1}",
+    "a, b",
+    " a ",
+    "=",
+    "<<",
+    "!x",
+    "&x",
+    "*x",
+    "é",
+    "%",
+]
+TEXTS = strategies.one_of(
+    strategies.sampled_from(NASTY),
+    strategies.text("0123456789+-.:_eExXoO~ynNaAfFlLsSuUtTrRiI'\"[]{},# ", max_size=8),
+    strategies.text(strategies.characters(codec="utf-8"), max_size=8),
+)
+
+
+@given(TEXTS, TEXTS)
+@settings(max_examples=300, deadline=None)
+def test_texts_are_written_so_that_every_reader_finds_them_again(text: str, other: str) -> None:
+    content = {"data": [text, other], "out": text, other: {"tasks": [[text]]}}
+    for unicode in (False, True):
+        written = dump_yaml(content, unicode)
+        assert yaml.safe_load(written) == content == get_loader("yaml")(written), written
+
+
+def _names(config: dict) -> tuple:
+    return config["data"], config["out"], config["tasks"], config["sharing"]["init_args"]["file"]
+
+
+@given(TEXTS, TEXTS)
+@settings(max_examples=25, deadline=None)
+def test_names_that_look_like_something_else(name: str, other: str) -> None:
+    """From Python, from the command line, from what was written of either: a name stays what it is."""
+    assume("\0" not in name + other)  # no file has such a name
+    options = {"data": name, "out": name, "tasks": [other, name]}
+    options["sharing"] = {"class_path": "FrozenMasks", "init_args": {"file": other}}
+    config = plain_config(train_parser().parse_args(command_line((), options)))
+    assert _names(config) == ([name], name, [other, name], other)
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "config.yaml").write_text(dump_yaml(config))
+        again = plain_config(train_parser().parse_args([f"--config={folder}/config.yaml"]))
+    assert again == config
+    words = ["--data", name, "x", f"--out={name}", "--tasks", other, "x", "--sharing.file", "f"]
+    assume(not name.startswith("--") and not other.startswith("--"))
+    found = plain_config(train_parser().parse_args(["--sharing=FrozenMasks", *words]))
+    assert _names(found) == ([name, "x"], name, [other, "x"], "f")
+
+
+@pytest.mark.parametrize("name", ["1e5", "007", "yes", "12:30:00", "1_000", "0x10", "1.5", "-1"])
+def test_names_without_quotes(name: str, tmp_path: Path) -> None:
+    """On the command line they are what they are; in YAML they are numbers, and what to do is said."""
+    assert parse(f"--tasks=[{name}, a]")["tasks"] == [name, "a"]
+    assert parse("--sharing=FrozenMasks", f"--sharing.file={name}")["sharing"]["init_args"]["file"] == name
+    (tmp_path / "c.yaml").write_text(f"tasks: [{name}]\n")
+    with pytest.raises(InputError, match=r"--tasks: expected .*, found .*text: write it in quotes"):
+        parse("--config", str(tmp_path / "c.yaml"))
+    (tmp_path / "c.yaml").write_text(f"tasks: ['{name}']\n")
+    assert parse("--config", str(tmp_path / "c.yaml"))["tasks"] == [name]

@@ -65,7 +65,7 @@ class Cell:
 
 def ablate(
     base: str,
-    vary: dict[str, list[Any]],
+    vary: dict[str, list],
     out: str,
     protocol: ProtocolName = "heldout",
     goals: int = 25,
@@ -267,6 +267,8 @@ def _label(key: str, value: Any) -> tuple[str, dict[str, Any]]:
         short = str(value["class_path"]).rsplit(".", 1)[-1]
         return (f"{short}({arguments})" if arguments else short), {key: value}
     if key == CONFIG:
+        if not isinstance(value, str):
+            raise InputError(f"vary: config has {value!r}; expected names of files. Write them in quotes.")
         return Path(value).stem, {key: value}
     if isinstance(value, str):
         return value.rsplit(".", 1)[-1], {key: value}

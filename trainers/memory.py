@@ -7,6 +7,7 @@ import resource
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,28 +76,32 @@ def check_memory(
 
 def _shapes(agent: Agent, tasks: int, windows: int) -> TaskBatch:
     """A batch as the sampler would draw it, without numbers."""
-    spec, prompts = agent.spec, agent.prompts
+    seen, acted = agent.spec.observation_dim, agent.spec.action_dim
 
     def column(*last: int, steps: int = agent.window, kind: torch.dtype = torch.float32) -> Tensor:
         return torch.empty(tasks, windows, steps, *last, dtype=kind)
 
-    more: dict[str, Tensor] = {}
-    if agent.next_observations:
-        more |= {"next_observations": column(spec.observation_dim), "terminated": column(kind=torch.bool)}
-    if prompts:
-        each = {"observations": (spec.observation_dim,), "actions": (spec.action_dim,), "returns_to_go": ()}
-        more |= {f"prompt_{name}": column(*last, steps=prompts.length) for name, last in each.items()}
-        more["prompt_timesteps"] = column(steps=prompts.length, kind=torch.int64)
-    return TaskBatch(
-        column(spec.observation_dim),
-        column(spec.action_dim),
+    found = TaskBatch(
+        observations=column(seen),
+        actions=column(acted),
         rewards=column(),
         returns_to_go=column(),
         timesteps=column(kind=torch.int64),
         valid=column(kind=torch.bool),
         task_ids=torch.empty(tasks, dtype=torch.int64),
-        **more,
     )
+    if agent.next_observations:
+        found = replace(found, next_observations=column(seen), terminated=column(kind=torch.bool))
+    if agent.prompts:
+        steps = agent.prompts.length
+        found = replace(
+            found,
+            prompt_observations=column(seen, steps=steps),
+            prompt_actions=column(acted, steps=steps),
+            prompt_returns_to_go=column(steps=steps),
+            prompt_timesteps=column(steps=steps, kind=torch.int64),
+        )
+    return found
 
 
 def _agent_bytes(agent: Agent, batch: TaskBatch, device: torch.device, dtype: torch.dtype) -> tuple[int, int]:

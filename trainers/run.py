@@ -13,7 +13,6 @@
 import copy
 import hashlib
 import importlib.metadata
-import json
 import os
 import platform
 import shlex
@@ -28,6 +27,7 @@ from jsonargparse import Namespace
 
 from mtorl import InputError, __version__
 from mtorl.agents import Agent
+from mtorl.arguments import dump_yaml, inline_yaml
 from mtorl.datasets.files import locked, read_json, regular, remove_leftovers, write_atomically, write_json
 from mtorl.datasets.grouping import Grouping
 from mtorl.datasets.spec import DataSpec, check_fits
@@ -106,7 +106,7 @@ def command_line(config: str | Path | Sequence[str | Path], options: Mapping[str
             value = str(value)
         if name == "data" and isinstance(value, str):
             value = [value]
-        arguments.append(f"--{name}={value if isinstance(value, str) else json.dumps(value, default=str)}")
+        arguments.append(f"--{name}={value if isinstance(value, str) else inline_yaml(value)}")
     return arguments
 
 
@@ -129,7 +129,7 @@ def start(config: Namespace, command: Sequence[str] = ()) -> "Run":
         _refuse_occupied(folder)  # by somebody who was faster
         write_json(folder / "data_spec.json", spec.to_json())
         write_json(folder / "run.json", describe_machine(command) | {"threads": experiment.choose_threads(spec)})
-        text = yaml.safe_dump(plain_config(config), sort_keys=False)
+        text = dump_yaml(plain_config(config))
         write_atomically(folder / "config.yaml", lambda file: file.write(text.encode()))
         run = Run(folder)
         run.train(experiment, stores, plain_config(config))

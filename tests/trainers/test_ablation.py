@@ -7,7 +7,7 @@ import yaml
 from conftest import TASKS
 
 from mtorl import InputError
-from mtorl.cli import main
+from mtorl.cli import _objects, _parser, main
 from mtorl.envs import PointReach
 from mtorl.envs.collect import collect
 from mtorl.envs.evaluator import EvalReport, Played, Protocol
@@ -352,3 +352,14 @@ def test_several_kinds_of_single_task_models(base: str, tmp_path: Path) -> None:
     page = path.read_text()
     assert page.count("&Delta;m over") == 2 and "analysis of variance" in page
     show_comparison(path.with_suffix(".json"))
+
+
+def test_values_in_quotes_are_texts(base: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "1e5").write_text("windows: 3\n")
+    (tmp_path / "ablation.yaml").write_text(f"base: {base}\nout: {tmp_path / 'o'}\nvary: {{config: [1e5]}}\n")
+    assert main(["ablate", "--config", str(tmp_path / "ablation.yaml")]) == 2
+    assert "vary: config has 100000.0; expected names of files. Write them in quotes." in capsys.readouterr().err
+    found = _objects(
+        _parser("ablate", ablate), ["--base=b", "--out=o", "--vary", '{config: ["1e5", "007"], seed: [1]}']
+    )
+    assert found["vary"] == {"config": ["1e5", "007"], "seed": [1]}

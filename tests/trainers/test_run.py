@@ -710,3 +710,15 @@ def test_a_number_of_threads_that_makes_no_sense_is_refused(train_options: dict)
     (run.folder / "run.json").write_text('{"threads": "two"}')
     with pytest.raises(InputError, match=r"run\.json is malformed"):
         train(resume=run.folder)
+
+
+@pytest.mark.parametrize(("data", "out"), [("1e5", "007"), ("2E-3", "yes"), ("12:30:00", "null")])
+def test_folders_named_like_numbers(
+    data: str, out: str, train_options: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(train_options["data"], data)
+    run = train(**{**train_options, "data": data, "out": out, "schedule": {"steps": 2, "evaluate_every": 0}})
+    assert run.folder == Path(out)
+    train(resume=out)
+    assert Run(out).evaluate(Protocol(goals=1), workers=0, quiet=True).policy.startswith(out)
