@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mtorl import InputError
+from mtorl import InputError, checks
 from mtorl.agents.backbones import TaskGains
 from mtorl.agents.heads import Head, TaskLosses
 from mtorl.agents.parameters import ParameterSpace
@@ -99,8 +99,8 @@ class Agent(nn.Module, ABC):
 
     def __init__(self, spec: DataSpec, per_task_normalisation: bool, std_floor: float, clip: float) -> None:
         super().__init__()
-        if std_floor <= 0 or clip <= 0:
-            raise InputError(f"std_floor is {std_floor} and clip {clip}; expected positive numbers.")
+        checks.within("(0, inf)", std_floor=std_floor)
+        checks.within("(0, inf]", clip=clip)
         self.spec = spec
         self.clip = clip
         self._normalised_per_task = per_task_normalisation

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mtorl import InputError
+from mtorl import checks
 from mtorl.agents.actor_critic import ActorCritic, held
 from mtorl.agents.base import TaskLosses
 from mtorl.agents.heads import GaussianHead, masked_mean
@@ -53,12 +53,10 @@ class CQL(ActorCritic):
         **options: Any,
     ) -> None:
         super().__init__(spec, "gaussian", **options)
-        if min(conservative_weight, entropy_weight, imitation_steps) < 0 or samples < 1 or temperature <= 0:
-            raise InputError(
-                f"conservative_weight is {conservative_weight}, temperature {temperature}, entropy_weight "
-                f"{entropy_weight}, imitation_steps {imitation_steps} and samples {samples}; expected a positive "
-                "temperature, no negative number, and at least 1 sample."
-            )
+        checks.within("[0, inf)", conservative_weight=conservative_weight, entropy_weight=entropy_weight)
+        checks.within("(0, inf)", temperature=temperature)
+        checks.at_least(0, imitation_steps=imitation_steps)
+        checks.at_least(1, samples=samples)
         self.conservative_weight, self.entropy_weight, self.samples = conservative_weight, entropy_weight, samples
         self.imitation_steps, self.temperature = imitation_steps, temperature
         self.register_buffer("moves", torch.zeros((), dtype=torch.int64))

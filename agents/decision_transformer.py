@@ -28,7 +28,7 @@ from einops import rearrange
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mtorl import InputError
+from mtorl import InputError, checks
 from mtorl.agents.backbones import CausalTransformer, KeysValues, TaskGains, initialise_transformer
 from mtorl.agents.base import Agent, Phase, TaskLink, TaskLosses
 from mtorl.agents.heads import OutputHeads, RegressionHead
@@ -438,15 +438,7 @@ def _check(
     action_dropout: float,
     target_quantile: float,
 ) -> None:
-    for name, value in (("context", context), ("layers", layers), ("attention_heads", attention_heads)):
-        if value < 1:
-            raise InputError(f"{name} is {value}; expected at least 1.")
+    checks.at_least(1, context=context, layers=layers, attention_heads=attention_heads)
     if width < 1 or width % attention_heads:
         raise InputError(f"width is {width}; expected a positive multiple of attention_heads={attention_heads}.")
-    for name, share in (
-        ("dropout", dropout),
-        ("action_dropout", action_dropout),
-        ("target_quantile", target_quantile),
-    ):
-        if not 0 <= share <= 1:
-            raise InputError(f"{name} is {share}; expected a number from 0 to 1.")
+    checks.within("[0, 1]", dropout=dropout, action_dropout=action_dropout, target_quantile=target_quantile)

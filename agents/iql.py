@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 import torch
 
-from mtorl import InputError
+from mtorl import checks
 from mtorl.agents.actor_critic import ActorCritic
 from mtorl.agents.base import TaskLosses
 from mtorl.agents.heads import GaussianHead, RegressionHead, masked_mean
@@ -39,11 +39,8 @@ class IQL(ActorCritic):
         **options: Any,
     ) -> None:
         super().__init__(spec, distribution, **options)
-        if not 0 < expectile < 1 or advantage_weight < 0:
-            raise InputError(
-                f"expectile is {expectile} and advantage_weight {advantage_weight}; expected a number between 0 and 1, "
-                "and no negative one."
-            )
+        checks.within("(0, 1)", expectile=expectile)
+        checks.within("[0, inf)", advantage_weight=advantage_weight)
         self.expectile, self.advantage_weight = expectile, advantage_weight
         self.value = self._new_critic(inputs=spec.observation_dim)
         self.phases = (

@@ -8,13 +8,13 @@ Deviations:
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mtorl import InputError
+from mtorl import InputError, checks
 from mtorl.agents.backbones import Backbone
 
 Routing = Literal["state", "task"]
@@ -213,13 +213,10 @@ class SoftRouter(nn.Module):
 def _check(
     modules: int, layers: int, width: int, base: Sequence[int], gating: Sequence[int], routing: str, code: int
 ) -> None:
-    for name, value in (("modules", modules), ("layers", layers), ("width", width)):
-        if value < 1:
-            raise InputError(f"{name} is {value}; expected at least 1.")
+    checks.at_least(1, modules=modules, layers=layers, width=width)
     for name, sizes in (("base", base), ("gating", gating)):
         if not sizes or min(sizes) < 1:
             raise InputError(f"{name} is {list(sizes)}; expected one or more positive layer sizes.")
-    if routing not in get_args(Routing):
-        raise InputError(f"routing is {routing!r}; expected one of {', '.join(get_args(Routing))}.")
+    checks.one_of("routing", routing, Routing)
     if routing == "task" and not code:
         raise InputError("routing=task needs a vector for each task; found none. Use task_identity onehot or embed.")

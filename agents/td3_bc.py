@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from mtorl import InputError
+from mtorl import checks
 from mtorl.agents.actor_critic import ActorCritic, held, target_of
 from mtorl.agents.base import TaskLosses
 from mtorl.agents.heads import RegressionHead, masked_mean
@@ -38,11 +38,9 @@ class TD3BC(ActorCritic):
         **options: Any,
     ) -> None:
         super().__init__(spec, "deterministic", **options)
-        if min(critic_weight, target_noise, noise_clip) < 0 or policy_delay < 1:
-            raise InputError(
-                f"critic_weight is {critic_weight}, target_noise {target_noise}, noise_clip {noise_clip} and "
-                f"policy_delay {policy_delay}; expected no negative number, and at least 1 step."
-            )
+        checks.within("[0, inf)", critic_weight=critic_weight, target_noise=target_noise)
+        checks.within("[0, inf]", noise_clip=noise_clip)
+        checks.at_least(1, policy_delay=policy_delay)
         self.critic_weight, self.target_noise, self.noise_clip = critic_weight, target_noise, noise_clip
         self.target_backbone, self.target_head = target_of(self.backbone), target_of(self.head)
         self.phases = (

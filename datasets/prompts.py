@@ -37,7 +37,7 @@ class PromptSettings:
     best: int = 10
 
     def __post_init__(self) -> None:
-        if self.length < 1 or self.best < 1:
+        if not (self.length >= 1 and self.best >= 1):  # NaN is neither
             raise InputError(f"the prompt has {self.length} steps of the {self.best} best; expected at least 1 each.")
         for name, value, known in (("pick", self.pick, PromptPick), ("source", self.source, PromptSource)):
             if value not in get_args(known):

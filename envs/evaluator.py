@@ -133,7 +133,7 @@ class Protocol:
             object.__setattr__(self, "task_identity", "hidden")
         if self.name not in get_args(ProtocolName):
             raise InputError(f"unknown protocol {self.name!r}; expected one of {', '.join(get_args(ProtocolName))}.")
-        if self.goals < 1 or self.block < 1 or self.seed < 0:
+        if not (self.goals >= 1 and self.block >= 1 and self.seed >= 0):  # NaN is neither
             raise InputError(
                 f"goals is {self.goals}, block {self.block} and seed {self.seed}; expected at least 1, 1 and 0."
             )

@@ -7,7 +7,7 @@ from typing import Any, get_args
 from mtorl import InputError
 
 
-def within(interval: str, **values: float | None) -> None:
+def within(interval: str, /, **values: float | None) -> None:
     """Refuses numbers outside an interval.
 
     Args:
@@ -27,7 +27,7 @@ def within(interval: str, **values: float | None) -> None:
             raise InputError(f"{name} is {value}; expected {_words(interval, low, high)}.")
 
 
-def at_least(least: int, **values: int | None) -> None:
+def at_least(least: int, /, **values: int | None) -> None:
     """Refuses counts below `least`; None (not given) passes. Raises InputError as `within` does."""
     within(f"[{least}, inf)", **values)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
-from mtorl import InputError
+from mtorl import InputError, checks
 from mtorl.agents.base import Agent, Phase
 from mtorl.datasets.sampler import TaskBatch, TaskSampler
 from mtorl.envs.evaluator import EvalReport
@@ -54,8 +54,9 @@ class Schedule:
     monitor_every: int = 100
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or min(self.log_every, self.evaluate_every, self.save_every, self.monitor_every) < 0:
-            raise InputError(f"schedule {self}: expected at least 1 step and no negative interval.")
+        checks.at_least(1, steps=self.steps)
+        checks.at_least(0, log_every=self.log_every, evaluate_every=self.evaluate_every)
+        checks.at_least(0, save_every=self.save_every, monitor_every=self.monitor_every)
 
     def due(self, step: int, every: int) -> bool:
         """Whether something with that interval happens after `step` finished steps."""

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from mtorl import InputError
+from mtorl import InputError, checks
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -36,11 +36,10 @@ class OptimizerSettings:
     def __post_init__(self) -> None:
         if not all(0 <= beta < 1 for beta in self.betas):
             raise InputError(f"optimizer: betas {list(self.betas)}; expected two numbers from 0 to below 1.")
-        if self.lr <= 0 or self.weight_decay < 0 or self.warmup < 0 or self.clip < 0:
-            raise InputError(
-                f"optimizer: lr {self.lr}, weight_decay {self.weight_decay}, warmup {self.warmup}, clip {self.clip}; "
-                "expected a positive lr and no negative number."
-            )
+        checks.within("(0, inf)", lr=self.lr)
+        checks.within("[0, inf)", weight_decay=self.weight_decay)
+        checks.within("[0, inf]", clip=self.clip)
+        checks.at_least(0, warmup=self.warmup)
 
     def rate(self, step: int, steps: int) -> float:
         """Learning rate of step `step` (from 0) of `steps`."""

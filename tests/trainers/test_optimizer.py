@@ -104,5 +104,5 @@ def test_a_gradient_that_is_not_finite_moves_nothing() -> None:
 def test_impossible_settings_are_refused() -> None:
     with pytest.raises(InputError, match=r"betas \[1.5, 0.9\]"):
         OptimizerSettings(betas=(1.5, 0.9))
-    with pytest.raises(InputError, match="lr 0"):
+    with pytest.raises(InputError, match="lr is 0; expected a positive number"):
         OptimizerSettings(lr=0)

@@ -7,7 +7,7 @@ are exact, found from their inner products, instead of the vectors of millions o
 import numpy as np
 import torch
 
-from mtorl import InputError
+from mtorl import InputError, checks
 from mtorl.datasets.grouping import Grouping
 from mtorl.datasets.sampler import TaskSampler
 from mtorl.trainers.executions import PhaseFunctions
@@ -28,8 +28,7 @@ class AgreementKMeans(TaskGrouper):
     """
 
     def __init__(self, batches: int = 10, cosine: bool = True, restarts: int = 40) -> None:
-        if batches < 1 or restarts < 1:
-            raise InputError(f"batches is {batches} and restarts {restarts}; expected at least 1 each.")
+        checks.at_least(1, batches=batches, restarts=restarts)
         self.batches, self.cosine, self.restarts = batches, cosine, restarts
 
     def fit(

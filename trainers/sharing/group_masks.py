@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mtorl import InputError
+from mtorl import InputError, checks
 from mtorl.agents.parameters import ParameterSpace
 from mtorl.datasets.grouping import Grouping
 from mtorl.datasets.sampler import TaskSampler
@@ -33,8 +33,7 @@ class GroupMasks(HarmonyMasks):
 
     def __init__(self, grouping: str, gate_steps: int = 10, **options: Any) -> None:
         super().__init__(**options)
-        if gate_steps < 0:
-            raise InputError(f"gate_steps is {gate_steps}; expected no negative number.")
+        checks.at_least(0, gate_steps=gate_steps)
         self.grouping, self.concluding = grouping, gate_steps
         self._gate: GroupGate | None = None
         self._labels: list[int] | None = None

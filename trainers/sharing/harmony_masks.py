@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mtorl import InputError
+from mtorl import checks
 from mtorl.trainers.gradients import DenseGradients
 from mtorl.trainers.sharing.masks import Distribution, MovingMasks, Place, Scope, SwapSchedule, check_choice
 
@@ -62,10 +62,8 @@ class HarmonyMasks(MovingMasks):
     ) -> None:
         super().__init__(sparsity, distribution, interval, swap_fraction, swap_count, schedule, scope, probes)
         check_choice("importance", importance, Importance)
-        if probes < 1:
-            raise InputError(f"probes is {probes}; expected at least 1 batch.")
-        if agreement_weight < 0:
-            raise InputError(f"agreement_weight is {agreement_weight}; expected no negative number.")
+        checks.at_least(1, probes=probes)
+        checks.within("[0, inf)", agreement_weight=agreement_weight)
         self.importance, self.agreement_weight, self.normalise = importance, agreement_weight, normalise
 
     def prepare(self, parameters: dict[str, Tensor], gradients: DenseGradients) -> None:
