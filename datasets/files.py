@@ -13,6 +13,10 @@ from typing import Any, BinaryIO
 from mtorl import InputError
 
 
+class DamageWarning(UserWarning):
+    """Something of what was to be shown could not be read; the rest is shown. Commands then end with exit code 1."""
+
+
 def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
     """Writes a file under a temporary name, forces it to disk and renames it.
 

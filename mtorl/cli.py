@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The command line without the program's name.
 
     Returns:
-        Exit code: 0, 2 for wrong input, 130 after Ctrl-C.
+        Exit code: 0, 1 if part of what was to be shown could not be read, 2 for wrong input, 130 after Ctrl-C.
     """
     _open_standard_streams()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
@@ -95,9 +95,16 @@ def _run(arguments: list[str]) -> int:
         return 2
     if "" not in sys.path:
         sys.path.insert(0, "")  # as `python -m` does: classes in files of the current folder can be named
-    warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+    damaged: list[str] = []
+
+    def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+        print(f"warning: {message}", file=sys.stderr)
+        if category.__name__ == "DamageWarning":  # by its name: what defines it need not be loaded
+            damaged.append(str(message))
+
+    warnings.showwarning = show
     commands[arguments[0]](arguments[1:])
-    return 0
+    return 1 if damaged else 0
 
 
 def _open_standard_streams() -> None:

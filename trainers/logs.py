@@ -3,13 +3,34 @@
 import json
 import os
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from mtorl import InputError
-from mtorl.datasets.files import refused_write
+from mtorl.datasets.files import DamageWarning, refused_write, regular
+from mtorl.schema import Integer, ListOf, MappingOf, Names, Number, Record, Text, check
+
+ENTRY = Record({"kind": Text(), "step": Integer(0)})
+"""What every entry holds."""
+NAMED = MappingOf(Number())
+ENTRIES = {
+    "training": Record({"loss": Number(), "steps_per_second": Number(0)}),
+    "evaluation on training goals": Record({"mean_success": Number(0, 1), "success": NAMED}),
+    "conflicts": Record(
+        {
+            "phase": Text(),
+            "tasks": Names("T"),
+            "negative_pairs": Number(0, 1),
+            "norm": NAMED,
+            "cosines": ListOf(ListOf(Number(-1, 1), "T"), "T"),
+        }
+    ),
+    "routing": Record({"tasks": Names("T"), "entropy": NAMED, "distances": ListOf(ListOf(Number(), "T"), "T")}),
+}
+"""What entries of some kinds hold besides."""
 
 
 class RunLog:
@@ -103,14 +124,30 @@ def _picture(matrix: list[list[float]]) -> Any:
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
-    """The entries of a run's log; a last line cut off by a crash is left out."""
+    """The entries of a run's log; a last line cut off by a crash is left out.
+
+    Other lines that are no entries are left out, too, with a `DamageWarning` that names the first of them.
+    """
     path = folder / "log.jsonl"
     if not path.exists():
         return []
-    entries = []
-    for line in path.read_text().splitlines():
+    entries, bad = [], []
+    lines = regular(path, "the log").read_bytes().split(b"\n")
+    for number, line in enumerate(lines, start=1):
         try:
-            entries.append(json.loads(line))
-        except ValueError:
-            break
+            entry = json.loads(line)
+            check(entry, ENTRY, "", "")
+            check(entry, ENTRIES.get(entry["kind"], ENTRY), "", "")
+            entries.append(entry)
+        except (ValueError, RecursionError):
+            if number < len(lines):  # the last line ends the file, or was being written
+                bad.append(number)
+    if bad:
+        more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
+        warnings.warn(
+            f"{path}: line {bad[0]}{more} cannot be read as an entry of the log and is left out. Restore the file if "
+            "it matters.",
+            DamageWarning,
+            stacklevel=2,
+        )
     return entries

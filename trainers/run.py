@@ -17,6 +17,7 @@ import os
 import platform
 import shlex
 import sys
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,7 +29,15 @@ from jsonargparse import Namespace
 from mtorl import InputError, __version__
 from mtorl.agents import Agent
 from mtorl.arguments import dump_yaml, inline_yaml
-from mtorl.datasets.files import locked, read_json, regular, remove_leftovers, write_atomically, write_json
+from mtorl.datasets.files import (
+    DamageWarning,
+    locked,
+    read_json,
+    regular,
+    remove_leftovers,
+    write_atomically,
+    write_json,
+)
 from mtorl.datasets.grouping import Grouping
 from mtorl.datasets.spec import DataSpec, check_fits
 from mtorl.datasets.store import EpisodeStore, sha256
@@ -69,6 +78,8 @@ MACHINE = Record(
     optional={"threads": Integer(1, 4096)},
 )
 """What a run's run.json must hold; the first versions did not note the threads."""
+SOURCE = Record({"checkpoint": Text(), "step": Integer(0), "sha256": Text()}, optional={"act_with": Text()})
+"""What identifies the policy in an evaluation of a run."""
 ACTION_ERRORS = Record(
     {
         "policy": Text(),
@@ -452,11 +463,14 @@ class Run:
     def reports(self, protocol: ProtocolName = "heldout", checkpoint: str = "last") -> list[EvalReport]:
         """The kept evaluations of a checkpoint as it is now, those with most goals first.
 
+        Files that cannot be read as one are left out, with a `DamageWarning`.
+
         Raises:
             InputError: There is none, or all are of an earlier state of the checkpoint.
         """
         again = f"Run `mtorl evaluate {self.folder} --protocol {protocol} --checkpoint {checkpoint}`"
-        loaded = [EvalReport.load(path) for path in sorted((self.folder / "evaluations").glob(f"{protocol}-*.json"))]
+        paths = sorted((self.folder / "evaluations").glob(f"{protocol}-*.json"))
+        loaded = [it for path in paths if (it := _readable(path)) is not None]
         loaded = [it for it in loaded if it.protocol.name == protocol and it.source.get("checkpoint") == checkpoint]
         if not loaded:
             raise InputError(
@@ -473,6 +487,17 @@ class Run:
                 )
             loaded = fresh
         return sorted(loaded, key=lambda it: -it.protocol.goals)
+
+
+def _readable(path: Path) -> EvalReport | None:
+    """The evaluation of a run in that file; None, with a warning, if there is none."""
+    try:
+        report = EvalReport.load(path)
+        check(report.source, SOURCE, f"evaluation report {path}: its source", "Evaluate again.")
+    except InputError as error:
+        warnings.warn(f"{error} It is left out.", DamageWarning, stacklevel=3)
+        return None
+    return report
 
 
 def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -1,4 +1,5 @@
 import base64
+import errno
 import json
 from html.parser import HTMLParser
 from pathlib import Path
@@ -7,6 +8,8 @@ import pytest
 from conftest import TASKS
 
 from mtorl import InputError
+from mtorl.cli import main
+from mtorl.datasets.files import DamageWarning
 from mtorl.envs import PointReach
 from mtorl.envs.collect import collect
 from mtorl.envs.evaluator import Protocol
@@ -204,3 +207,67 @@ def test_runs_of_different_data_show_both(
     run.evaluate(Protocol(goals=4), workers=0, quiet=True)
     words = Page(make_report([runs[0].folder, run.folder]).read_text()).words
     assert "training data of wide" in words and "training data of poor" in words
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"{broken",
+        b"\x00\xff\x80",
+        b"[]",
+        b'{"kind": "training", "step": 3}',
+        b'{"kind": "training", "step": "x", "loss": 1.0, "steps_per_second": 1.0}',
+        b'{"kind": "training", "step": 3, "loss": NaN, "steps_per_second": 1.0}',
+        b'{"kind": "conflicts", "step": 3, "phase": "policy", "tasks": ["a"], "negative_pairs": 0, "norm": {}}',
+    ],
+)
+def test_a_damaged_line_of_the_log_is_named_and_the_rest_is_shown(
+    runs: list[Run], line: bytes, capsys: pytest.CaptureFixture
+) -> None:
+    path, whole = runs[0].folder / "log.jsonl", read_log(runs[0].folder)
+    lines = path.read_bytes().splitlines()
+    path.write_bytes(b"\n".join([*lines[:2], line, *lines[2:], b'{"kind": "tr']))  # the last one: cut off by a crash
+    assert main(["report", str(runs[0].folder)]) == 1
+    assert f"{path}: line 3 cannot be read as an entry of the log" in capsys.readouterr().err
+    with pytest.warns(DamageWarning):
+        assert read_log(runs[0].folder) == whole
+    assert "drawer" not in (page := (runs[0].folder / "report.html").read_text()) and "towards-0" in page
+
+
+def test_a_log_that_is_none_is_named(runs: list[Run], capsys: pytest.CaptureFixture) -> None:
+    path = runs[0].folder / "log.jsonl"
+    path.write_bytes(bytes(range(256)) * 40)
+    assert main(["report", str(runs[0].folder)]) == 1
+    assert f"{path}: line 1 and " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00\xff", b"{}", b'{"schema": 1, "policy": "another program\'s"}', b"[1]"])
+def test_a_damaged_evaluation_is_named_and_the_rest_is_shown(
+    runs: list[Run], content: bytes, capsys: pytest.CaptureFixture
+) -> None:
+    folder = runs[0].folder / "evaluations"
+    (folder / "heldout-last-9.json").write_bytes(content)
+    assert main(["report", str(runs[0].folder)]) == 1
+    assert "heldout-last-9.json" in (told := capsys.readouterr().err) and "It is left out." in told
+    (folder / "heldout-last-4.json").unlink()
+    assert main(["report", str(runs[0].folder)]) == 2, "nothing is left"
+    assert "has no heldout evaluation" in capsys.readouterr().err
+
+
+def test_an_evaluation_of_a_reference_among_those_of_a_run(runs: list[Run]) -> None:
+    """It says of no checkpoint that it is of one."""
+    other = next((runs[0].folder.parent / "references").glob("expert-*.json"))
+    (runs[0].folder / "evaluations" / "heldout-last-8.json").write_bytes(other.read_bytes())
+    with pytest.warns(DamageWarning, match="its source is malformed: it lacks"):
+        assert len(runs[0].reports()) == 1
+
+
+def test_a_full_disk(runs: list[Run], capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    assert main(["report", str(runs[0].folder)]) == 2
+    told = capsys.readouterr().err
+    assert "could not write" in told and "Free some space" in told
+    assert not (runs[0].folder / "report.html").exists()
