@@ -202,7 +202,7 @@ def test_data_of_held_out_goals_cannot_be_trained_on(suite: PointReach, tmp_path
 def test_what_a_manifest_cannot_say_is_refused_before_anything_is_recorded(tmp_path: Path) -> None:
     suite = PointReach(["away-0"])
     suite.horizon = 50.5  # type: ignore[assignment]
-    with pytest.raises(InputError, match=r"horizon is 50\.5; expected an integer"):
+    with pytest.raises(InputError, match=r"horizon is 50\.5; expected a whole number"):
         collect(suite, tmp_path / "data", episodes=1, workers=0, quiet=True)
     assert not (tmp_path / "data" / "parts").exists()
 
