@@ -37,7 +37,7 @@ DEFAULT_CLASSES = {
     "sharing": "mtorl.trainers.sharing.Shared",
 }
 
-SMALL_AGENT = 500_000
+SMALL_AGENT = 50_000
 """Parameters below which a second thread gains less than a quarter (benchmarks/contention.py)."""
 
 THREADS = f"[1, {max(os.cpu_count() or 1, 256)}]"
@@ -69,7 +69,7 @@ class Experiment:
         keep: Checkpoints to keep, besides the best on training goals.
         seed: Derives all random streams.
         device: Where to train: cpu, cuda, cuda:1.
-        threads: CPU threads of training; by default one for agents of fewer than 500,000 parameters, torch's choice for
+        threads: CPU threads of training; by default one for agents of fewer than 50,000 parameters, torch's choice for
             larger ones. Another number changes last bits: `run.json` keeps it, and a resumed run takes the same.
         dtype: Precision of training.
         workers: Processes that play episodes in evaluations.
