@@ -367,6 +367,19 @@ def _interval(value: list[float] | float, factor: float, form: str) -> str:
     return f"{middle} ({low} to {high})"
 
 
+def contention() -> str:
+    """Training alone and beside two busy processes."""
+    found = read("contention")
+    rows = [
+        [f"{name}, {way}", f"{alone:.1f}", f"{beside:.1f}", f"{100 * beside / alone:.0f} %"]
+        for name, ways in found["steps_per_second"].items()
+        for way, (alone, beside) in ways.items()
+    ]
+    return (
+        f"{table(['training steps a second', 'alone', 'beside two busy processes', 'kept'], rows)}\n\n{origin(found)}"
+    )
+
+
 def masks_cost() -> str:
     """What masks cost, each beside its goal."""
     found = read("masks_1_threads")
@@ -426,6 +439,7 @@ BLOCKS |= {
     "masks_cost": masks_cost,
     "balancers": lambda: ablation("balancers_mt10", ["single-task models"], APART),
     "single_tasks": single_tasks,
+    "contention": contention,
     "sampling": lambda: ablation("sampling_mt10_few", apart=()),
     "masks": lambda: ablation("masks_mt10"),
     "masks_dt": lambda: ablation("masks_dt_mt10"),
