@@ -372,7 +372,7 @@ def contention() -> str:
     found = read("contention")
     rows = [
         [f"{name}, {way}", f"{alone:.1f}", f"{beside:.1f}", f"{100 * beside / alone:.0f} %"]
-        for name, ways in found["steps_per_second"].items()
+        for name, ways in found["results"].items()
         for way, (alone, beside) in ways.items()
     ]
     return (
