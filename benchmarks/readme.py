@@ -440,6 +440,7 @@ BLOCKS |= {
     "balancers": lambda: ablation("balancers_mt10", ["single-task models"], APART),
     "single_tasks": single_tasks,
     "contention": contention,
+    "cloning": lambda: ablation("cloning_mt10_replay_half"),
     "sampling": lambda: ablation("sampling_mt10_few", apart=()),
     "masks": lambda: ablation("masks_mt10"),
     "masks_dt": lambda: ablation("masks_dt_mt10"),
