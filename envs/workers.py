@@ -17,8 +17,11 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
-from mtorl import InputError
+from mtorl import InputError, checks
 from mtorl.envs.base import Env, Suite
+
+WORKERS = f"[0, {max(64, 8 * (os.cpu_count() or 1))}]"
+"""Numbers of processes that a machine can be expected to hold: each has a simulator of its own."""
 
 _suites: dict[tuple[type[Suite], str], Suite] = {}
 _environments: dict[tuple[type[Suite], str, int], list[Env]] = {}
@@ -32,8 +35,7 @@ class WorkerPool:
     """
 
     def __init__(self, workers: int) -> None:
-        if workers < 0:
-            raise InputError(f"workers is {workers}; expected 0 (play in this process) or more.")
+        checks.within(WORKERS, workers=workers)
         self.workers = workers
         self._executor: Any = None
 

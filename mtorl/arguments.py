@@ -72,7 +72,7 @@ class Parser(ArgumentParser):
             raise InputError(self._explain(str(error).replace('"<unicode string>"', named))) from None
         except UnicodeDecodeError:
             raise InputError(f"option --config: {named} is no text; expected a YAML file.") from None
-        _refuse_abstract(chosen)
+        _check_classes(chosen)
         return chosen
 
     def _parse_families(self, arguments: list[str]) -> Namespace:
@@ -235,14 +235,28 @@ def _abstract(option: str, kind: type) -> str:
     return f"option --{option}: {kind.__name__} is abstract; expected one of {', '.join(_subclasses(kind))}."
 
 
-def _refuse_abstract(chosen: Namespace, prefix: str = "") -> None:
-    """Raises InputError where a class was chosen that is only a base of others."""
+def _check_classes(chosen: Namespace, prefix: str = "") -> None:
+    """Raises InputError for a class that is only a base of others, and for options that are null but may not be."""
     for name, value in vars(chosen).items():
         if isinstance(value, Namespace):
             path = value.get("class_path")
-            if isinstance(path, str) and inspect.isabstract(_class(path)):
-                raise InputError(_abstract(prefix + name, _class(path)))
-            _refuse_abstract(value, prefix if name == "init_args" else f"{prefix}{name}.")
+            if isinstance(path, str):
+                kind = _class(path)
+                if inspect.isabstract(kind):
+                    raise InputError(_abstract(prefix + name, kind))
+                for option, given in vars(value.get("init_args") or Namespace()).items():
+                    if given is None and not _takes_null(kind, option):
+                        raise InputError(
+                            f"option --{prefix}{name}.{option}: found null; leave it out, or give a value."
+                        )
+            _check_classes(value, prefix if name == "init_args" else f"{prefix}{name}.")
+
+
+def _takes_null(kind: type, option: str) -> bool:
+    """Whether the annotation of a class's own or inherited option names None."""
+    parameters = (inspect.signature(parent.__init__).parameters for parent in kind.__mro__)  # type: ignore[misc]
+    annotation = next((it[option].annotation for it in parameters if option in it), Any)
+    return bool(re.search("None|Optional|Any", str(annotation)))
 
 
 def _with_underscores(arguments: Sequence[str]) -> list[str]:

@@ -20,6 +20,7 @@ from mtorl.datasets.spec import DataSpec, describe_stores, open_stores
 from mtorl.datasets.store import EpisodeStore
 from mtorl.envs.base import Suite, build_suite
 from mtorl.envs.evaluator import EvalReport
+from mtorl.envs.workers import WORKERS
 from mtorl.trainers.balancers import Balancer, GradientAggregation, LossWeighting, MatrixAggregation
 from mtorl.trainers.checkpoint import CheckpointFolder
 from mtorl.trainers.executions import Execution
@@ -152,7 +153,7 @@ class Experiment:
     def check(self, stores: Sequence[EpisodeStore], spec: DataSpec) -> None:
         """Raises InputError for whatever would fail later; called before anything is written."""
         checks.within("[0, 18446744073709551615]", seed=self.seed)
-        checks.at_least(0, workers=self.workers)
+        checks.within(WORKERS, workers=self.workers)
         checks.at_least(1, windows=self.windows, threads=self.threads)
         checks.within(THREADS, threads=self.threads)
         spoilt = [str(it.path) for it in stores if it.manifest["source"].get("split") == "heldout"]
