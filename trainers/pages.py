@@ -2,6 +2,7 @@
 
 import base64
 import io
+import os
 import shlex
 from importlib.resources import files
 from typing import Any
@@ -36,6 +37,7 @@ def picture(figure: Any) -> str:
 
 def subplots(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, Any]:
     """A figure of that size in inches, and its axes `[rows][columns]`."""
+    os.environ["MPLBACKEND"] = "Agg"  # a name that is none would end the import
     import matplotlib
 
     matplotlib.use("Agg")

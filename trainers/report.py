@@ -2,7 +2,8 @@
 
 import json
 import shlex
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtorl import InputError
-from mtorl.datasets.files import write_atomically, write_json
+from mtorl.datasets.files import DamageWarning, write_atomically, write_json
 from mtorl.datasets.spec import DataSpec
 from mtorl.envs.evaluator import EvalReport, Protocol, ProtocolName, TaskVisibility
 from mtorl.trainers.logs import read_log
@@ -176,8 +177,10 @@ def _find_references(folder: Path, report: EvalReport) -> dict[str, EvalReport]:
     for path in sorted(folder.glob("*.json")):
         try:
             other = EvalReport.load(path)
-        except InputError:
-            continue  # some other file
+        except InputError as error:
+            if path.name.startswith(tuple(MARKS)):  # otherwise some other file
+                _left_out(error)
+            continue
         if other.policy in MARKS and set(report.task_names) <= set(other.task_names):
             chosen = tuple(episode for episode in other.episodes if episode.task in report.task_names)
             other = replace(other, task_names=report.task_names, episodes=chosen)
@@ -253,14 +256,42 @@ def _content(entries: Sequence[_Entry], references: dict[str, EvalReport]) -> di
         ],
         "bars": picture(_draw_bars(entries, references)),
         "curves": picture(_draw_curves(entries)),
-        "conflicts": [(entry.name, picture(_draw_conflicts(entry))) for entry in entries if _records(entry)],
-        "routing": [(entry.name, picture(_draw_routing(entry))) for entry in entries if _records(entry, "routing")],
+        "conflicts": _pictures(entries, "conflicts", _draw_conflicts),
+        "routing": _pictures(entries, "routing", _draw_routing),
         "collections": _collections(entries),
-        "configs": [(entry.run.folder / "config.yaml").read_text() for entry in entries],
-        "machines": [entry.run.machine() for entry in entries],
+        "configs": [(entry.run.folder / "config.yaml").read_text(errors="replace") for entry in entries],
+        "machines": [_machine(entry.run) for entry in entries],
         "specs": specs,
         "versions": report.versions,
     }
+
+
+def _left_out(fault: object) -> None:
+    warnings.warn(f"{fault} It is left out.", DamageWarning, stacklevel=3)
+
+
+def _pictures(entries: Sequence[_Entry], kind: str, draw: Callable[[_Entry], Any]) -> list[tuple[str, str]]:
+    """A picture for each run whose log has such entries, and of its own tasks."""
+    drawn = []
+    for entry in entries:
+        others = {task for row in _records(entry, kind) for task in row["tasks"]} - {*entry.run.spec.task_names}
+        if others:
+            _left_out(
+                f"{entry.run.folder / 'log.jsonl'}: {kind} are those of other tasks, {', '.join(sorted(others))}."
+            )
+        elif _records(entry, kind):
+            drawn.append((entry.name, picture(draw(entry))))
+    return drawn
+
+
+def _machine(run: Run) -> dict[str, Any]:
+    """Where the run was begun, as far as that can be read."""
+    try:
+        return run.machine()
+    except InputError as error:
+        _left_out(error)
+        names = ("mtorl", "python", "platform", "processors")
+        return {**dict.fromkeys(names, "unknown"), "versions": {}, "command": []}
 
 
 def _distinct(named: Sequence[tuple[str, DataSpec]]) -> list[tuple[str, DataSpec]]:

@@ -1,6 +1,9 @@
 import base64
 import errno
 import json
+import os
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -271,3 +274,35 @@ def test_a_full_disk(runs: list[Run], capsys: pytest.CaptureFixture, monkeypatch
     told = capsys.readouterr().err
     assert "could not write" in told and "Free some space" in told
     assert not (runs[0].folder / "report.html").exists()
+
+
+def _spoil(run: Run, what: str) -> str:
+    """Damages a file of a run; returns what the message must name."""
+    if what == "run.json":
+        (run.folder / what).write_text("[1")
+        return f"{run.folder / what}"
+    if what == "a reference":
+        path = run.folder.parent / "references" / "expert-damaged.json"
+        path.write_text("{")
+        return str(path)
+    log = run.folder / "log.jsonl"
+    log.write_bytes(log.read_bytes().replace(b"towards-0", b"another"))
+    return f"{log}: conflicts are those of other tasks, another."
+
+
+@pytest.mark.parametrize("what", ["run.json", "a reference", "a log of other tasks"])
+def test_what_else_cannot_be_read_is_named_and_the_rest_is_shown(
+    what: str, runs: list[Run], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    named = _spoil(runs[0], what)
+    assert main(["report", *[str(run.folder) for run in runs]]) == 1
+    assert named in (told := capsys.readouterr().err) and told.count("It is left out.") == 1
+    page = Page((tmp_path / "report.html").read_text())
+    assert "small<b>" in page.words and "Conflicts between" in page.words and not page.open
+
+
+@pytest.mark.parametrize("backend", ["nonsense", "module://nowhere", "TkAgg"])
+def test_a_backend_that_cannot_be_loaded_is_not_needed(backend: str, runs: list[Run]) -> None:
+    command = [sys.executable, "-m", "mtorl", "report", str(runs[0].folder)]
+    result = subprocess.run(command, env={**os.environ, "MPLBACKEND": backend}, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
