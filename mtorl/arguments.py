@@ -75,6 +75,20 @@ class Parser(ArgumentParser):
         _check_classes(chosen)
         return chosen
 
+    def instantiate(self, *arguments: Any, **options: Any) -> Namespace:
+        """Builds the configured objects.
+
+        Raises:
+            InputError: A constructor refused something.
+        """
+        try:
+            return super().instantiate(*arguments, **options)
+        except ValueError as error:  # of an option that may be null it says all that was tried
+            cause: BaseException | None = error
+            while cause is not None and not isinstance(cause, InputError):
+                cause = cause.__cause__
+            raise (cause or error) from None
+
     def _parse_families(self, arguments: list[str]) -> Namespace:
         defaults = [f"--{family}={path}" for family, path in self._families.items()]
         printing = [argument for argument in arguments if argument.split("=")[0] == "--print_config"]
@@ -94,7 +108,7 @@ class Parser(ArgumentParser):
         if abstract:
             action = next((action for action in self._actions if action.dest == abstract[1]), None)
             for kind in _kinds(getattr(action, "_typehint", None)):
-                if kind.__name__ == (abstract[2] or abstract[3]) and inspect.isabstract(kind):
+                if kind.__name__ in abstract.groups()[1:] and inspect.isabstract(kind):
                     return _abstract(abstract[1], kind)
         hint = self._hint(message)
         for pattern, plain in CLEARER:
@@ -152,10 +166,11 @@ CLEARER = (
 )
 """Patterns in the parser's messages, and what to say instead; a pattern that is not found does no harm."""
 ABSTRACT = re.compile(
-    r"Parser key \"(\w+)\".*(?:but (?:[\w.]+\.)?(\w+) is abstract|are required.*class_path='(?:[\w.]+\.)?(\w+)'\))",
+    r"Parser key \"(\w+)\".*(?:but (?:[\w.]+\.)?(\w+) is abstract|are required.*class_path='(?:[\w.]+\.)?(\w+)'\)"
+    r"|is abstract.*Given value: (?:[\w.]+\.)?(\w+)$)",
     re.DOTALL,
 )
-"""What the parser says of a class that may be abstract: the option, and the class's name in one of two places."""
+"""What the parser says of a class that may be abstract: the option, and the class's name in one of three places."""
 
 
 class _Dumper(yaml.SafeDumper):

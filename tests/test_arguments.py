@@ -97,6 +97,11 @@ def test_a_list_option_without_a_value() -> None:
         ),
         (["--agent", "IQL", "--agent.actor", "FilM"], r"option --agent.actor: unknown class FilM\..*mean FiLM\?"),
         (["--seed", "x"], r"--seed: expected int, found x\. `mtorl train --help` lists the options\."),
+        (
+            ["--agent.hidden", "null"],
+            r"^option --agent.hidden: found null; leave it out, or give a value",
+        ),
+        (["--agent", "IQL", "--agent.discount", "null"], r"^option --agent.discount: found null"),
         (["--order", "any"], r"--order: expected value of 'random', 'round_robin', found any"),
         (["--agent", "no_such_module.Agent"], r"No module named 'no_such_module'"),
     ],
@@ -105,6 +110,11 @@ def test_errors_are_one_message_with_a_remedy(arguments: list[str], message: str
     with pytest.raises(InputError, match=message) as error:
         parse(*arguments)
     assert len(str(error.value)) < 400 and "\n" not in str(error.value)
+
+
+def test_options_that_may_be_null() -> None:
+    config = parse("--agent", "IQL", "--agent.actor", "null", "--tasks", "null")
+    assert config["agent"]["init_args"].get("actor") is config.get("tasks") is None
 
 
 def test_an_incomplete_configuration_can_be_printed(capsys: pytest.CaptureFixture) -> None:

@@ -168,6 +168,20 @@ def test_presets_are_valid(preset: Path, tmp_path: Path, capsys: pytest.CaptureF
         (["evaluate", "--policy", "expert", *SUITE, "--checkpoint", "best"], "are for runs"),
         (["evaluate", "--policy", "expert", *SUITE, "--seed", "-1"], "seed -1"),
         (["evaluate", "--policy", "expert", *SUITE, "--workers", "-1"], "workers is -1"),
+        (
+            ["evaluate", "--policy", "expert", *SUITE, "--workers", "100000"],
+            "workers is 100000; expected a number in [0,",
+        ),
+        (
+            ["evaluate", "--policy", "expert", "--suite", "PointReach", "--suite.horizon", "0"],
+            "error: horizon is 0; exp",
+        ),
+        (["evaluate", "--policy", "expert", "--suite", "MetaWorld", "--suite.benchmark", "x"], "error: unknown Meta-W"),
+        (["evaluate", "--policy", "expert", "--suite", "Suite"], "option --suite: Suite is abstract; expected one of"),
+        (
+            ["group", "no/run", "--groups", "2", "--out", "g", "--grouper", "TaskGrouper"],
+            "TaskGrouper is abstract; exp",
+        ),
         (["evaluate", "--policy", "expert", *SUITE, "--goals", "99"], "50 goals per task; found goals=99"),
         (["report", "no/run"], "no run in no/run"),
     ],

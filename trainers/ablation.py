@@ -232,6 +232,8 @@ def plan(vary: dict[str, list[Any]], out: Path) -> list[Cell]:
         InputError: A setting has no values, or two combinations would share a folder.
     """
     for key, values in vary.items():
+        if not isinstance(key, str):
+            raise InputError(f"vary has {key!r}; expected names of options of `mtorl train`.")
         if not isinstance(values, list) or not values:
             raise InputError(f"vary: {key} has {values!r}; expected a list with at least one value.")
     if not vary:
@@ -260,6 +262,10 @@ def plan(vary: dict[str, list[Any]], out: Path) -> list[Cell]:
 
 def _label(key: str, value: Any) -> tuple[str, dict[str, Any]]:
     """A value's name and the options it sets."""
+    if isinstance(value, dict):
+        for part in ("options", "init_args"):
+            if not (isinstance(given := value.get(part, {}), dict) and all(isinstance(it, str) for it in given)):
+                raise InputError(f"vary: {key} has {part} {given!r}; expected names, each with a value.")
     if isinstance(value, dict) and set(value) == {"label", "options"}:
         return str(value["label"]), dict(value["options"])
     if isinstance(value, dict) and "class_path" in value:

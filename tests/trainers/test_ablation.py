@@ -60,6 +60,12 @@ def test_plan() -> None:
         ({}, "vary is empty"),
         ({"seed": 1}, "seed has 1; expected a list"),
         ({"seed": []}, "at least one value"),
+        ({1: [2]}, "vary has 1; expected names of options"),
+        ({"seed": [{"label": "a", "options": 3}]}, "vary: seed has options 3; expected names, each with a value"),
+        ({"seed": [{"label": "a", "options": [3]}]}, r"seed has options \[3\]; expected names"),
+        ({"seed": [{"label": "a", "options": {1: 2}}]}, r"seed has options \{1: 2\}; expected names"),
+        ({"agent": [{"class_path": "IQL", "init_args": 3}]}, "agent has init_args 3; expected names"),
+        ({"config": [["a.yaml"]]}, r"config has \['a.yaml'\]; expected names of files"),
         ({"balancer": ["Equal", "mtorl.trainers.balancers.Equal"]}, "would live in o/Equal"),
     ],
 )
