@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from mtorl import InputError
-from mtorl.agents.backbones import Backbone, TaskGains
 from mtorl.agents.base import Phase, TaskLosses
 from mtorl.agents.feed_forward import FeedForwardPolicy
 from mtorl.agents.heads import OutputHeads, RegressionHead, make_head, masked_mean
 from mtorl.agents.networks import Network, build_network
+from mtorl.agents.networks.base import Backbone
 from mtorl.agents.parameters import ParameterSpace
-from mtorl.agents.task_encoders import TaskEncoder, TaskIdentity
+from mtorl.agents.task_parts import TaskEncoder, TaskGains, TaskIdentity
 from mtorl.datasets.sampler import TaskBatch
 from mtorl.datasets.spec import DataSpec
 from mtorl.datasets.store import EpisodeStore

@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mtorl import InputError, checks
-from mtorl.agents.backbones import TaskGains
 from mtorl.agents.heads import Head, TaskLosses
 from mtorl.agents.parameters import ParameterSpace
-from mtorl.agents.task_encoders import TaskEncoder
+from mtorl.agents.task_parts import TaskEncoder, TaskGains
 from mtorl.datasets.prompts import PromptSettings
 from mtorl.datasets.sampler import TaskBatch
 from mtorl.datasets.spec import DataSpec

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 
 from mtorl import InputError
-from mtorl.agents.backbones import MLPBackbone, TaskGains
 from mtorl.agents.base import TaskLink
 from mtorl.agents.feed_forward import FeedForwardPolicy
 from mtorl.agents.heads import OutputHeads, RegressionHead
 from mtorl.agents.networks import Network, build_network
-from mtorl.agents.task_encoders import TaskEncoder, TaskIdentity
+from mtorl.agents.networks.mlp import MLPBackbone
+from mtorl.agents.task_parts import TaskEncoder, TaskGains, TaskIdentity
 from mtorl.datasets.spec import DataSpec
 
 

@@ -29,12 +29,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mtorl import InputError, checks
-from mtorl.agents.backbones import CausalTransformer, KeysValues, TaskGains, initialise_transformer
 from mtorl.agents.base import Agent, Phase, TaskLink, TaskLosses
 from mtorl.agents.heads import OutputHeads, RegressionHead
+from mtorl.agents.networks.soft_modules import SoftRouter
 from mtorl.agents.parameters import ParameterSpace
-from mtorl.agents.soft_modules import SoftRouter
-from mtorl.agents.task_encoders import TaskEncoder, TaskIdentity
+from mtorl.agents.task_parts import TaskEncoder, TaskGains, TaskIdentity
+from mtorl.agents.transformer import CausalTransformer, KeysValues, initialise_transformer
 from mtorl.datasets.sampler import TaskBatch
 from mtorl.datasets.spec import DataSpec
 from mtorl.datasets.store import EpisodeStore

@@ -10,8 +10,8 @@ from mtorl import InputError
 from mtorl.agents.base import Phase, TaskLosses
 from mtorl.agents.decision_transformer import DecisionTransformer, _History
 from mtorl.agents.heads import OutputHeads, RegressionHead
+from mtorl.agents.networks.soft_modules import Routing, SoftModularMLP
 from mtorl.agents.parameters import ParameterSpace
-from mtorl.agents.soft_modules import Routing, SoftModularMLP
 from mtorl.datasets.sampler import TaskBatch
 from mtorl.datasets.spec import DataSpec
 

@@ -7,11 +7,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mtorl.agents.backbones import Backbone, TaskGains
 from mtorl.agents.base import Agent, Phase, TaskLosses
 from mtorl.agents.heads import Head
+from mtorl.agents.networks.base import Backbone
 from mtorl.agents.parameters import ParameterSpace
-from mtorl.agents.task_encoders import TaskEncoder
+from mtorl.agents.task_parts import TaskEncoder, TaskGains
 from mtorl.datasets.sampler import TaskBatch
 from mtorl.datasets.spec import DataSpec
 from mtorl.envs.base import RolloutContext

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mtorl import InputError
-from mtorl.agents.backbones import initialise_transformer
 from mtorl.agents.base import Phase, TaskLosses
 from mtorl.agents.decision_transformer import DecisionTransformer
 from mtorl.agents.parameters import ParameterSpace
+from mtorl.agents.transformer import initialise_transformer
 from mtorl.datasets.sampler import TaskBatch
 from mtorl.datasets.spec import DataSpec
 from mtorl.envs.base import RolloutContext

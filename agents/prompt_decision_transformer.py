@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from mtorl import InputError
-from mtorl.agents.backbones import initialise_transformer
 from mtorl.agents.decision_transformer import DecisionTransformer, RouterContext
-from mtorl.agents.task_encoders import TaskIdentity
+from mtorl.agents.task_parts import TaskIdentity
+from mtorl.agents.transformer import initialise_transformer
 from mtorl.datasets.prompts import PromptPick, PromptPool, PromptSettings, PromptSource, prompt_of
 from mtorl.datasets.sampler import TaskBatch
 from mtorl.datasets.spec import DataSpec

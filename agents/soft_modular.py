@@ -5,12 +5,11 @@ from typing import Literal
 
 import torch
 
-from mtorl.agents.backbones import TaskGains
 from mtorl.agents.base import TaskLink
 from mtorl.agents.feed_forward import FeedForwardPolicy
 from mtorl.agents.heads import Head, OutputHeads, make_head
-from mtorl.agents.soft_modules import Routing, SoftModularMLP
-from mtorl.agents.task_encoders import TaskEncoder, TaskIdentity
+from mtorl.agents.networks.soft_modules import Routing, SoftModularMLP
+from mtorl.agents.task_parts import TaskEncoder, TaskGains, TaskIdentity
 from mtorl.datasets.spec import DataSpec
 
 

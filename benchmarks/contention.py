@@ -87,7 +87,7 @@ def preset(seconds: float, data: Path, passive: bool) -> float:
     with tempfile.TemporaryDirectory() as folder:
         steps = ["--schedule.steps", int(20 * seconds), "--schedule.log_every", 10, "--schedule.evaluate_every", 0]
         options = ["--out", f"{folder}/run", "--data", data, *steps, *([] if passive else ["--threads", 2])]
-        code = "import sys; from mtorl.cli import main; sys.exit(main(sys.argv[1:]))"
+        code = "import sys; from mtorl.commands.main import main; sys.exit(main(sys.argv[1:]))"
         python(code, passive, "train", "--config", PRESET, *options, "--quiet", "true", "--workers", 0)
         log = [entry for entry in read_log(Path(folder) / "run") if entry["kind"] == "training"]
     return (log[-1]["step"] - log[0]["step"]) / (log[-1]["time"] - log[0]["time"])

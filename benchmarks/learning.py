@@ -22,7 +22,7 @@ from mtorl.envs import MetaWorld
 from mtorl.envs.collect import collect
 from mtorl.envs.evaluator import EvalReport, Protocol
 from mtorl.envs.references import evaluate_reference
-from mtorl.trainers import train
+from mtorl.runs.training import train
 from mtorl.trainers.logs import read_log
 
 PROTOCOL = Protocol("heldout", 50)
@@ -79,7 +79,7 @@ def measure_references() -> None:
     results = {}
     for benchmark in ("MT10", "MT50"):
         for policy in ("expert", "random"):
-            report, _ = evaluate_reference(policy, MetaWorld(benchmark), PROTOCOL, Path("runs/references"))
+            report = evaluate_reference(policy, MetaWorld(benchmark), PROTOCOL, Path("runs/references"))
             results[f"{policy}, {benchmark}"] = [success(report)]
     save("references", {"goals_per_task": PROTOCOL.goals, "results": results})
 

@@ -16,7 +16,7 @@ from common import save
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mtorl.agents.soft_modules import SoftModularMLP
+from mtorl.agents.networks.soft_modules import SoftModularMLP
 
 TASKS, OBSERVATIONS = 10, 39
 SIZES = {"2x2x256": (2, 2, 256), "4x4x128": (4, 4, 128)}

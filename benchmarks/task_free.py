@@ -14,9 +14,9 @@ from common import save
 from mtorl.envs import MetaWorld
 from mtorl.envs.collect import collect
 from mtorl.envs.evaluator import EvalReport, Protocol
-from mtorl.trainers import train
+from mtorl.runs.run import Run
+from mtorl.runs.training import train
 from mtorl.trainers.groupers import AgreementKMeans
-from mtorl.trainers.run import Run
 
 FOLDER = Path("runs/task_free")
 SEEN, UNSEEN, GROUPS, EPISODES = "data/ml45_expert", "data/ml45_unseen", 5, 20

@@ -13,7 +13,7 @@ import numpy as np
 from common import save
 
 from mtorl.envs.base import ExpertPolicy, RolloutContext
-from mtorl.trainers import Run
+from mtorl.runs.run import Run
 
 
 def rest(policy: object, suite: object, task: int) -> tuple[np.ndarray, np.ndarray]:

@@ -3,8 +3,6 @@
 if __name__ == "datasets":
     raise ImportError("import mtorl.datasets, not datasets: run `pip install -e .` in the repository first")
 
-from mtorl.datasets.spec import DataSpec
-from mtorl.datasets.store import Episode, EpisodeStore
-from mtorl.datasets.writer import StoreWriter
+import lazy_loader
 
-__all__ = ["DataSpec", "Episode", "EpisodeStore", "StoreWriter"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

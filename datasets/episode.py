@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from mtorl import InputError, checks
 
-STEP_COLUMNS = {
+STEP_COLUMNS: dict[str, str] = {
     "actions": "<f4",
     "rewards": "<f4",
     "returns_to_go": "<f4",
@@ -18,7 +18,7 @@ STEP_COLUMNS = {
     "truncated": "|b1",
 }
 """The columns of a store with one row per step."""
-EPISODE_DTYPE = np.dtype(
+EPISODE_DTYPE: np.dtype = np.dtype(
     [("task", "<i4"), ("length", "<i8"), ("goal", "<i4"), ("seed", "<i8"), ("noise", "<f4"), ("random", "<f4")]
 )
 """`goal`: index in the suite (-1: unknown); `noise`: standard deviation of the Gaussian noise on the actions;

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mtorl import InputError
-from mtorl.datasets.files import read_json, write_json
+from mtorl.files import read_json, write_json
 from mtorl.schema import Integer, ListOf, Names, Number, Record, Text, check, check_version
 
 SCHEMA = 1

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtorl import InputError
-from mtorl.datasets.files import sha256
 from mtorl.datasets.statistics import QUANTILES, pooled_moments
 from mtorl.datasets.store import SUITE, EpisodeStore
+from mtorl.files import sha256
 from mtorl.schema import Integer, ListOf, MappingOf, Names, Number, Plain, Record, Text, check
 
 SPECIFICATION = Record(

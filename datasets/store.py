@@ -24,16 +24,16 @@ from numpy.typing import NDArray
 
 from mtorl import InputError
 from mtorl.datasets.episode import EPISODE_DTYPE, STEP_COLUMNS, Episode, as_flags, as_numbers
-from mtorl.datasets.files import read_json, regular, sha256
 from mtorl.datasets.statistics import QUANTILES
 from mtorl.datasets.verification import verify_episodes
+from mtorl.files import read_json, regular, sha256
 from mtorl.schema import Integer, ListOf, MappingOf, Names, Number, Plain, Record, Text, check, check_version
 
 __all__ = ["EPISODE_DTYPE", "STEP_COLUMNS", "Episode", "EpisodeStore", "sha256"]
 SCHEMA = 1
 COLUMNS: dict[str, Any] = {"observations": "<f4", **STEP_COLUMNS, "episodes": EPISODE_DTYPE}
 """The dtype of every column."""
-SUITE = Record({"class_path": Text(), "init_args": MappingOf(Plain())})
+SUITE: Record = Record({"class_path": Text(), "init_args": MappingOf(Plain())})
 """What `Suite.describe` gives."""
 TASK = Record(
     {

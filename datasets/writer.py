@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from mtorl import InputError, schema
 from mtorl.datasets.episode import EPISODE_DTYPE, STEP_COLUMNS, Episode
-from mtorl.datasets.files import refused_write, sha256, write_atomically, write_json
 from mtorl.datasets.statistics import TaskTally, returns_to_go
 from mtorl.datasets.store import HEAD, SCHEMA
+from mtorl.files import refused_write, sha256, write_atomically, write_json
 
 
 class StoreWriter:

@@ -3,8 +3,6 @@
 if __name__ == "envs":
     raise ImportError("import mtorl.envs, not envs: run `pip install -e .` in the repository first")
 
-from mtorl.envs.base import Env, Policy, RolloutContext, Step, Suite, build_suite
-from mtorl.envs.metaworld import MetaWorld
-from mtorl.envs.point_reach import PointReach
+import lazy_loader
 
-__all__ = ["Env", "MetaWorld", "PointReach", "Policy", "RolloutContext", "Step", "Suite", "build_suite"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

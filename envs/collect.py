@@ -31,12 +31,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtorl import InputError
-from mtorl.datasets.files import locked, read_json, remove_leftovers, write_atomically, write_json
 from mtorl.datasets.store import Episode, EpisodeStore
 from mtorl.datasets.writer import StoreWriter
 from mtorl.envs.base import Env, Split, Suite, checked_action
 from mtorl.envs.checked import CheckedEnv, check_suite
 from mtorl.envs.workers import WorkerPool, cached_environments, cached_suite
+from mtorl.files import locked, read_json, remove_leftovers, write_atomically, write_json
 from mtorl.progress import Progress
 
 Recipe = Literal["expert", "mixed", "medium", "replay", "replay-half", "random"]

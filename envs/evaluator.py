@@ -32,14 +32,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtorl import InputError
-from mtorl.datasets.files import read_json, refused_write, write_json
 from mtorl.datasets.prompts import Demonstration, PromptPool, PromptSettings
 from mtorl.datasets.spec import same_settings
-from mtorl.datasets.statistics import mean_rate_interval, wilson_interval
 from mtorl.datasets.store import SUITE, EpisodeStore, sha256
 from mtorl.envs.base import ContextMode, Policy, RolloutContext, Split, Suite, check_positions
 from mtorl.envs.checked import CheckedEnv, check_suite, checked_actions
 from mtorl.envs.workers import WorkerPool, cached_environments, cached_suite
+from mtorl.files import read_json, refused_write, write_json
+from mtorl.intervals import mean_rate_interval, wilson_interval
 from mtorl.progress import Progress
 from mtorl.schema import (
     Flag,
@@ -223,6 +223,7 @@ class EvalReport:
         versions: Of the simulator and the goals.
         source: Of a trained run, its `checkpoint` (last, best, a step), `step` and the checkpoint's `sha256`; and
             `demonstrations_sha256`, of the manifest of the data whose episodes were shown.
+        path: The file that holds it, if there is one.
     """
 
     policy: str
@@ -232,6 +233,7 @@ class EvalReport:
     suite: dict[str, Any]
     versions: dict[str, str]
     source: dict[str, Any] = field(default_factory=dict)
+    path: Path | None = field(default=None, compare=False)
 
     def tasks(self) -> list[TaskResult]:
         """One row per task, in the suite's order."""
@@ -305,6 +307,7 @@ class EvalReport:
             content["suite"],
             content["versions"],
             content["source"],
+            Path(path),
         )
         counts = Counter(task for task, _ in {(episode.task, episode.goal) for episode in report.episodes})
         expected = dict.fromkeys(report.task_names, report.protocol.goals)
@@ -391,7 +394,7 @@ def evaluate(
                 _append_partial(partial, key, episodes)
             progress.advance(len(episodes))
     ordered = tuple(played[task, goal] for task in suite.task_names for goal in chosen)
-    report = EvalReport(name, suite.task_names, ordered, protocol, suite.describe(), suite.versions(), source)
+    report = EvalReport(name, suite.task_names, ordered, protocol, suite.describe(), suite.versions(), source, out)
     if out and partial:
         _refuse_other_policy(out, name, source)  # it may have been played meanwhile
         report.save(out)

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from mtorl import InputError
 from mtorl.datasets.store import sha256
 from mtorl.envs.base import Env, Split, Step, Suite, checked_action
-from mtorl.envs.interrupts import interrupts_later
+from mtorl.interrupts import interrupts_later
 
 MT10 = (
     "reach-v3",

@@ -42,7 +42,7 @@ def evaluate_references(
         path = _path(policy, suite, protocol, folder)
         if path.exists() and (found := EvalReport.load(path)).versions == suite.versions():
             return found
-        return evaluate_reference(policy, suite, protocol, folder, workers, quiet)[0]
+        return evaluate_reference(policy, suite, protocol, folder, workers, quiet)
 
     return References(one("expert"), one("random"))
 
@@ -54,7 +54,7 @@ def evaluate_reference(
     folder: Path,
     workers: int = 2,
     quiet: bool = False,
-) -> tuple[EvalReport, Path]:
+) -> EvalReport:
     """Plays a reference policy and keeps its report, named after policy, suite, protocol and a hash of their settings.
 
     Args:
@@ -66,12 +66,12 @@ def evaluate_reference(
         quiet: Show no progress.
 
     Returns:
-        The report and its file.
+        The report; `path` is its file.
     """
     played, path = _played(suite, protocol), _path(policy, suite, protocol, folder)
     kind: Policy = ExpertPolicy(played) if policy == "expert" else RandomPolicy(played)
     with WorkerPool(workers) as pool:
-        return evaluate(kind, suite, protocol, pool, policy, out=path, quiet=quiet), path
+        return evaluate(kind, suite, protocol, pool, policy, out=path, quiet=quiet)
 
 
 def _played(suite: Suite, protocol: Protocol) -> Suite:

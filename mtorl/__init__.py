@@ -1,13 +1,22 @@
 """Multi-task offline reinforcement learning: one policy, many tasks, success per task.
 
-Importing this package is cheap: nothing heavier than the standard library is loaded. The parts live in
-`mtorl.datasets`, `mtorl.envs`, `mtorl.agents` and `mtorl.trainers`.
+    import mtorl
+
+    run = mtorl.train("configs/bc_mt10.yaml", out="runs/bc")
+    print(mtorl.evaluate(run).mean_success)
+    mtorl.report([run])
+
+Importing this package is cheap: what a name stands for is loaded when it is used. The parts live in `mtorl.datasets`,
+`mtorl.envs`, `mtorl.agents` and `mtorl.trainers`.
 """
 
 import os
 import sys
 
+import lazy_loader
+
 __version__ = "0.1.0"
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 if "torch" not in sys.modules and not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"} & os.environ.keys():
     # Idle OpenMP threads would spin and take the processors from whoever else computes, on busy machines from

@@ -2,7 +2,7 @@
 
 import sys
 
-from mtorl.cli import main
+from mtorl.commands.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -124,7 +124,7 @@ class Parser(ArgumentParser):
             return "".join(f" Did you mean --{option} instead of {word}?" for word, option in pairs if option)
         unknown = re.search(r"Option '(\w+)' is not accepted.*?class_path='([\w.]+)'", message, re.DOTALL)
         if unknown:
-            options = _options(_class(unknown[2]))
+            options = options_of(_class(unknown[2]))
             return f" {unknown[2]} takes {', '.join(options)}." + _closest(unknown[1], options)
         path = re.search(r'Parser key "(\w+)".*import path string: (\S+)', message, re.DOTALL)
         if path:
@@ -209,7 +209,7 @@ def _class(path: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-def _options(kind: type) -> list[str]:
+def options_of(kind: type) -> list[str]:
     """Names of the options that a class takes, its parents' among them, without what the program itself hands over."""
     names = ArgumentParser(exit_on_error=False).add_class_arguments(kind, sub_configs=True, fail_untyped=False)
     return [name for name in names if name not in HANDED_OVER]

@@ -12,6 +12,7 @@ FAMILIES = {
     "networks": ("mtorl.agents.networks", "Backbone", "feed-forward network"),
     "balancers": ("mtorl.trainers.balancers", "Balancer", "own step"),
     "sharing": ("mtorl.trainers.sharing", "Sharing", "fixed"),
+    "groupers": ("mtorl.trainers.groupers", "TaskGrouper", "grouper"),
     "suites": ("mtorl.envs", "Suite", "suite"),
 }
 """Module and base class of each family, and what members without an abstract class in between are."""
@@ -31,6 +32,14 @@ class Member(NamedTuple):
     """First author, title and year, as far as the docstring names a source."""
 
 
+def load(*families: str) -> None:
+    """Imports all members of these families: faces show them without loading them, but options find what is loaded."""
+    for family in families:
+        module = importlib.import_module(FAMILIES[family][0])
+        for name in module.__all__:
+            getattr(module, name)
+
+
 def members(family: str) -> list[Member]:
     """The concrete classes of a family, sorted by kind and name.
 
@@ -44,7 +53,7 @@ def members(family: str) -> list[Member]:
     root = getattr(module, base)
     found = [
         _describe(kind, root, direct)
-        for kind in vars(module).values()
+        for kind in (getattr(module, name) for name in module.__all__)
         if inspect.isclass(kind) and issubclass(kind, root) and not inspect.isabstract(kind)
     ]
     return sorted(found, key=lambda it: (it.kind, it.name))

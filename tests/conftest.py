@@ -12,7 +12,9 @@ from mtorl.datasets.store import Episode, EpisodeStore
 from mtorl.datasets.writer import StoreWriter
 from mtorl.envs import PointReach
 from mtorl.envs.collect import collect
+from mtorl.families import FAMILIES, load
 
+load(*FAMILIES)  # contracts find the members of a family among the classes that are loaded
 signal.signal(
     signal.SIGINT, signal.default_int_handler
 )  # `nohup` and some runners ignore it, and children inherit that

@@ -26,6 +26,7 @@ from mtorl.agents.parameters import ParameterSpace
 from mtorl.datasets.sampler import TaskSampler
 from mtorl.datasets.spec import DataSpec
 from mtorl.datasets.store import EpisodeStore
+from mtorl.families import FAMILIES, load
 from mtorl.trainers.balancers import (
     Balancer,
     GradientAggregation,
@@ -150,6 +151,9 @@ def sampler_of(agent: Agent, store: EpisodeStore, spec: DataSpec, windows: int =
         next_observations=agent.next_observations,
         prompts=agent.prompts,
     )
+
+
+load(*FAMILIES)
 
 
 def concrete(kind: type) -> list[type]:

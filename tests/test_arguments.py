@@ -15,9 +15,8 @@ from mtorl.agents.networks import Backbone
 from mtorl.arguments import dump_yaml
 from mtorl.datasets.spec import DataSpec
 from mtorl.families import FAMILIES, members
+from mtorl.runs.configuration import Configuration, command_line, train_parser
 from mtorl.trainers.balancers import Balancer
-from mtorl.trainers.experiment import plain_config, train_parser
-from mtorl.trainers.run import command_line
 from mtorl.trainers.sharing import Sharing
 
 
@@ -36,7 +35,7 @@ class Untyped(BehaviorCloning):
 
 
 def parse(*arguments: str) -> dict:
-    return plain_config(train_parser().parse_args([*arguments, "--data=d", "--out=o"]))
+    return Configuration.parse([*arguments, "--data=d", "--out=o"]).plain
 
 
 def test_another_class_starts_from_its_own_defaults() -> None:
@@ -72,7 +71,7 @@ def test_options_beat_files_wherever_they_stand(tmp_path: Path) -> None:
     ],
 )
 def test_lists_take_words(given: list[str], found: list[str]) -> None:
-    assert plain_config(train_parser().parse_args(["--out", "o", *given]))["data"] == found
+    assert Configuration.parse(["--out", "o", *given]).plain["data"] == found
 
 
 def test_a_list_option_without_a_value() -> None:
@@ -224,15 +223,15 @@ def test_names_that_look_like_something_else(name: str, other: str) -> None:
     assume("\0" not in name + other)  # no file has such a name
     options = {"data": name, "out": name, "tasks": [other, name]}
     options["sharing"] = {"class_path": "FrozenMasks", "init_args": {"file": other}}
-    config = plain_config(train_parser().parse_args(command_line((), options)))
+    config = Configuration.parse(command_line((), options)).plain
     assert _names(config) == ([name], name, [other, name], other)
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "config.yaml").write_text(dump_yaml(config))
-        again = plain_config(train_parser().parse_args([f"--config={folder}/config.yaml"]))
+        again = Configuration.parse([f"--config={folder}/config.yaml"]).plain
     assert again == config
     words = ["--data", name, "x", f"--out={name}", "--tasks", other, "x", "--sharing.file", "f"]
     assume(not name.startswith("--") and not other.startswith("--"))
-    found = plain_config(train_parser().parse_args(["--sharing=FrozenMasks", *words]))
+    found = Configuration.parse(["--sharing=FrozenMasks", *words]).plain
     assert _names(found) == ([name, "x"], name, [other, "x"], "f")
 
 

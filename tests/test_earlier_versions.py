@@ -16,7 +16,8 @@ import torch
 
 from mtorl.datasets.store import EpisodeStore
 from mtorl.envs.evaluator import EvalReport
-from mtorl.trainers import Run, train
+from mtorl.runs.run import Run
+from mtorl.runs.training import train
 
 ARCHIVE = Path(__file__).parent / "fixtures" / "runs_of_6990594.zip"
 RUNS = ("bc", "prompt_dt", "iql", "m3dt", "dual_policy")

@@ -1,6 +1,7 @@
 """Imports only go down and never in circles; the package is complete; importing it is cheap."""
 
 import ast
+import importlib
 import subprocess
 import sys
 import tomllib
@@ -12,33 +13,25 @@ ROOT = Path(__file__).parent.parent
 FOLDERS = ("agents", "envs", "datasets", "trainers", "configs")
 LEVELS = {  # the longest matching prefix decides
     "mtorl": 0,
-    "mtorl.progress": 0,
-    "mtorl.arguments": 0,
+    "mtorl.configs": 0,
     "mtorl.datasets": 1,
-    "mtorl.envs": 1,
-    "mtorl.configs": 1,
-    "mtorl.agents": 2,
+    "mtorl.envs": 2,
+    "mtorl.agents": 3,
     "mtorl.envs.workers": 3,
-    "mtorl.envs.collect": 3,
-    "mtorl.envs.evaluator": 3,
-    "mtorl.envs.references": 3,
-    "mtorl.trainers.gradients": 3,
-    "mtorl.trainers.monitor": 4,
-    "mtorl.trainers.sharing": 3,
-    "mtorl.trainers.seeding": 3,
-    "mtorl.trainers.optimizer": 3,
-    "mtorl.trainers.checkpoint": 3,
-    "mtorl.trainers.logs": 3,
-    "mtorl.trainers.executions": 4,
-    "mtorl.trainers.update": 4,
-    "mtorl.trainers.policy": 4,
-    "mtorl.trainers.balancers": 5,
-    "mtorl.trainers.groupers": 5,
-    "mtorl.trainers": 6,
-    "mtorl.families": 6,
-    "mtorl.tables": 6,
-    "mtorl.cli": 7,
-    "mtorl.__main__": 8,
+    "mtorl.envs.collect": 4,
+    "mtorl.envs.evaluator": 4,
+    "mtorl.envs.references": 5,
+    "mtorl.trainers": 4,
+    "mtorl.trainers.executions": 5,
+    "mtorl.trainers.update": 6,
+    "mtorl.trainers.policy": 6,
+    "mtorl.trainers.balancers": 7,
+    "mtorl.trainers.groupers": 7,
+    "mtorl.trainers.offline": 8,
+    "mtorl.runs": 9,
+    "mtorl.reports": 10,
+    "mtorl.commands": 11,
+    "mtorl.__main__": 12,
 }
 
 
@@ -46,9 +39,10 @@ def _modules() -> dict[str, Path]:
     found = {}
     for folder in ("mtorl", *FOLDERS):
         for path in sorted((ROOT / folder).rglob("*.py")):
-            if folder == "mtorl" and path.parent != ROOT / "mtorl":
+            inner = path.relative_to(ROOT)
+            if folder == "mtorl" and len(inner.parts) > 2 and inner.parts[1] in FOLDERS:
                 continue  # the links beside the package point at the same files
-            parts = list(path.relative_to(ROOT).with_suffix("").parts)
+            parts = list(inner.with_suffix("").parts)
             parts = parts if folder == "mtorl" else ["mtorl", *parts]
             found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
     return found
@@ -57,14 +51,34 @@ def _modules() -> dict[str, Path]:
 MODULES = _modules()
 
 
+def _shown(face: Path) -> dict[str, str]:
+    """What a face shows without loading it: the name, and where it is from."""
+    stub = face.with_suffix(".pyi")
+    tree = ast.parse(stub.read_text()) if stub.exists() else ast.Module([], [])
+    return {
+        alias.name: str(node.module)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+
+
+FACES = {
+    module: {name: f"{module}.{home}" for name, home in _shown(path).items()}
+    for module, path in MODULES.items()
+    if path.name == "__init__.py"
+}
+
+
 def _imports(path: Path) -> set[str]:
-    """Modules of the project that a file imports anywhere, also inside functions."""
+    """Modules of the project that a file imports anywhere, also inside functions; faces lead to what they show."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+            shown = FACES.get(node.module, {})
+            names |= {shown.get(alias.name, f"{node.module}.{alias.name}") for alias in node.names} | {node.module}
     return {name for name in names if name in MODULES}
 
 
@@ -74,17 +88,19 @@ def _level(module: str) -> int:
 
 @pytest.mark.parametrize("module", MODULES)
 def test_imports_only_go_down(module: str) -> None:
-    above = {other for other in _imports(MODULES[module]) if _level(other) > _level(module) and other != module}
-    if MODULES[module].name == "__init__.py":
-        above = {other for other in above if not other.startswith(f"{module}.")}  # the public face of a family
+    above = {other for other in _imports(MODULES[module]) if _level(other) > _level(module)}
     assert not above, f"{module} imports {above}, which stand above it"
+
+
+@pytest.mark.parametrize("module", FACES)
+def test_faces_show_what_is_there(module: str) -> None:
+    assert set(FACES[module].values()) <= set(MODULES)
+    for name, home in FACES[module].items():
+        assert getattr(importlib.import_module(module), name) is getattr(importlib.import_module(home), name)
 
 
 def test_no_module_imports_itself_over_others() -> None:
     graph = {module: _imports(path) - {module} for module, path in MODULES.items()}
-    for module, path in MODULES.items():
-        if path.name == "__init__.py":
-            graph[module] = set()  # what a face shows may import its siblings through it
     done: set[str] = set()
 
     def visit(module: str, trail: tuple[str, ...]) -> None:
@@ -115,8 +131,36 @@ def test_bare_folder_names_are_refused_with_a_remedy(folder: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "code", ["import mtorl", "from mtorl.cli import main; main(['--help'])", "import mtorl.envs", "import mtorl.tables"]
+    "code",
+    [
+        "import mtorl",
+        "from mtorl.commands.main import main; main(['--help'])",
+        "from mtorl.envs import PointReach",
+        "import mtorl.reports.tables",
+    ],
 )
 def test_cheap_imports_do_not_load_torch(code: str) -> None:
     check = f"import sys\n{code}\nassert not {{'torch', 'mujoco', 'matplotlib'}} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", check], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize(
+    "family, name, most, below",
+    [
+        ("mtorl.trainers.balancers", "PCGrad", 25, ("mtorl.trainers",)),
+        ("mtorl.trainers.sharing", "RandomMasks", 30, ("mtorl.trainers", "mtorl.agents", "mtorl.datasets")),
+        ("mtorl.agents", "BehaviorCloning", 30, ("mtorl.datasets", "mtorl.envs")),
+        ("mtorl.envs", "PointReach", 25, ("mtorl.datasets",)),
+        ("mtorl.datasets", "EpisodeStore", 25, ()),
+    ],
+)
+def test_a_member_loads_what_it_needs(family: str, name: str, most: int, below: tuple[str, ...]) -> None:
+    code = f"import sys\nfrom {family} import {name}\nprint(*[it for it in sys.modules if it in sys.argv[1:]])"
+    ask = [*MODULES, "jsonargparse", "yaml", "mujoco"]
+    result = subprocess.run([sys.executable, "-c", code, *ask], check=True, capture_output=True, text=True)
+    loaded = result.stdout.split()
+    ours = [it for it in loaded if it.startswith("mtorl")]
+    assert not {"jsonargparse", "yaml", "mujoco"} & set(loaded)
+    assert len(ours) <= most, ours
+    rooms = {".".join(it.split(".")[:2]) for it in ours if it.count(".") > 1}
+    assert rooms <= {*(it for it in (family, *below) if it.count(".") == 1), ".".join(family.split(".")[:2])}, rooms

@@ -1,8 +1,4 @@
-"""Training, checkpoints and reports."""
+"""From the losses of many tasks to moved parameters."""
 
 if __name__ == "trainers":
     raise ImportError("import mtorl.trainers, not trainers: run `pip install -e .` in the repository first")
-
-from mtorl.trainers.run import Run, train
-
-__all__ = ["Run", "train"]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mtorl import InputError
-from mtorl.datasets.files import regular, write_atomically
+from mtorl.files import regular, write_atomically
 from mtorl.schema import Flag, Integer, MappingOf, Number, Opaque, Record, check, check_version
 
 SCHEMA = 1

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mtorl import InputError
-from mtorl.datasets.files import DamageWarning, refused_write, regular
+from mtorl.files import DamageWarning, refused_write, regular
 from mtorl.schema import Integer, ListOf, MappingOf, Names, Number, Record, Text, check
 
 ENTRY = Record({"kind": Text(), "step": Integer(0)})

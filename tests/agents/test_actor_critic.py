@@ -17,11 +17,11 @@ from mtorl.datasets.spec import DataSpec, describe_stores
 from mtorl.datasets.store import Episode, EpisodeStore
 from mtorl.datasets.writer import StoreWriter
 from mtorl.envs.evaluator import Protocol
-from mtorl.trainers import train
+from mtorl.reports.masks import export_masks
+from mtorl.runs.training import train
 from mtorl.trainers.executions import PhaseFunctions
 from mtorl.trainers.groupers import AgreementKMeans
 from mtorl.trainers.logs import read_log
-from mtorl.trainers.mask_report import export_masks
 from mtorl.trainers.sharing import RandomMasks
 
 KINDS = [IQL, TD3BC, CQL]

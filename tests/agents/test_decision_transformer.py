@@ -9,8 +9,8 @@ from families import sampler_of
 
 from mtorl import InputError
 from mtorl.agents import DecisionTransformer, PromptDecisionTransformer
-from mtorl.agents.backbones import Block, CausalTransformer
 from mtorl.agents.heads import RegressionHead
+from mtorl.agents.transformer import Block, CausalTransformer
 from mtorl.datasets.prompts import Demonstration
 from mtorl.datasets.sampler import TaskBatch
 from mtorl.datasets.spec import DataSpec, describe_stores

@@ -13,12 +13,13 @@ from mtorl.datasets.spec import DataSpec
 from mtorl.datasets.store import EpisodeStore
 from mtorl.envs.base import RolloutContext
 from mtorl.envs.evaluator import Protocol
-from mtorl.trainers import train
-from mtorl.trainers.comparison import make_comparison
+from mtorl.reports.comparison import compare
+from mtorl.reports.run_report import report
+from mtorl.runs.run import Run
+from mtorl.runs.sweep import Sweep
+from mtorl.runs.training import train
 from mtorl.trainers.executions import PhaseFunctions
 from mtorl.trainers.logs import read_log
-from mtorl.trainers.report import make_report
-from mtorl.trainers.run import Run
 from mtorl.trainers.sharing import Shared
 
 
@@ -138,11 +139,11 @@ def test_either_is_evaluated_alone(options: dict, tmp_path: Path, sharing: str) 
         "heldout-last-modules-3.json",
     }, "the policy that acts anyway needs no name"
     for asked, shown in ((None, "transformer"), ("modules", "modules")):
-        page = make_report([run.folder], tmp_path / "r.html", act_with=asked)
+        page = report([run.folder], tmp_path / "r.html", act_with=asked)
         content = json.loads(page.with_suffix(".json").read_text())
         assert content["mean_success"] == found[shown].mean_success
         assert ("played by modules" in page.read_text()) == (asked == "modules")
-    page = make_comparison({"both": [[run.folder]]}, tmp_path / "c.html", Protocol(goals=3))
+    page = compare(Sweep(tmp_path, {"both": [[run.folder]]}, Protocol(goals=3), {"both": {"both": "both"}}))
     content = json.loads(page.with_suffix(".json").read_text())
     assert content["methods"][0]["mean"][0] == found["transformer"].mean_success
     with pytest.raises(InputError, match="act_with is 'both'; expected one of transformer, modules"):

@@ -10,12 +10,12 @@ from torch.nn import functional
 
 from mtorl import InputError
 from mtorl.agents import BehaviorCloning
-from mtorl.agents.backbones import Backbone
-from mtorl.agents.care import CARE
-from mtorl.agents.film import FiLM
-from mtorl.agents.moore import MOORE, orthonormal
 from mtorl.agents.networks import MLPBackbone, Network
-from mtorl.agents.paco import PaCo
+from mtorl.agents.networks.base import Backbone
+from mtorl.agents.networks.care import CARE
+from mtorl.agents.networks.film import FiLM
+from mtorl.agents.networks.moore import MOORE, orthonormal
+from mtorl.agents.networks.paco import PaCo
 from mtorl.datasets.spec import DataSpec
 from mtorl.trainers.executions import PhaseFunctions
 

@@ -7,7 +7,7 @@ from torch.nn import functional
 from mtorl import InputError
 from mtorl.agents import BehaviorCloning, SoftModular
 from mtorl.agents.heads import GaussianHead
-from mtorl.agents.soft_modules import FEW, ModuleLayer, SoftModularMLP
+from mtorl.agents.networks.soft_modules import FEW, ModuleLayer, SoftModularMLP
 from mtorl.datasets.spec import DataSpec
 from mtorl.envs.base import RolloutContext
 

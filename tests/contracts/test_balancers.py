@@ -16,7 +16,9 @@ from mtorl.agents.parameters import ParameterSpace
 from mtorl.datasets import Episode, StoreWriter
 from mtorl.envs import PointReach
 from mtorl.envs.evaluator import Protocol
-from mtorl.trainers import Run, balancers, train
+from mtorl.runs.run import Run
+from mtorl.runs.training import train
+from mtorl.trainers import balancers
 from mtorl.trainers.balancers import (
     Balancer,
     FixedWeights,

@@ -18,9 +18,10 @@ from mtorl.datasets.store import EpisodeStore
 from mtorl.envs.base import ExpertPolicy
 from mtorl.envs.evaluator import EvalReport, Protocol, evaluate
 from mtorl.envs.workers import WorkerPool
+from mtorl.runs.experiment import suite_of
+from mtorl.runs.provenance import MACHINE, describe_machine
+from mtorl.runs.run import ACTION_ERRORS
 from mtorl.schema import check
-from mtorl.trainers.experiment import suite_of
-from mtorl.trainers.run import ACTION_ERRORS, MACHINE, describe_machine
 
 Place = tuple[str | int, ...]
 NAN, INFINITY = float("nan"), float("inf")

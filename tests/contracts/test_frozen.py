@@ -16,15 +16,15 @@ from mtorl.agents import Agent, BehaviorCloning
 from mtorl.datasets.spec import DataSpec
 from mtorl.datasets.store import EpisodeStore
 from mtorl.envs.base import RolloutContext
+from mtorl.runs.configuration import Configuration, command_line
+from mtorl.runs.experiment import Experiment
 from mtorl.trainers.balancers import ConnectionStrength
 from mtorl.trainers.checkpoint import CheckpointFolder
 from mtorl.trainers.executions import Execution, PhaseFunctions
-from mtorl.trainers.experiment import Experiment, build_experiment, train_parser
 from mtorl.trainers.groupers import AgreementKMeans
 from mtorl.trainers.logs import NoLog
 from mtorl.trainers.offline import OfflineTrainer
 from mtorl.trainers.policy import TaskPolicy
-from mtorl.trainers.run import command_line
 from mtorl.trainers.sharing import HarmonyMasks, RandomMasks, Shared, Sharing
 
 EXECUTIONS: tuple[Execution, ...] = ("joint", "loop", "vmap")
@@ -52,7 +52,7 @@ def experiment_of(kind: type, data: str) -> Experiment:
     options = {name: value for name, value in options.items() if not name.startswith("agent.")}
     options["schedule"] = {"steps": 20, "log_every": 0, "evaluate_every": 0, "save_every": 0, "monitor_every": 3}
     options["optimizer"] = {"lr": 0.01, "warmup": 0, "weight_decay": 0.1}
-    return build_experiment(train_parser().parse_args(command_line((), options)))
+    return Configuration.parse(command_line((), options)).experiment()
 
 
 def trained(

@@ -18,7 +18,7 @@ from mtorl.datasets.sampler import SamplingSettings
 from mtorl.datasets.spec import DataSpec
 from mtorl.envs import MetaWorld, PointReach, Suite
 from mtorl.envs.evaluator import Protocol
-from mtorl.trainers.experiment import Experiment
+from mtorl.runs.experiment import Experiment
 from mtorl.trainers.groupers import TaskGrouper
 from mtorl.trainers.offline import Schedule
 from mtorl.trainers.optimizer import OptimizerSettings

@@ -16,7 +16,8 @@ from mtorl.datasets.grouping import Grouping
 from mtorl.datasets.sampler import TaskSampler
 from mtorl.datasets.spec import describe_stores
 from mtorl.datasets.store import EpisodeStore
-from mtorl.trainers import Run, train
+from mtorl.runs.run import Run
+from mtorl.runs.training import train
 from mtorl.trainers.seeding import isolated, numpy_stream
 from mtorl.trainers.sharing import FrozenMasks, GroupMasks
 from mtorl.trainers.sharing.masks import TaskMasks

@@ -13,7 +13,7 @@ from mtorl.datasets.store import EpisodeStore
 from mtorl.envs import PointReach
 from mtorl.envs.collect import behaviour, collect
 from mtorl.envs.point_reach import PointEnv
-from mtorl.trainers import train
+from mtorl.runs.training import train
 
 PROGRAM = """
 import sys

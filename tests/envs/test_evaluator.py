@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from mtorl import InputError
-from mtorl.datasets.statistics import mean_rate_interval
 from mtorl.envs import PointReach
 from mtorl.envs.base import ExpertPolicy, RandomPolicy, RolloutContext, Step
 from mtorl.envs.evaluator import EvalReport, Played, Protocol, evaluate, play_block
 from mtorl.envs.references import evaluate_reference
 from mtorl.envs.workers import WorkerPool
+from mtorl.intervals import mean_rate_interval
 
 
 class Scripted:
@@ -246,10 +246,11 @@ def test_a_report_that_another_policy_wrote_meanwhile_is_not_replaced(suite: Poi
 
 
 def test_reference_rows(suite: PointReach, tmp_path: Path) -> None:
-    expert, path = evaluate_reference("expert", suite, Protocol(goals=3), tmp_path, workers=0, quiet=True)
-    random, _ = evaluate_reference("random", suite, Protocol(goals=3), tmp_path, workers=0, quiet=True)
+    expert = evaluate_reference("expert", suite, Protocol(goals=3), tmp_path, workers=0, quiet=True)
+    random = evaluate_reference("random", suite, Protocol(goals=3), tmp_path, workers=0, quiet=True)
     assert expert.mean_success == 1 > random.mean_success
-    assert path.name.startswith("expert-PointReach-3-tasks-heldout-") and EvalReport.load(path) == expert
+    assert expert.path and expert.path.name.startswith("expert-PointReach-3-tasks-heldout-")
+    assert EvalReport.load(expert.path) == expert
 
 
 def test_a_full_disk_stops_with_a_message(suite: PointReach, tmp_path: Path) -> None:

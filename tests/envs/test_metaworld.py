@@ -173,7 +173,7 @@ def test_reports_and_data_do_not_depend_on_workers(tmp_path: Path) -> None:
             collect(suite, folder / "data", "replay", episodes=3, after_success=5, workers=workers, quiet=True)
         )
         protocol = Protocol(goals=5, stop_at_success=True, block=2)
-        reports.append(evaluate_reference("expert", suite, protocol, folder, workers=workers, quiet=True)[0])
+        reports.append(evaluate_reference("expert", suite, protocol, folder, workers=workers, quiet=True))
     for path in stores[0].path.glob("*.*"):
         assert path.read_bytes() == (stores[1].path / path.name).read_bytes(), path.name
     assert reports[0] == reports[1] and reports[0].mean_success >= 0.9

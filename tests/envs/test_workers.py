@@ -112,7 +112,7 @@ from mtorl.envs import PointReach
 from mtorl.envs.base import ExpertPolicy
 from mtorl.envs.collect import collect
 from mtorl.envs.evaluator import Protocol
-from mtorl.trainers import train
+from mtorl.runs.training import train
 
 
 class Mine(PointReach):

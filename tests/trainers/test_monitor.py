@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from mtorl.envs.evaluator import Protocol
-from mtorl.trainers import train
+from mtorl.reports.run_report import report
+from mtorl.runs.training import train
 from mtorl.trainers.gradients import TaskGradients
 from mtorl.trainers.logs import read_log
 from mtorl.trainers.monitor import conflicts, cosines, routing
-from mtorl.trainers.report import make_report
 
 NAMES = ["a", "b", "c"]
 
@@ -47,7 +47,7 @@ def test_routing_is_recorded_and_drawn(train_options: dict, tmp_path: Path) -> N
     records = [row for row in read_log(run.folder) if row["kind"] == "routing"]
     assert [row["step"] for row in records] == [0, 10] and all(len(row["distances"]) == 2 for row in records)
     run.evaluate(Protocol(goals=1), workers=0, quiet=True)
-    assert "Routing through modules" in make_report([run.folder], tmp_path / "r.html").read_text()
+    assert "Routing through modules" in report([run.folder], tmp_path / "r.html").read_text()
 
 
 def test_a_vanished_gradient_and_a_single_task() -> None:

@@ -21,12 +21,13 @@ from mtorl.envs.base import RolloutContext
 from mtorl.envs.collect import collect
 from mtorl.envs.evaluator import Protocol
 from mtorl.envs.references import evaluate_reference
-from mtorl.trainers import train
-from mtorl.trainers.ablation import ablate
+from mtorl.reports.comparison import compare
+from mtorl.reports.run_report import report
+from mtorl.runs.run import Run
+from mtorl.runs.sweep import ablate
+from mtorl.runs.training import train
 from mtorl.trainers.checkpoint import CheckpointFolder
 from mtorl.trainers.policy import TaskPolicy
-from mtorl.trainers.report import make_report
-from mtorl.trainers.run import Run
 from mtorl.trainers.sharing import GroupMasks, RandomMasks, Shared
 from mtorl.trainers.sharing.group_gate import GroupGate
 
@@ -221,13 +222,13 @@ def test_reports_of_unseen_tasks(families: tuple[Run, EpisodeStore], tmp_path: P
         found, _ = evaluate_reference(policy, suite, Protocol("ml45-like", 3), folder, workers=0, quiet=True)  # type: ignore[arg-type]
         assert found.task_names == unseen and (found.mean_success == 1) == (policy == "expert")
     for demonstrated in (True, None):
-        page = make_report([run.folder], tmp_path / "r.html", "ml45-like", demonstrated=demonstrated, references=folder)
+        page = report([run.folder], tmp_path / "r.html", "ml45-like", demonstrated=demonstrated, references=folder)
         text, content = page.read_text(), json.loads(page.with_suffix(".json").read_text())
         assert "task not told" in text
         assert (f"--demonstrations {other.path}" in text) == bool(demonstrated)
         assert [row["name"] for row in content["references"]] == ["expert", "random"]
     with pytest.raises(InputError, match="no evaluation with the same settings"):
-        make_report([run.folder], tmp_path / "r.html", "ml45-like", task_identity="shown")
+        report([run.folder], tmp_path / "r.html", "ml45-like", task_identity="shown")
 
 
 def test_agents_that_are_told_their_task_are_refused(train_options: dict) -> None:
@@ -253,7 +254,7 @@ def test_the_gate_comes_between_two_checkpoints(families: tuple[Run, EpisodeStor
     run.checkpoints().file(120).unlink()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(CheckpointFolder, "save", save)
-        run.resume()
+        train(resume=run)
     assert saved == [False, True]
     again = run.checkpoints().load()
     gates = [it["sharing"]["policy"]["_extra_state"]["gate"]["weights"] for it in (whole, again)]
@@ -282,7 +283,7 @@ def test_ablations_without_the_task(
         "quiet": True,
     }
     for path in (shown, f"{shown}/", str(Path(shown).parent / "x" / ".." / Path(shown).name)):  # the same data
-        page = ablate(**common, demonstrations=path)
+        page = compare(ablate(**common, demonstrations=path))
         content = json.loads(page.with_suffix(".json").read_text())
         assert tuple(content["tasks"]) == (suite.unseen() if protocol == "ml45-like" else suite).task_names
         assert "task not told" in page.read_text()

@@ -5,7 +5,7 @@ their state is indexed by the task's id, so that batches of some of the tasks wo
 """
 
 from abc import ABC, abstractmethod
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mtorl import InputError
-from mtorl.agents.parameters import ParameterSpace
-from mtorl.trainers.gradients import TaskGradients
-from mtorl.trainers.update import MultiTaskUpdate
+
+if TYPE_CHECKING:  # a balancer can be used, and written, without the rooms that hand these over
+    from mtorl.agents.parameters import ParameterSpace
+    from mtorl.trainers.gradients import TaskGradients
+    from mtorl.trainers.update import MultiTaskUpdate
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
@@ -54,13 +56,13 @@ class Balancer(nn.Module, ABC):
 
     Attributes:
         needs: What it asks of the update, for lists.
-        tasks: Number of tasks of the suite; None before `init`.
+        task_count: Number of tasks of the suite; None before `init`.
         steps: Training steps of its phase, see `plan`.
         learning_rate: Of its parameters, if it has any, after warm-up; None: that of the agent.
     """
 
     needs = ""
-    tasks: int | None = None
+    task_count: int | None = None
     steps = 1000
     learning_rate: float | None = None
 
@@ -79,7 +81,7 @@ class Balancer(nn.Module, ABC):
         learning = [part for part in self.modules() if isinstance(part, Balancer) and [*part.parameters(recurse=False)]]
         return learning[0].learning_rate if learning else None
 
-    def init(self, tasks: int, space: ParameterSpace | None, generator: torch.Generator) -> None:
+    def init(self, tasks: int, space: "ParameterSpace | None", generator: torch.Generator) -> None:
         """Prepares for T tasks and the shared parameters of one phase; called once, before the optimizer is built.
 
         Args:
@@ -87,7 +89,7 @@ class Balancer(nn.Module, ABC):
             space: The shared parameters; None outside training.
             generator: Source of all of the balancer's draws.
         """
-        self.tasks, self._generator = tasks, generator
+        self.task_count, self._generator = tasks, generator
         for name, value in self.initial_state(tasks, 0 if space is None else len(space)).items():
             self.register_buffer(name, value)
 
@@ -101,7 +103,7 @@ class Balancer(nn.Module, ABC):
         return {}
 
     @abstractmethod
-    def step(self, update: MultiTaskUpdate) -> dict[str, float]:
+    def step(self, update: "MultiTaskUpdate") -> dict[str, float]:
         """Makes the move.
 
         Returns:
@@ -110,7 +112,7 @@ class Balancer(nn.Module, ABC):
 
     def get_extra_state(self) -> dict[str, Any]:
         """Where the draws stand."""
-        return {"generator": self._generator.get_state()} if self.tasks is not None else {}
+        return {"generator": self._generator.get_state()} if self.task_count is not None else {}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Continues the draws from `get_extra_state`."""
@@ -127,7 +129,7 @@ class Balancer(nn.Module, ABC):
 
     def _ready(self, tasks: int) -> None:
         """Makes the balancer usable outside training, for `tasks` tasks and with a generator of its own."""
-        if self.tasks is None:
+        if self.task_count is None:
             self.init(tasks, None, torch.Generator().manual_seed(0))
 
 
@@ -144,7 +146,7 @@ class LossWeighting(Balancer):
         """The scalar to descend: by default the weighted sum."""
         return (weights * losses).sum()
 
-    def step(self, update: MultiTaskUpdate) -> dict[str, float]:
+    def step(self, update: "MultiTaskUpdate") -> dict[str, float]:
         """One forward pass, one backward pass of the weighted sum."""
         values, task_ids = update.losses().values.to("cpu", torch.float64), update.task_ids.cpu()
         weights = self.weights(values, task_ids)
@@ -197,7 +199,7 @@ class GradientAggregation(Balancer):
             weights[alive] = self.solve(matrix[np.ix_(alive, alive)], values[alive], ids[alive])
         return torch.from_numpy(weights)
 
-    def step(self, update: MultiTaskUpdate) -> dict[str, float]:
+    def step(self, update: "MultiTaskUpdate") -> dict[str, float]:
         """All task gradients, one direction."""
         gradients = update.gradients()
         weights = self.weights(gradients.gramian, gradients.losses, update.task_ids)
@@ -224,7 +226,7 @@ class MatrixAggregation(Balancer):
             task_ids: `[T]`, the rows' tasks; the first T by default.
         """
 
-    def step(self, update: MultiTaskUpdate) -> dict[str, float]:
+    def step(self, update: "MultiTaskUpdate") -> dict[str, float]:
         """All task gradients, one direction."""
         gradients = update.gradients()
         direction = self.aggregate(gradients.pulled_back, gradients.losses, update.task_ids)
@@ -232,7 +234,7 @@ class MatrixAggregation(Balancer):
 
     def _defaults(self, rows: Tensor, losses: Tensor | None, task_ids: Tensor | None) -> tuple[Tensor, Tensor]:
         """Losses and task ids like the rows; the balancer is ready for as many tasks."""
-        if self.tasks is None:
+        if self.task_count is None:
             self.init(len(rows), None, torch.Generator().manual_seed(0))
             for name, value in self.initial_state(*rows.shape).items():
                 setattr(self, name, value)
@@ -241,7 +243,7 @@ class MatrixAggregation(Balancer):
         return losses.to(rows), task_ids.to(rows.device)
 
 
-def combine(gradients: TaskGradients, weights: Tensor) -> Tensor:
+def combine(gradients: "TaskGradients", weights: Tensor) -> Tensor:
     """The direction `[P]`: the task gradients weighted with `[T]`."""
     rows = gradients.pulled_back
     return weights.to(rows) @ rows

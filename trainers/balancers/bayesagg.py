@@ -92,7 +92,7 @@ class BayesAgg(Balancer):
         size, outputs = features.shape[-1], targets.shape[-1]
         found = self._statistics = {name: value.to(features) for name, value in self._statistics.items()}
         if not found:
-            tasks = self.tasks or int(ids.max()) + 1
+            tasks = self.task_count or int(ids.max()) + 1
             eye = torch.eye(size).expand(tasks, -1, -1).to(features)
             found["precision"] = torch.zeros_like(eye)
             found["evidence"] = features.new_zeros(tasks, size, outputs)

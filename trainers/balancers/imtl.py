@@ -44,7 +44,7 @@ class IMTLL(LossWeighting):
     def __init__(self, lr: float = 0.03) -> None:
         super().__init__()
         checks.within("(0, inf)", lr=lr)
-        self.learning_rate = lr
+        self.lr = self.learning_rate = lr
 
     def init(self, tasks: int, space: ParameterSpace | None, generator: torch.Generator) -> None:
         """See `Balancer.init`."""

@@ -37,13 +37,13 @@ class TorchJD(MatrixAggregation):
         }
         if name not in known:
             raise InputError(f"TorchJD has no aggregator {name!r}; it has {', '.join(sorted(known))}.")
-        self.name, self.options, self.allow_inexact_resume = name, dict(options or {}), allow_inexact_resume
+        self.name, self.options, self.allow_inexact_resume = name, options, allow_inexact_resume
         try:
             self._hidden = (
-                known[name](**self.options),
+                known[name](**(options or {})),
             )  # in a tuple, or its buffers would be taken for the balancer's
         except (TypeError, ValueError, ImportError) as error:
-            raise InputError(f"TorchJD's {name} cannot be made with options {self.options}: {error}.") from None
+            raise InputError(f"TorchJD's {name} cannot be made with options {options}: {error}.") from None
 
     @property
     def stateful(self) -> bool:
@@ -55,10 +55,10 @@ class TorchJD(MatrixAggregation):
         """See `MatrixAggregation.aggregate`; random aggregators draw from this balancer's own stream."""
         self._defaults(rows, losses, task_ids)
         seed = int(torch.randint(1 << 31, (), generator=self._generator))
-        if self.stateful and len(rows) != self.tasks:
+        if self.stateful and len(rows) != self.task_count:
             raise InputError(
-                f"TorchJD's {self.name} keeps a state by position, so every batch must hold all {self.tasks} tasks; "
-                f"found {len(rows)}. Leave tasks_per_batch out."
+                f"TorchJD's {self.name} keeps a state by position, so every batch must hold all "
+                f"{self.task_count} tasks; found {len(rows)}. Leave tasks_per_batch out."
             )
         with isolated(seed, "torchjd", device=rows.device):
             (aggregator,) = self._hidden

@@ -23,7 +23,8 @@ class Uncertainty(LossWeighting):
         super().__init__()
         checks.within("(-inf, inf)", initial=initial)
         checks.within("(0, inf)", lr=lr)
-        self.initial, self.learning_rate = initial, lr
+        self.initial, self.lr = initial, lr
+        self.learning_rate = lr
 
     def init(self, tasks: int, space: ParameterSpace | None, generator: torch.Generator) -> None:
         """See `Balancer.init`."""

@@ -215,7 +215,7 @@ class Subsampled(Balancer):
     def __init__(self, inner: Balancer, tasks: int = 4) -> None:
         super().__init__()
         checks.at_least(1, tasks=tasks)
-        self.inner, self.count = inner, tasks
+        self.inner, self.tasks = inner, tasks
 
     def init(self, tasks: int, space: ParameterSpace | None, generator: torch.Generator) -> None:
         """See `Balancer.init`; both draw from one stream."""
@@ -225,5 +225,5 @@ class Subsampled(Balancer):
     def step(self, update: MultiTaskUpdate) -> dict[str, float]:
         """A step of the inner one on some of the tasks."""
         count = len(update.task_ids)
-        chosen = torch.randperm(count, generator=self._generator)[: self.count].sort().values
+        chosen = torch.randperm(count, generator=self._generator)[: self.tasks].sort().values
         return self.inner.step(update.select(chosen))

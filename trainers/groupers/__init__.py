@@ -1,6 +1,5 @@
-"""Ways to find out which tasks belong together. A new one is one file here and one line below."""
+"""Ways to find out which tasks belong together. A new one is one file here and one line in `__init__.pyi`."""
 
-from mtorl.trainers.groupers.agreement_kmeans import AgreementKMeans
-from mtorl.trainers.groupers.base import TaskGrouper
+import lazy_loader
 
-__all__ = ["AgreementKMeans", "TaskGrouper"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -8,7 +8,7 @@ import torch
 
 from mtorl import InputError
 from mtorl.agents.parameters import ParameterSpace
-from mtorl.datasets.files import regular
+from mtorl.files import regular
 from mtorl.trainers.sharing.masks import TaskMasks, packed
 
 

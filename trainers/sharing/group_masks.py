@@ -34,7 +34,8 @@ class GroupMasks(HarmonyMasks):
     def __init__(self, grouping: str, gate_steps: int = 10, **options: Any) -> None:
         super().__init__(**options)
         checks.at_least(0, gate_steps=gate_steps)
-        self.grouping, self.concluding = grouping, gate_steps
+        self.grouping, self.gate_steps = grouping, gate_steps
+        self.concluding = gate_steps
         self._gate: GroupGate | None = None
         self._labels: list[int] | None = None
 

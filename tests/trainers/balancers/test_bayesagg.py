@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mtorl import InputError
-from mtorl.trainers import train
+from mtorl.runs.training import train
 from mtorl.trainers.balancers import BayesAgg
 from mtorl.trainers.balancers.bayesagg import condition, gradient_moments
 

@@ -7,7 +7,7 @@ import pytest
 from mtorl.envs import MetaWorld
 from mtorl.envs.collect import collect
 from mtorl.envs.evaluator import Protocol
-from mtorl.trainers import train
+from mtorl.runs.training import train
 
 METHODS: dict[str, dict] = {
     "ConnectionStrength": {"agent.task_gain": True},

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mtorl import InputError
-from mtorl.trainers import train
+from mtorl.runs.training import train
 from mtorl.trainers.balancers import (
     IMTLG,
     MGDA,

@@ -9,7 +9,7 @@ from mtorl.agents import BehaviorCloning
 from mtorl.datasets.sampler import TaskSampler
 from mtorl.datasets.spec import DataSpec
 from mtorl.datasets.store import EpisodeStore
-from mtorl.trainers import train
+from mtorl.runs.training import train
 from mtorl.trainers.balancers import (
     MGDA,
     Averaged,

@@ -7,11 +7,11 @@ import torch
 
 from mtorl import InputError
 from mtorl.agents import ParameterSpace
-from mtorl.cli import main
+from mtorl.commands.main import main
 from mtorl.datasets.grouping import Grouping
 from mtorl.envs import PointReach
 from mtorl.envs.collect import collect
-from mtorl.trainers import train
+from mtorl.runs.training import train
 from mtorl.trainers.groupers import AgreementKMeans
 from mtorl.trainers.sharing import GroupMasks
 

@@ -1,0 +1,13 @@
+from .base import Agent as Agent
+from .base import Phase as Phase
+from .base import TaskLosses as TaskLosses
+from .behavior_cloning import BehaviorCloning as BehaviorCloning
+from .cql import CQL as CQL
+from .decision_transformer import DecisionTransformer as DecisionTransformer
+from .dual_policy import DualPolicy as DualPolicy
+from .iql import IQL as IQL
+from .m3dt import M3DT as M3DT
+from .parameters import ParameterSpace as ParameterSpace
+from .prompt_decision_transformer import PromptDecisionTransformer as PromptDecisionTransformer
+from .soft_modular import SoftModular as SoftModular
+from .td3_bc import TD3BC as TD3BC

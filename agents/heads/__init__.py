@@ -1,0 +1,5 @@
+"""The last layers of policies. A new one is one file and one line in `__init__.pyi`."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

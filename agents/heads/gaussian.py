@@ -1,0 +1,67 @@
+"""A distribution of actions, with its likelihood."""
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from mtorl import InputError
+from mtorl.agents.heads.base import OutputHeads, masked_mean
+from mtorl.agents.heads.regression import RegressionHead
+
+
+class GaussianHead(RegressionHead):
+    """A normal distribution around `tanh` of a linear map, trained with its negative log-likelihood.
+
+    The deviation of every action dimension is learned, for all tasks or for each; it does not depend on the features.
+    Recorded actions lie in [-1, 1], limits included, so the distribution is not squashed: squashed actions have no
+    density at the limits.
+
+    Args:
+        features: F.
+        actions: A.
+        tasks: T.
+        kind: See `RegressionHead`; the loss of `linear` is not the squared error here, so it is refused.
+    """
+
+    LOWEST, HIGHEST = -4.0, 1.0
+    """Limits of the logarithm of the deviation."""
+
+    def __init__(self, features: int, actions: int, tasks: int, kind: OutputHeads = "shared") -> None:
+        super().__init__(features, actions, tasks, kind)
+        if kind == "linear":
+            raise InputError("a gaussian head cannot be linear: its loss is not the squared error. Use per_task.")
+        self.spread = nn.Parameter(torch.zeros_like(self.bias))
+
+    def task_rows(self) -> list[nn.Parameter]:
+        """All parameters, if each task has its own."""
+        return [*super().task_rows(), self.spread] if self.per_task else []
+
+    def deviations(self, task_ids: Tensor) -> Tensor:
+        """Standard deviations `[T, 1, 1, A]` of tasks `[T]`."""
+        return torch.exp(self._log_std(task_ids))
+
+    def _log_std(self, task_ids: Tensor) -> Tensor:
+        chosen = task_ids if self.per_task else torch.zeros_like(task_ids)
+        share = torch.sigmoid(self.spread[chosen][:, None, None])  # a limit that can be left again
+        return self.LOWEST + (self.HIGHEST - self.LOWEST) * share
+
+    def log_likelihood(self, features: Tensor, targets: Tensor, task_ids: Tensor) -> Tensor:
+        """Of recorded actions, `[T, B, L]`; arguments as of `losses`."""
+        log_std = self._log_std(task_ids)
+        z = (targets - self.means(features, task_ids)) * torch.exp(-log_std)
+        return (-0.5 * z.square() - log_std - 0.5 * math.log(2 * math.pi)).sum(-1)
+
+    def losses(self, features: Tensor, targets: Tensor, valid: Tensor, task_ids: Tensor) -> Tensor:
+        """See `Head.losses`: the mean over action dimensions, too."""
+        return masked_mean(-self.log_likelihood(features, targets, task_ids) / targets.shape[-1], valid)
+
+
+def make_head(
+    distribution: Literal["deterministic", "gaussian"], features: int, actions: int, tasks: int, kind: OutputHeads
+) -> RegressionHead:
+    """The head of that distribution."""
+    if distribution not in ("deterministic", "gaussian"):
+        raise InputError(f"distribution is {distribution!r}; expected deterministic or gaussian.")
+    return (GaussianHead if distribution == "gaussian" else RegressionHead)(features, actions, tasks, kind)

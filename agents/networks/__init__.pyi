@@ -1,0 +1,9 @@
+from .base import Backbone as Backbone
+from .base import Network as Network
+from .care import CARE as CARE
+from .film import FiLM as FiLM
+from .mlp import MLPBackbone as MLPBackbone
+from .mlp import build_network as build_network
+from .moore import MOORE as MOORE
+from .paco import PaCo as PaCo
+from .soft_modules import SoftModularMLP as SoftModularMLP

@@ -1,0 +1,65 @@
+"""What a feed-forward network of a policy or a critic offers."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+
+from torch import Tensor, nn
+
+from mtorl import InputError
+
+
+class Backbone(nn.Module, ABC):
+    """From what is observed and a vector that stands for the task to features.
+
+    Attributes:
+        size: F, number of features.
+    """
+
+    size: int
+
+    @abstractmethod
+    def forward(self, observations: Tensor, code: Tensor, gains: Sequence[Tensor] = ()) -> Tensor:
+        """Features `[T, ..., F]`.
+
+        Args:
+            observations: `[T, ..., O]`, normalised.
+            code: `[T, Z]`, a vector of each task; Z may be 0.
+            gains: `[T, size]`, factors of each task on the outputs of each layer that has gains, or none.
+        """
+
+    @abstractmethod
+    def maskable(self) -> list[nn.Module]:
+        """The parts whose weight matrices masks may switch off."""
+
+    def mean_weights(self, observations: Tensor, code: Tensor) -> list[Tensor]:
+        """How tasks mix parts, layer by layer: probabilities `[T, ..., n]`, means over observations `[T, B, L, O]`."""
+        return []
+
+    def prepared(self, code: Tensor, gains: Sequence[Tensor] = ()) -> Callable[[Tensor], Tensor]:
+        """The features of observations `[N, O]` of episodes with these codes `[N, Z]`, for acting."""
+        return lambda observations: self(observations, code, gains)
+
+
+Network = Callable[[int, int], Backbone]
+"""Makes a backbone that reads so many numbers, and a vector of that size for the task."""
+
+
+def over_inner_axes(each: Tensor, values: Tensor) -> Tensor:
+    """A vector of each task `[T, S]` as `[T, 1, ..., S]`, with as many axes as values `[T, ..., F]` have."""
+    return each.view(len(each), *[1] * (values.ndim - 2), each.shape[-1])
+
+
+def check_network(network: Backbone, code: int, hidden: Sequence[int], **numbers: int) -> None:
+    """Refuses impossible settings of a network that needs the task's vector.
+
+    Raises:
+        InputError: There is no vector, a layer has no units, or one of the named numbers is below 1.
+    """
+    name = type(network).__name__
+    if not code:
+        raise InputError(f"{name} needs a vector for each task; found none. Use task_identity onehot or embed.")
+    if not hidden or min(hidden) < 1:
+        raise InputError(f"{name}: hidden is {list(hidden)}; expected one or more positive layer sizes.")
+    for option, value in numbers.items():
+        if value < 1:
+            raise InputError(f"{name}: {option} is {value}; expected at least 1.")

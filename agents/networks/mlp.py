@@ -1,0 +1,48 @@
+"""Linear layers."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mtorl import InputError
+from mtorl.agents.networks.base import Backbone, Network, over_inner_axes
+
+
+class MLPBackbone(Backbone):
+    """Linear layers, each followed by ReLU, on observation and code.
+
+    Args:
+        inputs: O.
+        code: Z.
+        hidden: Sizes of the layers.
+    """
+
+    def __init__(self, inputs: int, code: int, hidden: Sequence[int]) -> None:
+        super().__init__()
+        if not hidden or min(hidden) < 1:
+            raise InputError(f"hidden is {list(hidden)}; expected one or more positive layer sizes.")
+        self.size = hidden[-1]
+        self.layers = nn.ModuleList([nn.Linear(before, after) for before, after in pairwise((inputs + code, *hidden))])
+
+    def maskable(self) -> list[nn.Module]:
+        """All layers."""
+        return [self.layers]
+
+    def forward(self, observations: Tensor, code: Tensor, gains: Sequence[Tensor] = ()) -> Tensor:
+        """See `Backbone.forward`."""
+        code = over_inner_axes(code, observations).expand(*observations.shape[:-1], -1)
+        values = torch.cat([observations, code], -1)
+        for number, layer in enumerate(self.layers):
+            values = layer(values)
+            if gains:
+                values = values * over_inner_axes(gains[number], values)
+            values = functional.relu(values)
+        return values
+
+
+def build_network(network: Network | None, inputs: int, code: int, hidden: Sequence[int] = (256, 256)) -> Backbone:
+    """The network, or linear layers of these sizes if none is named."""
+    return MLPBackbone(inputs, code, hidden) if network is None else network(inputs, code)

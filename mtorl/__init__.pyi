@@ -1,0 +1,11 @@
+from .envs.collect import collect as collect
+from .reports.run_report import report as report
+from .runs.evaluations import evaluate as evaluate
+from .runs.experiment import Experiment as Experiment
+from .runs.run import Run as Run
+from .runs.run import load_policy as load_policy
+from .runs.training import train as train
+
+__version__: str
+
+class InputError(ValueError): ...

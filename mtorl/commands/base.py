@@ -1,0 +1,26 @@
+"""What all commands do: a parser from a signature, and objects from a command line."""
+
+from collections.abc import Callable
+from typing import Any
+
+from mtorl.arguments import Parser
+
+
+def parser_of(command: str, function: Callable[..., Any], skip: set[str] | None = None) -> Parser:
+    """The parser of a command whose options are a function's parameters.
+
+    Args:
+        command: Its name.
+        function: The function; the first paragraph of its docstring describes the command.
+        skip: Parameters that are no options.
+    """
+    parser = Parser(prog=f"mtorl {command}", description=(function.__doc__ or "").split("\n\n")[0])
+    parser.add_function(function, skip)
+    return parser
+
+
+def objects(parser: Parser, arguments: list[str]) -> dict[str, Any]:
+    """What a command line says, as objects by the options' names."""
+    found = vars(parser.instantiate(parser.parse_args(arguments)))
+    found.pop("config", None)
+    return found

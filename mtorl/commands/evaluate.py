@@ -1,0 +1,46 @@
+"""Play a trained run, the expert or random actions: success per task."""
+
+import inspect
+from typing import Any
+
+from mtorl import InputError
+
+
+def run(arguments: list[str]) -> None:
+    """Runs the command."""
+    from mtorl.commands.base import objects, parser_of
+    from mtorl.families import load
+    from mtorl.reports.tables import show_report
+    from mtorl.runs.evaluations import evaluate
+
+    load("suites")
+    parser = parser_of("evaluate", evaluate, skip={"run"})
+    parser.add_argument("run", type=str, nargs="?", help="Folder of a trained run; or give --policy and --suite.")
+    parser.add_argument(
+        "--recorded",
+        type=str,
+        help="Instead of playing, compare the run's actions with those of this data set (one collected with --split "
+        "heldout, best): mean squared difference per task.",
+    )
+    options = objects(parser, arguments)
+    recorded = options.pop("recorded")
+    if recorded is not None:
+        _compare_actions(recorded, options)
+        return
+    report = evaluate(**options)
+    show_report(report)
+    print(f"saved: {report.path}")
+
+
+def _compare_actions(recorded: str, options: dict[str, Any]) -> None:
+    from mtorl.reports.tables import show_action_errors
+    from mtorl.runs.evaluations import evaluate
+    from mtorl.runs.run import Run
+
+    usual = {name: it.default for name, it in inspect.signature(evaluate).parameters.items()}
+    if options["run"] is None:
+        raise InputError("--recorded is for runs; give the folder of one, whose actions are compared.")
+    free = ("run", "checkpoint", "workers", "quiet")
+    if any(value != usual[name] for name, value in options.items() if name not in free):
+        raise InputError("--recorded takes --checkpoint only: nothing is played, so nothing else is looked at.")
+    show_action_errors(Run(options["run"]).action_errors(recorded, options["checkpoint"]))

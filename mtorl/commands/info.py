@@ -1,0 +1,31 @@
+"""Show what a data set holds, task by task; --verify checks every byte."""
+
+
+def run(arguments: list[str]) -> None:
+    """Runs the command."""
+    from mtorl.commands.base import objects, parser_of
+    from mtorl.datasets.store import EpisodeStore
+    from mtorl.reports.tables import show_store
+
+    def info() -> None:
+        """Shows what a data set holds: per task episodes, steps, returns and success, and its versions."""
+
+    parser = parser_of("info", info)
+    parser.add_argument("data", type=str, help="Folder of the data set.")
+    parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="Also read everything once and recompute what the data set says of itself.",
+    )
+    options = objects(parser, arguments)
+    store = EpisodeStore(options["data"])
+    show_store(store)
+    if options["verify"]:
+        from mtorl.envs.base import check_recorded
+
+        store.verify()
+        check_recorded(store)
+        print(
+            "verified: all hashes match, all numbers are finite, all actions lie in [-1, 1], returns-to-go are the sums"
+            " of rewards, the statistics of tasks are those of their episodes, the suite has its tasks and dimensions."
+        )

@@ -1,0 +1,1 @@
+"""What was measured, for people: pages, tables, pictures, and the same numbers as JSON."""

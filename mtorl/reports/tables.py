@@ -1,0 +1,243 @@
+"""Tables for the terminal."""
+
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from mtorl.datasets.grouping import Grouping
+    from mtorl.datasets.store import EpisodeStore
+    from mtorl.envs.evaluator import EvalReport
+    from mtorl.families import Member
+    from mtorl.reports.masks import MaskSummary
+
+
+def _table(title: str, first: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", header_style="bold")
+    table.add_column(first, no_wrap=True)
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
+    return table
+
+
+def _print(table: Table, wrap: bool = False) -> None:
+    import shutil
+
+    # Not narrower than the table needs: a number that is cut off is worse than a long line.
+    wide = _Console(width=1000)
+    needed = Measurement.get(wide, wide.options, table).maximum
+    _Console(width=max(shutil.get_terminal_size().columns, 110 if wrap else needed)).print(table)
+
+
+def show_comparison(path: "Path") -> None:
+    """Prints the summary of a comparison's JSON file."""
+    from mtorl.files import read_json
+
+    content = read_json(path, "comparison")
+    bases = content["baselines"]
+    single, errors = content["single_task_models"], content["heldout_data"]
+    scored = content["methods"][0]["normalised_score"] is not None
+    title = f"compared to {' and '.join(bases)}; in brackets 95 % intervals"
+    title += f"; action error in thousandths, on {errors}" if errors else ""
+    title += "; score: 0 % is what random actions earn, 100 % what the expert does" if scored else ""
+    columns = [
+        "mean",
+        "IQM",
+        *["P(better)"] * len(bases),
+        *["score", *["lead"] * len(bases)] * scored,
+        *["delta-m"] * len(single),
+        *["action error"] * bool(errors),
+        "weights, max/min",
+        "moves a step",
+        "ms a step",
+    ]
+    table = _table(title, "method", "seeds", *columns)
+    for row in content["methods"]:
+        middle, beats = row["interquartile_mean"], row["probability_of_improvement"]
+        each = [beats[base] for base in bases]
+        table.add_row(
+            row["name"],
+            f"{row['seeds']}",
+            f"{row['mean'][0]:.1%}",
+            f"{middle[0]:.1%} [{100 * middle[1]:.1f}, {100 * middle[2]:.1f}]",
+            *[f"{it[0]:.0%} [{100 * it[1]:.0f}, {100 * it[2]:.0f}]" if it else "-" for it in each],
+            *([f"{row['normalised_score'][0]:.1%}"] if scored else []),
+            *([_signed(row["normalised_score_lead"][base]) for base in bases] if scored else []),
+            *[f"{gain[0]:+.1%}" if (gain := row["delta_m"].get(name)) else "-" for name in single],
+            *([f"{1000 * row['action_error'][0]:.1f}"] if errors else []),
+            f"{spread:.3g}" if (spread := row["weights_max_over_min"]) else "-",
+            f"{row['moves_per_step']:.3g}",
+            f"{row['milliseconds_per_step']:.1f} ({row['step_over_baseline']:.2f}x)",
+        )
+    if len(single) > 1:
+        table.caption = f"delta-m over {' and '.join(single)}"
+    _print(table)
+
+
+def _signed(found: "Sequence[float] | None") -> str:
+    """A difference with its interval, in percentage points."""
+    return "-" if found is None else f"{100 * found[0]:+.1f} [{100 * found[1]:+.1f}, {100 * found[2]:+.1f}]"
+
+
+def show_action_errors(found: dict[str, Any]) -> None:
+    """Prints what `Run.action_errors` returns."""
+    table = _table(f"{found['policy']}: mean squared error of actions on {found['data']['path']}", "task", "error")
+    for task, error in found["tasks"].items():
+        table.add_row(task, f"{error:.5f}")
+    table.add_section()
+    table.add_row(f"mean of {len(found['tasks'])} tasks", f"{found['mean_error']:.5f}")
+    _print(table)
+
+
+def show_grouping(grouping: "Grouping") -> None:
+    """Prints the groups, and how alike their tasks are."""
+    table = _table(f"{grouping.method}: {grouping.score:.2f}", "group", "tasks", "affinity within", "to others")
+    for group in range(grouping.count):
+        mine = [place for place, label in enumerate(grouping.labels) if label == group]
+        others = [place for place, label in enumerate(grouping.labels) if label != group]
+        pairs = [grouping.affinity[one][other] for one in mine for other in mine if one != other]
+        between = [grouping.affinity[one][other] for one in mine for other in others]
+        table.add_row(
+            f"{group}",
+            ", ".join(grouping.task_names[place] for place in mine),
+            f"{sum(pairs) / len(pairs):.2f}" if pairs else "-",
+            f"{sum(between) / len(between):.2f}" if between else "-",
+        )
+    _print(table)
+
+
+def show_masks(summary: "MaskSummary") -> None:
+    """Prints what a run's masks are like."""
+    table = _table(
+        f"masks of phase {summary.phase}: {sum(summary.sizes.values()):,} weights, share kept by each task",
+        "matrix",
+        "weights",
+        "fewest",
+        "mean",
+        "most",
+        "all tasks keep",
+        "no task keeps",
+    )
+    for name, kept in summary.densities.items():
+        table.add_row(
+            name.removeprefix("backbone.").removesuffix(".weight"),
+            f"{summary.sizes[name]:,}",
+            f"{float(kept.min()):.1%}",
+            f"{float(kept.mean()):.1%}",
+            f"{float(kept.max()):.1%}",
+            f"{summary.everyone[name]:.1%}",
+            f"{summary.nobody[name]:.1%}",
+        )
+    _print(table)
+    print(
+        f"two tasks both keep {summary.pair_mean():.1%} of the weights (drawn without regard to each other: "
+        f"{summary.chance():.1%}); {summary.changed:.1%} of the zeros were none when the masks were drawn"
+    )
+
+
+def show_members(family: str, members: "Sequence[Member]") -> None:
+    """Prints the members of a family, one paragraph each."""
+    table = Table(box=None, pad_edge=False, show_header=True, header_style="bold")
+    table.add_column(family, no_wrap=True)
+    table.add_column("what it does")
+    for number, member in enumerate(members):
+        if not number or member.kind != members[number - 1].kind:
+            needs = f" (needs {member.needs})" if member.needs else ""
+            table.add_row("", f"[bold]{member.kind}[/bold]{needs}" if len({it.kind for it in members}) > 1 else "")
+        paper = f" [dim]{member.paper}[/dim]" if member.paper else ""
+        table.add_row(member.name, f"{member.line}.{paper}")
+    _print(table, wrap=True)
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Leaves the closed pipe of `mtorl info data | head` to the command; rich would exit with code 1."""
+        raise BrokenPipeError
+
+
+def show_store(store: "EpisodeStore") -> None:
+    """Prints what a data set holds, task by task."""
+    manifest = store.manifest
+    source = ", ".join(f"{key} {value}" for key, value in manifest["source"].items() if value is not None)
+    table = _table(
+        f"{store.path}: {source}",
+        "task",
+        "episodes",
+        "steps",
+        "length",
+        "return mean",
+        "median",
+        "success",
+        "at last step",
+    )
+    for task in manifest["tasks"]:
+        table.add_row(
+            task["name"],
+            f"{task['episodes']}",
+            f"{task['steps']:,}",
+            f"{task['steps'] / max(task['episodes'], 1):.0f}",
+            f"{task['return_mean']:.1f}",
+            f"{task['return_quantiles'][10]:.1f}",
+            f"{task['success_rate']:.0%}",
+            f"{task['success_last_rate']:.0%}",
+        )
+    tasks = manifest["tasks"]
+    table.add_section()
+    table.add_row(
+        f"{len(tasks)} tasks",
+        f"{manifest['episodes']}",
+        f"{manifest['steps']:,}",
+        f"{manifest['steps'] / max(manifest['episodes'], 1):.0f}",
+        "",
+        "",
+        f"{sum(task['success_rate'] for task in tasks) / len(tasks):.0%}",
+        f"{sum(task['success_last_rate'] for task in tasks) / len(tasks):.0%}",
+    )
+    _print(table)
+    print("versions:", ", ".join(f"{name} {value[:12]}" for name, value in manifest["versions"].items()))
+
+
+def show_report(report: "EvalReport") -> None:
+    """Prints success per task with its interval; the mean over tasks comes last."""
+    protocol = report.protocol
+    kind = "training goals" if protocol.split == "train" else "held-out goals"
+    stop = "".join(f", {remark}" for remark in [*protocol.remarks, *(["goal hidden"] if report.goal_hidden else [])])
+    table = _table(
+        f"{report.policy}: {protocol.name} protocol, {protocol.goals} {kind} per task{stop}",
+        "task",
+        "success",
+        "95 % interval",
+        "episodes",
+        "at last step",
+        "return",
+        "length",
+    )
+    rows = report.tasks()
+    for row in rows:
+        table.add_row(
+            row.task,
+            f"{row.rate:.0%}",
+            f"{row.low:.0%} to {row.high:.0%}",
+            f"{row.episodes}",
+            "-" if row.success_last_rate is None else f"{row.success_last_rate:.0%}",
+            f"{row.mean_return:.0f}",
+            f"{row.mean_length:.0f}",
+        )
+    low, high = report.mean_interval()
+    last = [row.success_last_rate for row in rows if row.success_last_rate is not None]
+    table.add_section()
+    table.add_row(
+        f"mean of {len(rows)} tasks",
+        f"{report.mean_success:.1%}",
+        f"{low:.1%} to {high:.1%}",
+        f"{sum(row.episodes for row in rows)}",
+        f"{sum(last) / len(last):.0%}" if len(last) == len(rows) else "-",
+        "",
+        "",
+    )
+    _print(table)

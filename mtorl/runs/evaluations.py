@@ -1,0 +1,78 @@
+"""Evaluations, of trained runs and of what they are measured against."""
+
+from pathlib import Path
+
+from mtorl import InputError
+from mtorl.envs.base import ContextMode, Suite
+from mtorl.envs.evaluator import EvalReport, Protocol, ProtocolName, TaskVisibility
+from mtorl.envs.references import ReferenceName, evaluate_reference
+from mtorl.runs.run import Run
+
+
+def evaluate(
+    run: str | Path | None = None,
+    policy: ReferenceName | None = None,
+    suite: Suite | None = None,
+    protocol: ProtocolName = "heldout",
+    goals: int = 50,
+    stop_at_success: bool = False,
+    task_identity: TaskVisibility = "shown",
+    demonstrations: str | None = None,
+    context: ContextMode = "exact",
+    goal_visible: bool | None = None,
+    act_with: str | None = None,
+    seed: int = 0,
+    checkpoint: str = "last",
+    out: str | Path | None = None,
+    workers: int = 2,
+    quiet: bool = False,
+) -> EvalReport:
+    """Plays a trained run, the scripted expert or random actions in every task and reports success per task.
+
+    Args:
+        run: Folder of a trained run.
+        policy: Play the suite's scripted expert or random actions instead: the reference rows.
+        suite: The suite, with --policy; a run knows its own.
+        protocol: official (the 50 training goals, one episode each), heldout (50 goals never trained on) or ml45-like
+            (the same of tasks that were not trained on, with their identity hidden: the five test tasks of ML45).
+        goals: Goals per task; the first that many.
+        stop_at_success: End episodes at their first success: faster, but success at the last step is unknown.
+        task_identity: Tell the policy which task it is in (shown), or not (hidden).
+        demonstrations: A data set whose best episode of each task is shown to the policy: for prompts, and to find the
+            group of a task whose identity is hidden.
+        context: Agents that look at the last K steps do so at each step (exact), or begin again with half of them
+            whenever they have seen K (anchored): faster, but not the same actions.
+        goal_visible: Show the run the goal's position, or hide it; as in its data by default.
+        act_with: Which policy of an agent that has several; by default what its configuration says.
+        seed: Seed of random actions.
+        checkpoint: Which checkpoint of the run: last, best (on training goals), or a step.
+        out: Folder of the report; by default the run's own, or runs/references.
+        workers: Processes that play episodes.
+        quiet: Show no progress.
+
+    Returns:
+        The report; `path` is its file.
+    """
+    how = Protocol(
+        protocol,
+        goals,
+        stop_at_success,
+        seed,
+        task_identity=task_identity,
+        demonstrations=demonstrations,
+        context=context,
+    )
+    if (run is None) == (policy is None):
+        raise InputError("give either the folder of a run or --policy expert|random, not both and not neither.")
+    if run is not None:
+        if suite is not None:
+            raise InputError("a run brings its own suite; leave --suite out.")
+        return Run(run).evaluate(how, checkpoint, goal_visible, out, workers, quiet, act_with)
+    if suite is None:
+        raise InputError(f"--policy {policy} needs a suite: add --suite MetaWorld --suite.benchmark MT10.")
+    if checkpoint != "last" or not (goal_visible is act_with is None):
+        raise InputError(
+            "--checkpoint, --goal_visible and --act_with are for runs; use --suite.goal_visible with --policy."
+        )
+    assert policy is not None
+    return evaluate_reference(policy, suite, how, Path(out or "runs/references"), workers, quiet)

@@ -1,0 +1,230 @@
+"""What a run is made of, as objects."""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from mtorl import InputError, checks
+from mtorl.agents import Agent
+from mtorl.datasets.sampler import SamplingSettings, TaskSampler
+from mtorl.datasets.spec import DataSpec, open_stores
+from mtorl.datasets.store import EpisodeStore
+from mtorl.envs.evaluator import EvalReport
+from mtorl.envs.workers import WORKERS
+from mtorl.runs.data import describe_data, suite_of
+from mtorl.runs.memory import check_memory
+from mtorl.runs.provenance import find_device, limited_threads
+from mtorl.trainers.balancers import Balancer, GradientAggregation, LossWeighting, MatrixAggregation
+from mtorl.trainers.checkpoint import CheckpointFolder
+from mtorl.trainers.executions import Execution
+from mtorl.trainers.logs import NoLog, RunLog
+from mtorl.trainers.offline import OfflineTrainer, Schedule
+from mtorl.trainers.optimizer import OptimizerSettings
+from mtorl.trainers.policy import TaskPolicy
+from mtorl.trainers.seeding import isolated, numpy_stream
+from mtorl.trainers.sharing import Sharing
+
+SMALL_AGENT = 50_000
+"""Parameters below which a second thread gains less than a quarter (benchmarks/contention.py)."""
+
+THREADS = f"[1, {max(os.cpu_count() or 1, 256)}]"
+"""Numbers of threads that a process can be expected to start."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Trains one policy for all tasks of a data set.
+
+    Attributes:
+        data: Folders made by `mtorl collect`; several are used together.
+        out: Folder of the run; must not hold another one.
+        agent: The policy and its losses.
+        balancer: How the task losses become one move.
+        sharing: Which parameters each task computes with.
+        optimizer: Learning rate and the rest.
+        schedule: When training logs, evaluates, saves and ends.
+        sampling: Which recorded steps windows begin at.
+        tasks: Train on these tasks of the data only.
+        statistics: What observations are normalised with: the statistics of these tasks (tasks), or of all tasks of the
+            data (data), as a policy for all of them would have.
+        windows: Windows per task in a batch.
+        tasks_per_batch: Tasks in a batch; all by default.
+        order: Which tasks come into a batch of fewer.
+        evaluate_goals: Training goals per task that evaluations during training play, stopping at success.
+        execution: How the gradients of single tasks are computed, for balancers that need them: loop (one task after
+            the other), vmap (all at once, for GPUs), joint (to check the others), auto (loop on the CPU, else vmap).
+        keep: Checkpoints to keep, besides the best on training goals.
+        seed: Derives all random streams.
+        device: Where to train: cpu, cuda, cuda:1.
+        threads: CPU threads of training; by default one for agents of fewer than 50,000 parameters, torch's choice for
+            larger ones. Another number changes last bits: `run.json` keeps it, and a resumed run takes the same.
+        dtype: Precision of training.
+        workers: Processes that play episodes in evaluations.
+        verify: Check the hashes and values of the data before training.
+        quiet: Show no progress.
+    """
+
+    data: list[str]
+    out: str
+    agent: Callable[[DataSpec], Agent]
+    balancer: Balancer
+    sharing: Sharing
+    optimizer: OptimizerSettings
+    schedule: Schedule
+    sampling: SamplingSettings = field(default_factory=SamplingSettings)
+    tasks: list[str] | None = None
+    statistics: Literal["tasks", "data"] = "tasks"
+    windows: int = 64
+    tasks_per_batch: int | None = None
+    order: Literal["random", "round_robin"] = "random"
+    evaluate_goals: int = 10
+    execution: Execution = "auto"
+    keep: int = 2
+    seed: int = 0
+    device: str = "cpu"
+    threads: int | None = None
+    dtype: Literal["float32", "float64"] = "float32"
+    workers: int = 2
+    verify: bool = True
+    quiet: bool = False
+
+    def open_data(self) -> tuple[list[EpisodeStore], DataSpec]:
+        """The data sets, verified if asked for, and what the agent must know of them."""
+        stores = open_stores(self.data)
+        for store in stores if self.verify else ():
+            store.verify()
+        return stores, describe_data(stores, self.tasks, pooled=self.statistics == "data")
+
+    def build_agent(self, spec: DataSpec) -> Agent:
+        """The agent with its initial weights, which are a function of the seed."""
+        with isolated(self.seed, "init"):
+            return self.agent(spec)
+
+    def choose_threads(self, spec: DataSpec) -> int:
+        """CPU threads of training; small agents wait for threads longer than these help."""
+        if self.threads is not None:
+            return self.threads
+        size = sum(parameter.numel() for parameter in self.build_agent(spec).parameters())
+        return 1 if size < SMALL_AGENT else torch.get_num_threads()
+
+    def build_probe(self, stores: Sequence[EpisodeStore], agent: Agent) -> TaskSampler:
+        """Draws windows of all tasks from a stream of its own."""
+        stream = numpy_stream(self.seed, "probe")
+        return TaskSampler(
+            stores,
+            agent.spec.task_names,
+            self.windows,
+            agent.window,
+            stream,
+            next_observations=agent.next_observations,
+            prompts=agent.prompts,
+            sampling=self.sampling,
+        )
+
+    def build_sampler(self, stores: Sequence[EpisodeStore], agent: Agent) -> TaskSampler:
+        """Draws the windows that an agent trains on."""
+        return TaskSampler(
+            stores,
+            agent.spec.task_names,
+            self.windows,
+            agent.window,
+            numpy_stream(self.seed, "data"),
+            self.tasks_per_batch,
+            self.order,
+            agent.next_observations,
+            agent.prompts,
+            self.sampling,
+        )
+
+    def check(self, stores: Sequence[EpisodeStore], spec: DataSpec) -> None:
+        """Raises InputError for whatever would fail later; called before anything is written."""
+        checks.within("[0, 18446744073709551615]", seed=self.seed)
+        checks.within(WORKERS, workers=self.workers)
+        checks.at_least(1, windows=self.windows, threads=self.threads)
+        checks.within(THREADS, threads=self.threads)
+        spoilt = [str(it.path) for it in stores if it.manifest["source"].get("split") == "heldout"]
+        if spoilt:
+            raise InputError(
+                f"the data in {', '.join(spoilt)} were recorded on held-out goals, which evaluations keep for "
+                "themselves. Train on data collected with --split train."
+            )
+        find_device(self.device)
+        suite = suite_of(spec)
+        found, expected = (spec.observation_dim, spec.action_dim), (suite.observation_dim, suite.action_dim)
+        if found != expected:
+            raise InputError(
+                f"the data in {', '.join(self.data)} have observation and action dimensions {found}, their suite "
+                f"{type(suite).__name__} has {expected}: the policy could not be played. Collect the data again."
+            )
+        goals = suite.goals("train")
+        if not 1 <= self.evaluate_goals <= len(goals):
+            raise InputError(
+                f"evaluate_goals is {self.evaluate_goals}; expected 1 to {len(goals)}, the training goals."
+            )
+        self._check_memory(spec)
+        checkpoints = CheckpointFolder(Path(self.out), self.keep)
+        with limited_threads(self.threads):  # a step on few windows, thrown away: what does not fit together fails here
+            few = replace(self, windows=1, schedule=replace(self.schedule, log_every=0, monitor_every=0, steps=1 << 60))
+            trainer = few.build_trainer(stores, spec, NoLog(), checkpoints, _never, {})
+            idle = [phase.name for phase in trainer.agent.phases if not phase.span(self.schedule.steps)]
+            if idle:
+                raise InputError(
+                    f"with {self.schedule.steps} steps the phases {idle} would have none; raise --schedule.steps."
+                )
+            trainer.rehearse()
+
+    def _check_memory(self, spec: DataSpec) -> None:
+        device, tasks = (
+            find_device(self.device),
+            min(self.tasks_per_batch or len(spec.task_names), len(spec.task_names)),
+        )
+        summed = self.sharing.uniform and isinstance(self.balancer, LossWeighting)
+        looped = self.execution == "loop" or (self.execution == "auto" and device.type == "cpu")
+        single = isinstance(self.balancer, GradientAggregation | MatrixAggregation) or self.schedule.monitor_every > 0
+        check_memory(
+            lambda: self.build_agent(spec),
+            self.windows,
+            tasks,
+            together=1 if looped and not summed else tasks,
+            rows=tasks if single else 0,
+            device=device,
+            dtype=getattr(torch, self.dtype),
+        )
+
+    def build_trainer(
+        self,
+        stores: Sequence[EpisodeStore],
+        spec: DataSpec,
+        log: RunLog,
+        checkpoints: CheckpointFolder,
+        evaluate: Callable[[TaskPolicy], EvalReport],
+        config: dict[str, Any],
+    ) -> OfflineTrainer:
+        """Everything that training needs, from what was configured."""
+        agent = self.build_agent(spec)
+        agent.remember(stores)
+        agent.to(find_device(self.device), getattr(torch, self.dtype))
+        return OfflineTrainer(
+            agent,
+            self.build_sampler(stores, agent),
+            self.build_probe(stores, agent),
+            self.balancer,
+            self.sharing,
+            self.optimizer,
+            self.schedule,
+            self.seed,
+            log,
+            checkpoints,
+            evaluate,
+            config,
+            self.execution,
+            self.quiet,
+        )
+
+
+def _never(policy: TaskPolicy) -> EvalReport:
+    raise AssertionError("nothing is evaluated here")

@@ -1,0 +1,349 @@
+"""A run's folder: everything needed to judge the run and to do it again.
+
+| file | content |
+|---|---|
+| `config.yaml` | the resolved configuration |
+| `data_spec.json` | what the agent knew of its data; evaluation needs no data set |
+| `run.json` | versions, machine, command, threads |
+| `log.jsonl`, `tensorboard/` | losses and success on training goals |
+| `checkpoints/` | the last few, and the best on training goals |
+| `evaluations/` | one report per protocol, and errors of actions |
+"""
+
+import copy
+import hashlib
+import warnings
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from mtorl import InputError
+from mtorl.agents import Agent
+from mtorl.datasets.grouping import Grouping
+from mtorl.datasets.spec import DataSpec, check_fits
+from mtorl.datasets.store import EpisodeStore, sha256
+from mtorl.envs.base import Suite
+from mtorl.envs.evaluator import EvalReport, Protocol, ProtocolName, demonstrations_hash, evaluate
+from mtorl.envs.workers import WorkerPool
+from mtorl.files import (
+    DamageWarning,
+    read_json,
+    write_json,
+)
+from mtorl.runs.action_error import action_errors
+from mtorl.runs.configuration import Configuration, flatten, read_plain, renamed
+from mtorl.runs.experiment import (
+    Experiment,
+    suite_of,
+)
+from mtorl.runs.provenance import MACHINE
+from mtorl.schema import Integer, MappingOf, Number, Plain, Record, Text, check
+from mtorl.trainers.checkpoint import CheckpointFolder, fitting, restore
+from mtorl.trainers.executions import PhaseFunctions
+from mtorl.trainers.groupers import TaskGrouper
+from mtorl.trainers.policy import TaskPolicy
+from mtorl.trainers.seeding import isolated, torch_stream
+from mtorl.trainers.sharing import Sharing
+
+SOURCE = Record({"checkpoint": Text(), "step": Integer(0), "sha256": Text()}, optional={"act_with": Text()})
+"""What identifies the policy in an evaluation of a run."""
+ACTION_ERRORS = Record(
+    {
+        "policy": Text(),
+        "source": MappingOf(Plain()),
+        "data": Record({"path": Text(), "sha256": Text()}),
+        "mean_error": Number(0),
+        "tasks": MappingOf(Number(0)),
+    }
+)
+
+
+def load_policy(run: str | Path, checkpoint: str = "last", act_with: str | None = None) -> TaskPolicy:
+    """The trained policy of a run, to be played.
+
+    Args:
+        run: Folder of the run.
+        checkpoint: `last`, `best` on training goals, or a step.
+        act_with: Which policy of an agent that has several; by default what its configuration says.
+    """
+    return Run(run).policy(checkpoint, act_with)[0]
+
+
+class Run:
+    """A folder that holds a run.
+
+    Args:
+        folder: The folder; a run stands for its own.
+
+    Raises:
+        InputError: No run is there.
+    """
+
+    def __init__(self, folder: "str | Path | Run") -> None:
+        self.folder: Path = folder.folder if isinstance(folder, Run) else Path(folder)
+        if not self.folder.name:  # "." has none, and reports need one
+            self.folder = self.folder.resolve()
+        if not (self.folder / "config.yaml").exists():
+            raise InputError(
+                f"no run in {self.folder}: expected a file config.yaml there. Start one with `mtorl train`."
+            )
+        read_plain(self.folder / "config.yaml")
+        self.spec = DataSpec.from_json(read_json(self.folder / "data_spec.json", "data specification"))
+
+    def machine(self) -> dict[str, Any]:
+        """Versions, machine and command with which the run was begun."""
+        content = read_json(self.folder / "run.json", "run description")
+        check(content, MACHINE, f"run description {self.folder / 'run.json'}")
+        return content
+
+    @cached_property
+    def configuration(self) -> Configuration:
+        """All of its options."""
+        return Configuration.read(self.folder / "config.yaml")
+
+    def read_configuration(self, arguments: Sequence[str]) -> Configuration:
+        """The same, changed by arguments of a command line."""
+        return Configuration.read(self.folder / "config.yaml", arguments) if arguments else self.configuration
+
+    def refuse_another_configuration(self, asked: Configuration, state: dict[str, Any] | None) -> None:
+        """Raises InputError where a run would go on, or be played, with other options than it began with.
+
+        Options that did not exist when the run was begun are taken to have had their defaults.
+
+        Args:
+            asked: With which it is to go on.
+            state: The checkpoint that it goes on from; None: there is none yet.
+        """
+        begun = self.configuration
+        if state is None:
+            what, differing = "run", asked.differences(begun.plain, "run")
+        else:
+            what = f"checkpoint at step {state['step']}"
+            written = flatten(renamed(read_plain(self.folder / "config.yaml")))
+            since = {key: value for key, value in flatten(begun.plain).items() if key not in written}
+            differing = asked.differences({**since, **flatten(renamed(state["config"]))}, what)
+        if differing:
+            raise InputError(
+                f"the configuration differs from that of the {what}: {'; '.join(differing)}. Resume with the same "
+                "configuration, or start a new run."
+            )
+
+    def checkpoints(self, keep: int = 1) -> CheckpointFolder:
+        """The run's checkpoints."""
+        return CheckpointFolder(self.folder / "checkpoints", keep)
+
+    def suite(self) -> Suite:
+        """The suite of the run's data, with the run's tasks."""
+        return suite_of(self.spec)
+
+    def policy(self, checkpoint: str = "last", act_with: str | None = None) -> tuple[TaskPolicy, dict[str, Any]]:
+        """The trained policy of a checkpoint (`last`, `best` on training goals, or a step).
+
+        Args:
+            checkpoint: Which one.
+            act_with: Which policy of an agent that has several; by default what its configuration says.
+
+        Returns:
+            The policy, and what identifies its weights: `checkpoint`, `step` and `sha256`.
+        """
+        experiment = self.configuration.experiment()
+        state, digest = self.checkpoints().read(checkpoint)
+        self.refuse_another_configuration(self.configuration, state)
+        agent = experiment.build_agent(self.spec)
+        restore(agent, state["agent"])
+        if act_with is not None:
+            agent.choose(act_with)
+        policy = TaskPolicy(agent, self._sharing(experiment, agent, state))
+        return policy, {"checkpoint": checkpoint, "step": int(state["step"]), "sha256": digest}
+
+    def _sharing(self, experiment: Experiment, agent: Agent, state: dict[str, Any]) -> dict[str, Sharing]:
+        found = {}
+        for phase in agent.phases:
+            member = copy.deepcopy(experiment.sharing)
+            member.task_names = self.spec.task_names
+            member.init(phase.space, len(self.spec.task_names), torch_stream(experiment.seed, f"sharing {phase.name}"))
+            with fitting(f"sharing of {phase.name}", type(member).__name__):
+                member.load_state_dict(state["sharing"][phase.name])
+            found[phase.name] = member
+        return found
+
+    def sharing(self, checkpoint: str = "last") -> dict[str, Sharing]:
+        """What the tasks share in each phase, as a checkpoint has it."""
+        experiment = self.configuration.experiment()
+        return self._sharing(experiment, experiment.build_agent(self.spec), self.checkpoints().read(checkpoint)[0])
+
+    def group(self, grouper: TaskGrouper, groups: int, checkpoint: str = "last") -> Grouping:
+        """Groups the run's tasks by what the gradients of its policy say on its data.
+
+        Args:
+            grouper: How.
+            groups: How many.
+            checkpoint: `last`, `best` on training goals, or a step.
+        """
+        experiment = self.configuration.experiment()
+        stores, spec = experiment.open_data()
+        self.refuse_other_data(spec, experiment.data)
+        agent, state = experiment.build_agent(self.spec), self.checkpoints().read(checkpoint)[0]
+        restore(agent, state["agent"])
+        names = [phase.name for phase in agent.phases]
+        functions = PhaseFunctions(agent.eval(), names.index(agent.acting_phases[-1]))
+        sharing = self._sharing(experiment, agent, state)
+        functions.companions = [(it.space, sharing[it.name]) for it in agent.phases if it is not functions.phase]
+        with isolated(experiment.seed, "groups"):
+            probe = experiment.build_probe(stores, agent)
+            return grouper.fit(functions, sharing[functions.phase.name], probe, groups, experiment.seed)
+
+    def refuse_other_data(self, spec: DataSpec, paths: Sequence[str]) -> None:
+        """Raises InputError unless the data are those that the run began with."""
+        if [entry["sha256"] for entry in spec.data] != [entry["sha256"] for entry in self.spec.data]:
+            raise InputError(
+                f"the data in {', '.join(paths)} is not what the run {self.folder} began with (the manifests' hashes "
+                "differ). Restore it, say where it is with --data, or start a new run."
+            )
+
+    def evaluate(
+        self,
+        protocol: Protocol | ProtocolName = "heldout",
+        checkpoint: str = "last",
+        goal_visible: bool | None = None,
+        out: str | Path | None = None,
+        workers: int = 2,
+        quiet: bool = False,
+        act_with: str | None = None,
+    ) -> EvalReport:
+        """Plays the policy and keeps the report.
+
+        Args:
+            protocol: How to play; a name stands for that protocol's defaults.
+            checkpoint: `last`, `best` on training goals, or a step.
+            goal_visible: Show the goal's position or hide it; as in the data by default.
+            out: Folder of the report; `evaluations` in the run's own by default.
+            workers: Processes that play.
+            quiet: Show no progress.
+            act_with: Which policy of an agent that has several; by default what its configuration says.
+        """
+        if isinstance(protocol, str):
+            protocol = Protocol(protocol)
+        act_with = self._unusual(act_with)
+        policy, source = self.policy(checkpoint, act_with)
+        suite = self.suite()
+        if goal_visible is not None:
+            suite = suite.changed(goal_visible=goal_visible)
+        words = [checkpoint, f"step {source['step']}", *([act_with] if act_with else [])]
+        name = f"{self.folder.name} ({', '.join(words)})"
+        source |= {"act_with": act_with} if act_with else {}
+        target = self.report_path(protocol, checkpoint, goal_visible, out, act_with)
+        with WorkerPool(workers) as pool:
+            return evaluate(policy, suite, protocol, pool, name, out=target, source=source, quiet=quiet)
+
+    def _unusual(self, act_with: str | None) -> str | None:
+        """None for the policy that the configuration names anyway."""
+        if act_with is None:
+            return None
+        usual = getattr(self.configuration.options.agent, "init_args", {}).get("act_with")
+        return None if act_with == usual else act_with
+
+    def action_errors(self, data: str | Path, checkpoint: str = "last") -> dict[str, Any]:
+        """Compares the policy's actions with recorded ones, and keeps the result in `evaluations`.
+
+        Args:
+            data: A data set of the run's suite with all its tasks; one recorded on held-out goals, best.
+            checkpoint: `last`, `best` on training goals, or a step.
+
+        Returns:
+            Per task the mean squared difference (`tasks`), their mean (`mean_error`), `source` and `data`: what
+            identifies the weights and the data. A result of the same weights and data is read, not computed again.
+
+        Raises:
+            InputError: The data do not fit the run.
+        """
+        store = EpisodeStore(data)
+        check_fits(self.spec, store)
+        digest = sha256(store.path / "manifest.json")
+        path = self.folder / "evaluations" / f"actions-{checkpoint}-{digest[:8]}.json"
+        policy, source = self.policy(checkpoint)
+        if path.exists():
+            kept = read_json(path, "action errors")
+            check(kept, ACTION_ERRORS, f"action errors {path}", "Delete it; they are computed again.")
+            if kept["source"] == source:
+                return kept
+        tasks = action_errors(policy, store, self.spec.task_names)
+        found = {
+            "policy": f"{self.folder.name} ({checkpoint}, step {source['step']})",
+            "source": source,
+            "data": {"path": str(data), "sha256": digest},
+            "mean_error": sum(tasks.values()) / len(tasks),
+            "tasks": tasks,
+        }
+        write_json(path, found)
+        return found
+
+    def report_path(
+        self,
+        protocol: Protocol,
+        checkpoint: str = "last",
+        goal_visible: bool | None = None,
+        out: str | Path | None = None,
+        act_with: str | None = None,
+    ) -> Path:
+        """Where `evaluate` keeps the report: the name holds the settings, so that a quick look overwrites nothing.
+
+        In a folder that is given, it also holds the run.
+        """
+        words = [protocol.name, checkpoint]
+        acting = self._unusual(act_with)
+        words += [acting] if acting else []
+        words += [] if goal_visible is None else ["goal-visible" if goal_visible else "goal-hidden"]
+        words += ["task-hidden"] if protocol.hides_tasks and not protocol.unseen_tasks else []
+        shown = demonstrations_hash(protocol)
+        words += [f"shown-{shown[:8]}"] if shown else []
+        words += [protocol.context] if protocol.context != "exact" else []
+        words += ["stopped"] if protocol.stop_at_success else []
+        words += [f"seed{protocol.seed}"] if protocol.seed else []
+        name = f"{'-'.join([*words, str(protocol.goals)])}.json"
+        return self.folder / "evaluations" / name if out is None else Path(out) / f"{self._label()}-{name}"
+
+    def _label(self) -> str:
+        """Tells the run from others in a folder of reports, wherever it lies: its name and a hash of how it began."""
+        began = [(self.folder / name).read_bytes() for name in ("config.yaml", "data_spec.json")]
+        return f"{self.folder.name}-{hashlib.sha256(b''.join(began)).hexdigest()[:8]}"
+
+    def reports(self, protocol: ProtocolName = "heldout", checkpoint: str = "last") -> list[EvalReport]:
+        """The kept evaluations of a checkpoint as it is now, those with most goals first.
+
+        Files that cannot be read as one are left out, with a `DamageWarning`.
+
+        Raises:
+            InputError: There is none, or all are of an earlier state of the checkpoint.
+        """
+        again = f"Run `mtorl evaluate {self.folder} --protocol {protocol} --checkpoint {checkpoint}`"
+        paths = sorted((self.folder / "evaluations").glob(f"{protocol}-*.json"))
+        loaded = [it for path in paths if (it := _readable(path)) is not None]
+        loaded = [it for it in loaded if it.protocol.name == protocol and it.source.get("checkpoint") == checkpoint]
+        if not loaded:
+            raise InputError(
+                f"{self.folder} has no {protocol} evaluation of its checkpoint {checkpoint}. {again} first."
+            )
+        if self.checkpoints().steps():
+            file = self.checkpoints().file(checkpoint)
+            current = sha256(file) if file.exists() else None  # deleted since: nothing contradicts the evaluation
+            fresh = [it for it in loaded if current in (None, it.source["sha256"])]
+            if not fresh:
+                raise InputError(
+                    f"the {protocol} evaluations of {self.folder} are of step {loaded[-1].source['step']}; its "
+                    f"checkpoint {checkpoint} has changed since. {again} again."
+                )
+            loaded = fresh
+        return sorted(loaded, key=lambda it: -it.protocol.goals)
+
+
+def _readable(path: Path) -> EvalReport | None:
+    """The evaluation of a run in that file; None, with a warning, if there is none."""
+    try:
+        report = EvalReport.load(path)
+        check(report.source, SOURCE, f"evaluation report {path}: its source", "Evaluate again.")
+    except InputError as error:
+        warnings.warn(f"{error} It is left out.", DamageWarning, stacklevel=3)
+        return None
+    return report
