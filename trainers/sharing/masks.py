@@ -6,13 +6,13 @@ maskable weights stand one after the other on an axis of length M.
 
 import math
 from abc import abstractmethod
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mtorl import InputError
+from mtorl import InputError, checks
 from mtorl.agents.parameters import ParameterSpace
 from mtorl.trainers.gradients import DenseGradients
 from mtorl.trainers.sharing.base import Sharing
@@ -57,7 +57,7 @@ class TaskMasks(Sharing):
         super().__init__()
         if not 0 <= sparsity < 1:
             raise InputError(f"sparsity is {sparsity}; expected a share in [0, 1): 0.2 leaves out a fifth.")
-        check_choice("distribution", distribution, Distribution)
+        checks.one_of("distribution", distribution, Distribution)
         self.sparsity, self.distribution = sparsity, distribution
         self.places: dict[str, Place] = {}
         self._unused: tuple[list[int], dict[str, Tensor]] | None = None
@@ -226,15 +226,11 @@ class MovingMasks(TaskMasks):
         probes: int = 4,
     ) -> None:
         super().__init__(sparsity, distribution)
-        if interval < 1 or probes < 0:
-            raise InputError(f"interval is {interval} and probes {probes}; expected at least 1 step, and no negative.")
-        if not 0 <= swap_fraction <= 1 or (swap_count is not None and swap_count < 0):
-            raise InputError(
-                f"swap_fraction is {swap_fraction} and swap_count {swap_count}; expected a share in [0, 1], and no "
-                "negative number."
-            )
-        check_choice("schedule", schedule, SwapSchedule)
-        check_choice("scope", scope, Scope)
+        checks.at_least(1, interval=interval)
+        checks.at_least(0, probes=probes, swap_count=swap_count)
+        checks.within("[0, 1]", swap_fraction=swap_fraction)
+        checks.one_of("schedule", schedule, SwapSchedule)
+        checks.one_of("scope", scope, Scope)
         self.interval, self.schedule, self.scope, self.probes = interval, schedule, scope, probes
         self.swap_fraction, self.swap_count = swap_fraction, swap_count
 
@@ -330,9 +326,3 @@ def packed(masks: Tensor) -> np.ndarray:
 
 def _bytes(mask: Tensor) -> Tensor:
     return mask.view(torch.uint8)  # torch multiplies by bytes faster than by bool
-
-
-def check_choice(name: str, value: str, choices: Any) -> None:
-    """Raises InputError unless a value is one of a Literal's."""
-    if value not in get_args(choices):
-        raise InputError(f"{name} is {value!r}; expected one of {', '.join(get_args(choices))}.")

@@ -255,7 +255,7 @@ def test_masks_of_another_network_are_refused() -> None:
         (lambda: HarmonyMasks(interval=0), "interval is 0"),
         (lambda: HarmonyMasks(probes=0), "probes is 0"),
         (lambda: HarmonyMasks(swap_fraction=1.5), "swap_fraction is 1.5"),
-        (lambda: HarmonyMasks(swap_count=-1), "swap_count -1"),
+        (lambda: HarmonyMasks(swap_count=-1), "swap_count is -1; expected at least 0"),
         (lambda: HarmonyMasks(schedule="up"), "schedule is 'up'; expected one of hump, decay, constant"),
         (lambda: HarmonyMasks(scope="layer"), "scope is 'layer'"),
         (lambda: HarmonyMasks(importance="size"), "importance is 'size'; expected one of fisher, magnitude, gradient"),
