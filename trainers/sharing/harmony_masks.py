@@ -16,7 +16,8 @@ from torch import Tensor
 
 from mtorl import checks
 from mtorl.trainers.gradients import DenseGradients
-from mtorl.trainers.sharing.masks import Distribution, MovingMasks, Place, Scope, SwapSchedule
+from mtorl.trainers.sharing.densities import Distribution
+from mtorl.trainers.sharing.masks import MovingMasks, Place, Scope, SwapSchedule
 
 Importance = Literal["fisher", "magnitude", "gradient"]
 

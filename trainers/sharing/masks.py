@@ -16,9 +16,9 @@ from mtorl import InputError, checks
 from mtorl.agents.parameters import ParameterSpace
 from mtorl.trainers.gradients import DenseGradients
 from mtorl.trainers.sharing.base import Sharing
+from mtorl.trainers.sharing.densities import Distribution, densities
 from mtorl.trainers.sharing.selection import lowest
 
-Distribution = Literal["erk", "uniform"]
 SwapSchedule = Literal["hump", "decay", "constant"]
 Scope = Literal["global", "per_tensor"]
 
@@ -75,8 +75,7 @@ class TaskMasks(Sharing):
             )
         masks = torch.ones(self.rows(tasks), stop, dtype=torch.bool)
         shapes = [place.shape for place in self.places.values()]
-        kept = 1 - self.sparsity
-        shares = erk_densities(shapes, kept) if self.distribution == "erk" else [kept] * len(shapes)
+        shares = densities(shapes, 1 - self.sparsity, self.distribution)
         for place, density in zip(self.places.values(), shares, strict=True):
             if density < 1:
                 masks[:, place.mine] = torch.rand(len(masks), math.prod(place.shape), generator=generator) < density
@@ -300,23 +299,6 @@ class MovingMasks(TaskMasks):
             part[off], part[back] = False, True
             moved += number
         return moved
-
-
-def erk_densities(shapes: list[torch.Size], density: float) -> list[float]:
-    """Density of each tensor by the Erdos-Renyi kernel, so that all together have the given density.
-
-    A tensor's density is proportional to the sum of its sides over their product, and at most 1.
-    """
-    sizes, sides = [math.prod(shape) for shape in shapes], [sum(shape) for shape in shapes]
-    full: set[int] = set()
-    while True:
-        left = density * sum(sizes) - sum(sizes[place] for place in full)
-        others = [place for place in range(len(shapes)) if place not in full]
-        factor = left / sum(sides[place] for place in others) if others else 0.0
-        beyond = {place for place in others if factor * sides[place] > sizes[place]}
-        if not beyond:
-            return [1.0 if place in full else factor * sides[place] / sizes[place] for place in range(len(shapes))]
-        full |= beyond
 
 
 def packed(masks: Tensor) -> np.ndarray:

@@ -16,7 +16,7 @@ from mtorl.trainers.sharing import (
     MagnitudeMasks,
     RandomMasks,
 )
-from mtorl.trainers.sharing.masks import MovingMasks, TaskMasks, erk_densities
+from mtorl.trainers.sharing.masks import MovingMasks, TaskMasks
 
 MOVING = [HarmonyMasks, MagnitudeMasks, HarmonyMasksReleased]
 
@@ -174,17 +174,6 @@ def test_the_release_revives_blindly() -> None:
     back = (found[0] & ~first)[1].nonzero().flatten()
     assert torch.equal(back, (~first[1]).nonzero().flatten()[:10]), "the first ones, whatever they are"
     assert not torch.equal(ours.masks, found[0])
-
-
-def test_erk_densities() -> None:
-    """Of a transformer of width 256 with 6 blocks at 0.8: 4 matrices a block."""
-    block = [torch.Size(it) for it in ((768, 256), (256, 256), (1024, 256), (256, 1024))]
-    found = erk_densities(block * 6, 0.8)
-    sizes = [768 * 256, 256 * 256, 1024 * 256, 1024 * 256] * 6
-    assert sum(share * size for share, size in zip(found, sizes, strict=True)) / sum(sizes) == pytest.approx(0.8)
-    assert found[1] == 1.0 and found[0] / found[2] == pytest.approx((1024 / 768 / 256) / (1280 / 1024 / 256))
-    assert erk_densities([torch.Size((4, 4))], 0.5) == [0.5]
-    assert erk_densities([torch.Size((4, 4)), torch.Size((400, 400))], 1.0) == [1.0, 1.0]
 
 
 @pytest.mark.parametrize("distribution", ["erk", "uniform"])
