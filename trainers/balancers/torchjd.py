@@ -43,7 +43,7 @@ class TorchJD(MatrixAggregation):
                 known[name](**(options or {})),
             )  # in a tuple, or its buffers would be taken for the balancer's
         except (TypeError, ValueError, ImportError) as error:
-            raise InputError(f"TorchJD's {name} cannot be made with options {options}: {error}.") from None
+            raise InputError(f"TorchJD's {name} cannot be made with options {options or {}}: {error}.") from None
 
     @property
     def stateful(self) -> bool:
