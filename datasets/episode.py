@@ -89,10 +89,10 @@ class Episode:
         if not length:
             raise InputError(f"an episode of {self.task} has no steps; expected at least one action.")
         for name in ("rewards", "success", "terminated", "truncated"):
-            found = values[name].shape[0] if values[name].ndim else 0
-            if found != length:
+            count = values[name].shape[0] if values[name].ndim else 0
+            if count != length:
                 raise InputError(
-                    f"an episode of {self.task} has {length} actions but {found} {name}; expected one each per step."
+                    f"an episode of {self.task} has {length} actions but {count} {name}; expected one each per step."
                 )
             if values[name].size != length:
                 raise InputError(
@@ -120,7 +120,7 @@ class Episode:
 
     def _checked_origin(self) -> dict[str, Any]:
         """Goal, seed, noise and randomness as the index of a store holds them."""
-        found: dict[str, Any] = {}
+        origin: dict[str, Any] = {}
         for name, convert, interval in (
             ("goal", operator.index, "[-1, 2147483647]"),
             ("seed", operator.index, "[-9.2e18, 9.2e18]"),
@@ -129,14 +129,14 @@ class Episode:
         ):
             value = getattr(self, name)
             try:
-                found[name] = convert(value)
+                origin[name] = convert(value)
             except (TypeError, ValueError):
                 raise InputError(
                     f"{name} of an episode of {self.task} is {value!r}; expected a number in {interval}"
                     f"{' (-1: unknown)' if name == 'goal' else ''}."
                 ) from None
-            checks.within(interval, **{name: found[name]})
-        return found
+            checks.within(interval, **{name: origin[name]})
+        return origin
 
 
 def _as_array(values: Any, where: str) -> NDArray[Any]:

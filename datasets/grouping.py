@@ -57,11 +57,11 @@ class Grouping:
 
     def labels_of(self, task_names: tuple[str, ...]) -> list[int]:
         """The groups of these tasks; raises InputError for one that is not grouped."""
-        known = dict(zip(self.task_names, self.labels, strict=True))
-        missing = [name for name in task_names if name not in known]
+        labels = dict(zip(self.task_names, self.labels, strict=True))
+        missing = [name for name in task_names if name not in labels]
         if missing:
             raise InputError(f"tasks {missing} are in no group; the grouping knows {list(self.task_names)}.")
-        return [known[name] for name in task_names]
+        return [labels[name] for name in task_names]
 
     def save(self, path: str | Path) -> None:
         """Writes it as JSON, atomically."""

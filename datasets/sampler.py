@@ -146,14 +146,13 @@ class TaskSampler:
 
     def _index_episodes(self) -> None:
         """Lays the steps of task 0, task 1, ... of all stores on one line; a draw is a point on it."""
+        held_out = self._pool.held_out if self._pool else ()
         store_of, number, task, length, returns = [], [], [], [], []
+        id_of = {name: task_id for task_id, name in enumerate(self.task_names)}
         for position, store in enumerate(self.stores):
-            ids = np.array([self.task_names.index(n) if n in self.task_names else -1 for n in store.task_names])
+            ids = np.array([id_of.get(name, -1) for name in store.task_names])
             tasks = ids[store.index["task"]]
-            held_out = (
-                [number for store_id, number in self._pool.held_out if store_id == position] if self._pool else []
-            )
-            tasks[held_out] = -1
+            tasks[[number for home, number in held_out if home == position]] = -1
             chosen = np.flatnonzero(tasks >= 0)
             store_of.append(np.full(len(chosen), position))
             number.append(chosen)
@@ -247,16 +246,15 @@ class TaskSampler:
         self, name: str, episode: NDArray[np.int64], rows: NDArray[np.int64], valid: NDArray[np.bool_]
     ) -> NDArray[Any]:
         if len(self.stores) == 1:
-            values = np.take(
-                getattr(self.stores[0], name), rows, axis=0, mode="clip"
-            )  # in range: clip only skips a check
+            column = getattr(self.stores[0], name)
+            values = np.take(column, rows, axis=0, mode="clip")  # in range: clip only skips a check
         else:
             store_of = self._store_of[episode]
             column = getattr(self.stores[0], name)
             values = np.empty((*rows.shape, *column.shape[1:]), dtype=column.dtype)
             for position, store in enumerate(self.stores):
-                mine = store_of == position
-                values[mine] = np.take(getattr(store, name), rows[mine], axis=0)
+                inside = store_of == position
+                values[inside] = np.take(getattr(store, name), rows[inside], axis=0)
         if not valid.all():
             values[~valid] = 0
         return values
@@ -278,7 +276,7 @@ def _lengths(store: EpisodeStore, episodes: NDArray[np.int64], until: str) -> ND
         return lengths
     starts = store.starts[episodes]
     flags = [store.success[start : start + steps] for start, steps in zip(starts, lengths, strict=True)]
-    return np.array([int(mine.argmax()) + 1 if mine.any() else len(mine) for mine in flags], dtype=np.int64)
+    return np.array([int(row.argmax()) + 1 if row.any() else len(row) for row in flags], dtype=np.int64)
 
 
 def _best(tasks: NDArray[np.int64], returns: NDArray[np.float32], top: float) -> NDArray[np.int64]:
@@ -289,8 +287,8 @@ def _best(tasks: NDArray[np.int64], returns: NDArray[np.float32], top: float) ->
         returns: Of each episode.
         top: The share.
     """
-    kept = []
-    for mine in np.split(np.arange(len(tasks)), np.flatnonzero(np.diff(tasks)) + 1):
-        ranked = mine[np.argsort(-returns[mine], kind="stable")]
-        kept.append(ranked[: max(1, round(top * len(mine)))])
-    return np.sort(np.concatenate(kept))
+    best = []
+    for episodes in np.split(np.arange(len(tasks)), np.flatnonzero(np.diff(tasks)) + 1):  # those of one task
+        ranked = episodes[np.argsort(-returns[episodes], kind="stable")]
+        best.append(ranked[: max(1, round(top * len(episodes)))])
+    return np.sort(np.concatenate(best))

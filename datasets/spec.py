@@ -122,10 +122,10 @@ def same_settings(suite: dict[str, Any], store: EpisodeStore) -> bool:
 
 def check_fits(spec: DataSpec, store: EpisodeStore) -> None:
     """Raises InputError unless a policy that was built from `spec` can act on what a store recorded."""
-    ours = spec.data[0]["suite"]
+    suite, recorded_suite = spec.data[0]["suite"], store.manifest["suite"]
     for name, expected, found in (
-        ("suite", ours["class_path"], store.manifest["suite"]["class_path"]),
-        ("suite settings", _settings(ours), _settings(store.manifest["suite"])),
+        ("suite", suite["class_path"], recorded_suite["class_path"]),
+        ("suite settings", _settings(suite), _settings(recorded_suite)),
         ("observation dimension", spec.observation_dim, store.observation_dim),
         ("action dimension", spec.action_dim, store.action_dim),
     ):
@@ -150,26 +150,30 @@ def open_stores(paths: Sequence[Path | str]) -> list[EpisodeStore]:
     stores = [EpisodeStore(path) for path in paths]
     first = stores[0]
     for store in stores[1:]:
-        for name, ours, theirs in (
+        for name, expected, found in (
             ("suite", first.manifest["suite"]["class_path"], store.manifest["suite"]["class_path"]),
             ("suite settings", _settings(first.manifest["suite"]), _settings(store.manifest["suite"])),
             ("versions", first.manifest["versions"], store.manifest["versions"]),
             ("observation dimension", first.observation_dim, store.observation_dim),
             ("action dimension", first.action_dim, store.action_dim),
         ):
-            if ours != theirs:
+            if expected != found:
                 raise InputError(
-                    f"data sets {first.path} and {store.path} cannot be joined: {name} {ours} and {theirs} differ."
+                    f"data sets {first.path} and {store.path} cannot be joined: {name} {expected} and {found} differ."
                 )
-        ends = [{key: it.manifest["source"].get(key) for key in ("after_success", "hold")} for it in (first, store)]
-        if ends[0] != ends[1]:
+        if _endings(first) != _endings(store):
             warnings.warn(
-                f"episodes of {first.path} and {store.path} end differently ({ends[0]} and {ends[1]}): their returns "
-                "are not comparable, which matters to agents that are conditioned on returns. Collect both with the "
-                "same --after_success.",
+                f"episodes of {first.path} and {store.path} end differently ({_endings(first)} and {_endings(store)}): "
+                "their returns are not comparable, which matters to agents that are conditioned on returns. Collect "
+                "both with the same --after_success.",
                 stacklevel=2,
             )
     return stores
+
+
+def _endings(store: EpisodeStore) -> dict[str, Any]:
+    """What a store's recipe says of when its episodes end."""
+    return {key: store.manifest["source"].get(key) for key in ("after_success", "hold")}
 
 
 def _settings(suite: dict[str, Any]) -> dict[str, Any]:

@@ -196,9 +196,9 @@ class EpisodeStore:
         episodes = np.bincount(tasks, minlength=len(self.task_names))
         steps = np.bincount(tasks, lengths, minlength=len(self.task_names)).astype(int)
         claims: list[tuple[str, Any, Any]] = [
-            (f"tasks[{place}].{key}", entry[key], found)
+            (f"tasks[{place}].{key}", entry[key], counted)
             for place, entry in enumerate(self.manifest["tasks"])
-            for key, found in (
+            for key, counted in (
                 ("name", self.task_names[place]),
                 ("episodes", int(episodes[place])),
                 ("steps", int(steps[place])),
@@ -207,12 +207,12 @@ class EpisodeStore:
         moments = self.manifest["tasks"][0]["observation_mean"]  # all are equally long
         claims.append(("the length of tasks[0].observation_mean", len(moments), self.observation_dim))
         totals = {"episodes": len(self.index), "steps": int(lengths.sum())}
-        claims += [(key, self.manifest[key], found) for key, found in totals.items() if key in self.manifest]
-        for field, claimed, found in claims:
-            if claimed != found:
+        claims += [(key, self.manifest[key], total) for key, total in totals.items() if key in self.manifest]
+        for field, claimed, counted in claims:
+            if claimed != counted:
                 raise InputError(
                     f"data set {self.path}: its manifest.json says {claimed!r} for {field}; the episodes and task "
-                    f"names say {found!r}. {REMEDY}"
+                    f"names say {counted!r}. {REMEDY}"
                 )
         if not np.isfinite(self.returns_to_go[self.starts[:-1]]).all():
             raise InputError(

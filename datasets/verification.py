@@ -78,7 +78,7 @@ def _verify_values(where: str, number: int, episode: Episode) -> None:
 
 def _verify_statistics(where: str, place: int, stated: dict[str, Any], tally: TaskTally, size: float) -> None:
     """Compares what a manifest says of one task with what was counted."""
-    found = tally.summary()
+    counted = tally.summary()
     scale = np.hypot(tally.moments.mean, tally.moments.std)
     allowed = {
         "return_mean": size,
@@ -89,12 +89,12 @@ def _verify_statistics(where: str, place: int, stated: dict[str, Any], tally: Ta
         "success_last_rate": 1.0,
     }
     for key, sizes in allowed.items():
-        ours, theirs = np.atleast_1d(found[key]), np.atleast_1d(stated[key])
-        wrong = ~(np.abs(theirs - ours) <= TOLERANCE * np.asarray(sizes))
+        expected, found = np.atleast_1d(counted[key]), np.atleast_1d(stated[key])
+        wrong = ~(np.abs(found - expected) <= TOLERANCE * np.asarray(sizes))
         if wrong.any():
             first = int(wrong.argmax())
-            entry = f"[{first}]" if isinstance(found[key], list) else ""
+            entry = f"[{first}]" if isinstance(counted[key], list) else ""
             raise InputError(
-                f"{where}: its manifest.json says {theirs[first]:.6g} for tasks[{place}].{key}{entry}; the episodes of "
-                f"{stated['name']} give {ours[first]:.6g}. {REMEDY}"
+                f"{where}: its manifest.json says {found[first]:.6g} for tasks[{place}].{key}{entry}; the episodes of "
+                f"{stated['name']} give {expected[first]:.6g}. {REMEDY}"
             )

@@ -92,10 +92,10 @@ class Parser(ArgumentParser):
     def _parse_families(self, arguments: list[str]) -> Namespace:
         defaults = [f"--{family}={path}" for family, path in self._families.items()]
         printing = [argument for argument in arguments if argument.split("=")[0] == "--print_config"]
-        given = [argument for argument in arguments if argument not in printing]
+        options = [argument for argument in arguments if argument not in printing]
         if printing:  # a configuration to be filled in need not be complete
             defaults += [f"--{name}={'[]' if name in LISTS else ''}" for name in self._blanks]
-        chosen = super().parse_args([*defaults, *given], defaults=False)
+        chosen = super().parse_args([*defaults, *options], defaults=False)
         paths = {family: chosen[family].class_path for family in self._families}
         for path in paths.values():
             _check_types(path)
@@ -131,15 +131,15 @@ class Parser(ArgumentParser):
             inner = re.findall(r"Callable\[\[[^]]*\], ([\w.]+)\]", message[: message.index("import path string")])
             action = next((action for action in self._actions if action.dest == path[1]), None)
             names = _subclasses(_class(inner[-1]) if inner else getattr(action, "_typehint", None))
-            known = ", ".join(names) if len(names) <= 8 else f"{len(names)} of them, see `mtorl list`"
-            return f" There are {known}; a class of your own is named module.Class.{_closest(path[2], names)}"
+            listed = ", ".join(names) if len(names) <= 8 else f"{len(names)} of them, see `mtorl list`"
+            return f" There are {listed}; a class of your own is named module.Class.{_closest(path[2], names)}"
         return ""
 
     def _similar(self, word: str) -> str | None:
-        known = [action.dest for action in self._actions]
+        options = [action.dest for action in self._actions]
         last = word.rsplit(".", 1)[-1]
-        ends = [name for name in known if name.rsplit(".", 1)[-1] == last]
-        return next(iter(ends or difflib.get_close_matches(word, known, 1, 0.7)), None)
+        ends = [option for option in options if option.rsplit(".", 1)[-1] == last]
+        return next(iter(ends or difflib.get_close_matches(word, options, 1, 0.7)), None)
 
 
 CLEARER = (
@@ -228,9 +228,9 @@ def _check_types(path: str) -> None:
             )
 
 
-def _closest(word: str, known: Sequence[str]) -> str:
-    found = difflib.get_close_matches(word, known, 1, 0.6)
-    return f" Did you mean {found[0]}?" if found else ""
+def _closest(word: str, names: Sequence[str]) -> str:
+    matches = difflib.get_close_matches(word, names, 1, 0.6)
+    return f" Did you mean {matches[0]}?" if matches else ""
 
 
 def _kinds(annotation: Any) -> list[type]:
@@ -259,8 +259,8 @@ def _check_classes(chosen: Namespace, prefix: str = "") -> None:
                 kind = _class(path)
                 if inspect.isabstract(kind):
                     raise InputError(_abstract(prefix + name, kind))
-                for option, given in vars(value.get("init_args") or Namespace()).items():
-                    if given is None and not _takes_null(kind, option):
+                for option, argument in vars(value.get("init_args") or Namespace()).items():
+                    if argument is None and not _takes_null(kind, option):
                         raise InputError(
                             f"option --{prefix}{name}.{option}: found null; leave it out, or give a value."
                         )
@@ -269,8 +269,8 @@ def _check_classes(chosen: Namespace, prefix: str = "") -> None:
 
 def _takes_null(kind: type, option: str) -> bool:
     """Whether the annotation of a class's own or inherited option names None."""
-    parameters = (inspect.signature(parent.__init__).parameters for parent in kind.__mro__)  # type: ignore[misc]
-    annotation = next((it[option].annotation for it in parameters if option in it), Any)
+    signatures = (inspect.signature(parent.__init__).parameters for parent in kind.__mro__)  # type: ignore[misc]
+    annotation = next((parameters[option].annotation for parameters in signatures if option in parameters), Any)
     return bool(re.search("None|Optional|Any", str(annotation)))
 
 
@@ -287,14 +287,14 @@ def _with_underscores(arguments: Sequence[str]) -> list[str]:
 def _config_first(arguments: list[str]) -> list[str]:
     """Moves configuration files to the front, in their order: what is typed beats what is in a file."""
     configs: list[str] = []
-    others: list[str] = []
+    rest: list[str] = []
     words = iter(arguments)
     for word in words:
         if word == "--config":
             configs += [word, *([value] if (value := next(words, None)) is not None else [])]
         else:
-            (configs if word.startswith("--config=") else others).append(word)
-    return [*configs, *others]
+            (configs if word.startswith("--config=") else rest).append(word)
+    return [*configs, *rest]
 
 
 def _gather_lists(arguments: list[str]) -> list[str]:

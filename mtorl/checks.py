@@ -38,9 +38,9 @@ def one_of(name: str, value: Any, choices: Any) -> None:
     Raises:
         InputError: Names the parameter, its value and the choices.
     """
-    known: Sequence[Any] = choices if isinstance(choices, list | tuple) else get_args(choices)
-    if value not in known:
-        raise InputError(f"{name} is {value!r}; expected one of {', '.join(map(str, known))}.")
+    members: Sequence[Any] = choices if isinstance(choices, list | tuple) else get_args(choices)
+    if value not in members:
+        raise InputError(f"{name} is {value!r}; expected one of {', '.join(map(str, members))}.")
 
 
 def _words(interval: str, low: float, high: float) -> str:

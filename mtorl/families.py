@@ -50,12 +50,12 @@ def members(family: str) -> list[Member]:
     path, base, direct = FAMILIES[family]
     module = importlib.import_module(path)
     root = getattr(module, base)
-    found = [
+    concrete = [
         _describe(kind, root, direct)
         for kind in (getattr(module, name) for name in module.__all__)
         if inspect.isclass(kind) and issubclass(kind, root) and not inspect.isabstract(kind)
     ]
-    return sorted(found, key=lambda it: (it.kind, it.name))
+    return sorted(concrete, key=lambda member: (member.kind, member.name))
 
 
 def _describe(kind: type, root: type, direct: str) -> Member:

@@ -25,13 +25,13 @@ class Axes:
     """Lengths that several lists of one document share."""
 
     def __init__(self) -> None:
-        self._known: dict[str, tuple[int, str]] = {}
+        self._fixed: dict[str, tuple[int, str]] = {}
 
     def agree(self, axis: str | int, length: int, path: str) -> None:
         """Raises MismatchError if a list is not as long as its axis (a name, or a fixed length; "": any length)."""
         if axis == "":
             return
-        expected, source = (axis, "") if isinstance(axis, int) else self._known.setdefault(axis, (length, path))
+        expected, source = (axis, "") if isinstance(axis, int) else self._fixed.setdefault(axis, (length, path))
         if length != expected:
             raise MismatchError(f"{path} counts {length}; expected {expected}{f', as {source}' if source else ''}")
 
@@ -230,13 +230,13 @@ def check(content: Any, kind: Kind, what: str, remedy: str = "Restore it or make
 
 def check_version(content: Any, supported: int, what: str) -> None:
     """Raises InputError unless `content` is an object with a schema number that this version can read."""
-    found = content.get("schema") if isinstance(content, dict) else type(content).__name__
-    if type(found) is not int or found < 1:
+    number = content.get("schema") if isinstance(content, dict) else type(content).__name__
+    if type(number) is not int or number < 1:
         raise InputError(
-            f"{what} is malformed: expected an object with a schema number, found {found!r}. Make it again."
+            f"{what} is malformed: expected an object with a schema number, found {number!r}. Make it again."
         )
-    if found > supported:
-        raise InputError(f"{what} has schema {found}; this version of mtorl reads up to {supported}. Upgrade mtorl.")
+    if number > supported:
+        raise InputError(f"{what} has schema {number}; this version of mtorl reads up to {supported}. Upgrade mtorl.")
 
 
 def _check_mapping(value: Any, path: str) -> None:

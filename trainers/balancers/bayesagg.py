@@ -90,23 +90,23 @@ class BayesAgg(Balancer):
     def _learn(self, features: Tensor, targets: Tensor, ids: Tensor) -> None:
         """Adds the batch to the statistics, and renews the posterior when it is due."""
         size, outputs = features.shape[-1], targets.shape[-1]
-        found = self._statistics = {name: value.to(features) for name, value in self._statistics.items()}
-        if not found:
+        statistics = self._statistics = {name: value.to(features) for name, value in self._statistics.items()}
+        if not statistics:
             tasks = self.task_count or int(ids.max()) + 1
             eye = torch.eye(size).expand(tasks, -1, -1).to(features)
-            found["precision"] = torch.zeros_like(eye)
-            found["evidence"] = features.new_zeros(tasks, size, outputs)
-            found["mean"], found["covariance"] = torch.zeros_like(found["evidence"]), self.prior * eye
+            statistics["precision"] = torch.zeros_like(eye)
+            statistics["evidence"] = features.new_zeros(tasks, size, outputs)
+            statistics["mean"], statistics["covariance"] = torch.zeros_like(statistics["evidence"]), self.prior * eye
         transposed = features.transpose(1, 2)
         # Deviation 2: what earlier batches said is forgotten. Deviation 3: what this one says is tempered.
-        found["precision"][ids] = self.memory * found["precision"][ids] + transposed @ features / self.temper
-        found["evidence"][ids] = self.memory * found["evidence"][ids] + transposed @ targets / self.temper
+        for name, values in (("precision", features), ("evidence", targets)):
+            statistics[name][ids] = self.memory * statistics[name][ids] + transposed @ values / self.temper
         self._calls += 1
         if self._calls % self.refresh == 0 or self._calls == self.warmup:
             eye = torch.eye(size).to(features)
-            factor = torch.linalg.cholesky(found["precision"] + eye / self.prior)
-            found["covariance"] = torch.cholesky_inverse(factor)
-            found["mean"] = found["covariance"] @ found["evidence"]
+            factor = torch.linalg.cholesky(statistics["precision"] + eye / self.prior)
+            statistics["covariance"] = torch.cholesky_inverse(factor)
+            statistics["mean"] = statistics["covariance"] @ statistics["evidence"]
 
     def aggregate(self, gradient: Tensor, variance: Tensor, valid: Tensor) -> Tensor:
         """What goes back from the features of every task: the gradient of its loss, reweighted.

@@ -96,14 +96,14 @@ class ConnectionStrength(Balancer):
         agent, space, ids = update.agent, update.phase.space, update.task_ids
         masks = update.sharing if isinstance(update.sharing, TaskMasks) else None
         weights = {name: value.detach() for name, value in space.select(agent).items()}
-        known = [link for link in agent.task_links() if link.name in weights]
-        gains = [link for link in known if link.kind == "gain"]
-        routes = [link for link in known if link.kind == "route"]
-        heads = [link for link in known if link.kind == "head"]
+        links = [link for link in agent.task_links() if link.name in weights]
+        gains = [link for link in links if link.kind == "gain"]
+        routes = [link for link in links if link.kind == "route"]
+        heads = [link for link in links if link.kind == "head"]
         kind: str = self.strength
         if kind == "auto":
             there = {"task_affine": gains, "harmony_mask": masks is not None, "route": routes, "head_link": True}
-            kind = next(name for name, found in there.items() if found)
+            kind = next(name for name, connections in there.items() if connections)
         factors = {"task_affine": gains, "route": routes}.get(kind)
         if factors:
             return {link.name: link.strengths[ids] * weights[link.name].square().sum(1) for link in factors}

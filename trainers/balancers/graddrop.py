@@ -41,5 +41,5 @@ class GradDrop(MatrixAggregation):
         total, positive = rows.sum(0), rows.clamp(min=0).sum(0)
         size = 2 * positive - total  # sum of absolute values
         keep_positive = positive > draws * size  # positive / size is the share of the positive ones
-        kept = torch.where(keep_positive, positive, total - positive)
-        return kept + self.leak * (total - kept)
+        direction = torch.where(keep_positive, positive, total - positive)
+        return direction + self.leak * (total - direction)

@@ -37,13 +37,13 @@ class GradNorm(GradientAggregation):
     def solve(self, gramian: Matrix, losses: Vector, task_ids: NDArray[np.int64]) -> Vector:
         """The present weights; they are moved for the next batch."""
         losses = sizes(losses, self)
-        first, everything = self.first_losses.numpy(), self.task_weights.numpy()
+        first, all_weights = self.first_losses.numpy(), self.task_weights.numpy()
         first[task_ids] = np.where(np.isnan(first[task_ids]), losses, first[task_ids])
-        weights = everything[task_ids].copy()
+        weights = all_weights[task_ids].copy()
         norms = np.sqrt(np.diag(gramian))  # Deviation 1
         slope = self.slope(weights, norms, losses / first[task_ids])
         moved = np.maximum(weights - self.lr * slope / float(norms.mean()), 1e-3)  # Deviation 2
-        everything[task_ids] = moved * weights.sum() / moved.sum()
+        all_weights[task_ids] = moved * weights.sum() / moved.sum()
         return weights
 
     def slope(self, weights: Vector, norms: Vector, ratios: Vector) -> Vector:

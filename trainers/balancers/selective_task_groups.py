@@ -113,9 +113,9 @@ class SelectiveTaskGroups(Balancer):
             if tasks > self.max_groups:  # Deviation 1
                 self.labels[torch.randperm(tasks, generator=self._generator)] = torch.arange(tasks) % self.max_groups
         elif (call - self.warmup) % self.regroup_every == 0:  # Deviation 2
-            found = group_by_affinity(self.affinity.numpy())
-            if found is not None:
-                self.labels[:] = torch.from_numpy(found)
+            labels = group_by_affinity(self.affinity.numpy())
+            if labels is not None:
+                self.labels[:] = torch.from_numpy(labels)
 
 
 def updated_affinity(affinity: Matrix, group: NDArray[np.int64], before: Matrix, after: Matrix, beta: float) -> Matrix:
@@ -137,8 +137,8 @@ def updated_affinity(affinity: Matrix, group: NDArray[np.int64], before: Matrix,
     for source in group:
         own = change[source]
         value = np.where(inside & (change * own < 0), -np.maximum(change, own), change)
-        known = ~((np.arange(len(change)) == source) & (change < 0))  # a task that hurt itself says nothing of itself
-        moved[source] = np.where(known, (1 - beta) * affinity[source] + beta * value, affinity[source])
+        measured = ~((np.arange(len(change)) == source) & (change < 0))  # what hurt itself says nothing of itself
+        moved[source] = np.where(measured, (1 - beta) * affinity[source] + beta * value, affinity[source])
     return moved
 
 
@@ -151,11 +151,11 @@ def group_by_affinity(affinity: Matrix) -> NDArray[np.int64] | None:
     from sklearn.exceptions import ConvergenceWarning
 
     own = np.diag(affinity)
-    known = np.flatnonzero(own > LEAST_AFFINITY)
+    comparable = np.flatnonzero(own > LEAST_AFFINITY)
     labels = np.arange(len(own))
-    if len(known) < 2:
+    if len(comparable) < 2:
         return labels
-    relative = affinity[np.ix_(known, known)] / own[known]
+    relative = affinity[np.ix_(comparable, comparable)] / own[comparable]
     similarity = (relative + relative.T) / 2
     with warnings.catch_warnings():
         warnings.simplefilter("error", ConvergenceWarning)
@@ -164,9 +164,10 @@ def group_by_affinity(affinity: Matrix) -> NDArray[np.int64] | None:
                 clustering = AffinityPropagation(
                     affinity="precomputed", convergence_iter=patience, max_iter=20 * patience, random_state=0
                 )
-                found = clustering.fit_predict(similarity)
+                clusters = clustering.fit_predict(similarity)
             except ConvergenceWarning:
                 continue
-            labels[known] = known[[np.flatnonzero(found == label)[0] for label in found]]
+            # a cluster is named by its first task, so that no label is that of a task which stays alone
+            labels[comparable] = comparable[[np.flatnonzero(clusters == cluster)[0] for cluster in clusters]]
             return labels
     return None

@@ -59,8 +59,7 @@ def in_dual_cone(gramian: Matrix, weights: Matrix) -> Matrix:
     cosines = gramian / np.outer(norms, norms)
     eigenvalues, vectors = spectrum(cosines)
     factor = np.sqrt(eigenvalues)[:, None] * vectors.T  # columns: the unit gradients
-    found = [_projection(factor, cosines, row) for row in weights * norms]
-    return np.stack(found) / norms
+    return np.stack([_projection(factor, cosines, row) for row in weights * norms]) / norms
 
 
 def _projection(factor: Matrix, cosines: Matrix, before: Vector) -> Vector:

@@ -30,18 +30,17 @@ class TorchJD(MatrixAggregation):
             import torchjd.aggregation as family
         except ImportError:
             raise InputError("the package torchjd is not installed: `pip install 'mtorl[torchjd]'`.") from None
-        known = {
-            it: value
-            for it, value in vars(family).items()
-            if isinstance(value, type) and issubclass(value, family.Aggregator) and not it.endswith("Aggregator")
+        aggregators = {
+            key: kind
+            for key, kind in vars(family).items()
+            if isinstance(kind, type) and issubclass(kind, family.Aggregator) and not key.endswith("Aggregator")
         }
-        if name not in known:
-            raise InputError(f"TorchJD has no aggregator {name!r}; it has {', '.join(sorted(known))}.")
+        if name not in aggregators:
+            raise InputError(f"TorchJD has no aggregator {name!r}; it has {', '.join(sorted(aggregators))}.")
         self.name, self.options, self.allow_inexact_resume = name, options, allow_inexact_resume
         try:
-            self._hidden = (
-                known[name](**(options or {})),
-            )  # in a tuple, or its buffers would be taken for the balancer's
+            # in a tuple, or its buffers would be taken for the balancer's
+            self._hidden = (aggregators[name](**(options or {})),)
         except (TypeError, ValueError, ImportError) as error:
             raise InputError(f"TorchJD's {name} cannot be made with options {options or {}}: {error}.") from None
 

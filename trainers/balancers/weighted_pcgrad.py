@@ -50,10 +50,10 @@ class WeightedPCGrad(GradientAggregation):
     def probabilities(self, task_ids: NDArray[np.int64]) -> Vector:
         """How likely each of these tasks is to keep its gradient; they sum to one."""
         losses = self.means.last.numpy()[task_ids]
-        known = np.isfinite(losses)
-        losses = np.where(known, losses, losses[known].mean() if known.any() else 1.0)
+        measured = np.isfinite(losses)
+        losses = np.where(measured, losses, losses[measured].mean() if measured.any() else 1.0)
         exponents = self.gamma * np.log(losses)
-        powers = np.exp(np.maximum(exponents - exponents.max(), -700))
+        powers = np.exp(np.maximum(exponents - exponents.max(), -700))  # no chance is zero: its logarithm is taken
         return powers / powers.sum()
 
     def solve(self, gramian: Matrix, losses: Vector, task_ids: NDArray[np.int64]) -> Vector:

@@ -34,19 +34,19 @@ class FrozenMasks(TaskMasks):
         self._missing = not Path(self.file).exists()
         if self._missing:
             return
-        found, names, phases = read_masks(self.file)
+        masks, names, phases = read_masks(self.file)
         if phases > 1:  # each of the agent's phases takes its own
-            found = {name: value for name, value in found.items() if name in self.places}
+            masks = {name: mask for name, mask in masks.items() if name in self.places}
         if self.task_names is not None and names and names != self.task_names:
             raise InputError(
                 f"the masks in {self.file} are of the tasks {list(names)}; expected {list(self.task_names)}. Use those "
                 "of a run on the same tasks."
             )
-        shapes = {name: list(value.shape[1:]) for name, value in found.items()}
-        counts = {len(value) for value in found.values()}
+        shapes = {name: list(mask.shape[1:]) for name, mask in masks.items()}
+        counts = {len(mask) for mask in masks.values()}
         self._check(shapes, counts.pop() if len(counts) == 1 else -1, f"the masks in {self.file}")
         for name, place in self.places.items():
-            self.masks[:, place.mine] = found[name].roll(-self.rotate, 0).flatten(1)
+            self.masks[:, place.mine] = masks[name].roll(-self.rotate, 0).flatten(1)
         self._drawn = packed(self.masks)
 
     def row(self, task: int) -> int:
@@ -71,14 +71,14 @@ def read_masks(file: str) -> tuple[dict[str, torch.Tensor], tuple[str, ...], int
 
     try:
         with safe_open(regular(Path(file), "exported masks"), "pt") as content:
-            found = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118  no mapping
-            about = content.metadata() or {}
-            names, phases = tuple(json.loads(about.get("tasks", "[]"))), int(about.get("phases", "1"))
+            masks = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118  no mapping
+            metadata = content.metadata() or {}
+            names, phases = tuple(json.loads(metadata.get("tasks", "[]"))), int(metadata.get("phases", "1"))
     except (SafetensorError, OSError, ValueError) as error:
         raise InputError(
             f"{file} cannot be read as exported masks: {error}. Write it with `mtorl masks RUN --export {file}`."
         ) from None
-    odd = [name for name, value in found.items() if value.ndim != 3 or value.dtype != torch.bool]
-    if odd or not found:
+    odd = [name for name, mask in masks.items() if mask.ndim != 3 or mask.dtype != torch.bool]
+    if odd or not masks:
         raise InputError(f"{file} holds no masks: expected bool [tasks, rows, columns], found {odd or 'nothing'}.")
-    return found, names, phases
+    return masks, names, phases

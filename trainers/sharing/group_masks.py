@@ -51,13 +51,13 @@ class GroupMasks(HarmonyMasks):
     def _read(self, tasks: int) -> list[int]:
         groups = Grouping.load(self.grouping)
         if self.task_names is not None:
-            found = groups.labels_of(self.task_names)
+            labels = groups.labels_of(self.task_names)
         else:
-            found = list(groups.labels)
-        if len(found) != tasks:
-            raise InputError(f"{self.grouping} groups {len(found)} tasks; expected {tasks}, those of the run.")
-        used = sorted(set(found))  # a run of some of the tasks may leave groups empty
-        return [used.index(label) for label in found]
+            labels = list(groups.labels)
+        if len(labels) != tasks:
+            raise InputError(f"{self.grouping} groups {len(labels)} tasks; expected {tasks}, those of the run.")
+        used = sorted(set(labels))  # a run of some of the tasks may leave groups empty
+        return [used.index(label) for label in labels]
 
     def rows(self, tasks: int) -> int:
         """One mask for each group."""
@@ -84,8 +84,8 @@ class GroupMasks(HarmonyMasks):
             `gate_accuracy`: how often it finds the group, in windows of the training data.
         """
         assert self._labels is not None
-        self._gate, right = GroupGate.fit(sampler, self._labels)
-        return {"gate_accuracy": right}
+        self._gate, accuracy = GroupGate.fit(sampler, self._labels)
+        return {"gate_accuracy": accuracy}
 
     @property
     def gate(self) -> GroupGate | None:

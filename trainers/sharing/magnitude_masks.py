@@ -60,6 +60,6 @@ class MagnitudeMasks(MovingMasks):
         return super().get_extra_state() | {"generator": self._generator.get_state()}
 
     def set_extra_state(self, state: dict) -> None:
-        """See `get_extra_state`."""
+        """See `TaskMasks.set_extra_state`."""
         super().set_extra_state(state)
         self._generator.set_state(state["generator"])

@@ -123,8 +123,7 @@ class TaskMasks(Sharing):
         """The weights that at least half of the tasks keep (HarmoDT's vote for unseen tasks)."""
         rows = [self.row(task) for task in range(self._tasks)]
         votes = self.masks[rows].sum(0)
-        kept = 2 * votes >= len(rows)
-        return [self._with(parameters, kept)]
+        return [self._with(parameters, 2 * votes >= len(rows))]
 
     def _with(self, parameters: dict[str, Tensor], mask: Tensor) -> dict[str, Tensor]:
         """The parameters, with zeros where a mask `[M]` is off."""
@@ -137,9 +136,9 @@ class TaskMasks(Sharing):
         """See `Sharing.unused`; kept until masks or tasks change."""
         rows = sorted({self.row(task) for task in task_ids.tolist()})
         if self._unused is None or self._unused[0] != rows:
-            anyone = self.masks[rows].any(0)
-            found = {name: (~anyone[place.mine]).nonzero().flatten() for name, place in self.places.items()}
-            self._unused = rows, {name: entries for name, entries in found.items() if len(entries)}
+            used = self.masks[rows].any(0)
+            unused = {name: (~used[place.mine]).nonzero().flatten() for name, place in self.places.items()}
+            self._unused = rows, {name: entries for name, entries in unused.items() if len(entries)}
         return self._unused[1]
 
     def overlap(self) -> Tensor:
@@ -176,19 +175,19 @@ class TaskMasks(Sharing):
         Raises:
             InputError: They are of another network, or of another number of tasks.
         """
-        found = state["masks"]
-        self._check(state["shapes"], len(found), "the masks")
-        bits = np.unpackbits(found.cpu().numpy(), axis=1, count=self.masks.shape[1])
+        saved = state["masks"]
+        self._check(state["shapes"], len(saved), "the masks")
+        bits = np.unpackbits(saved.cpu().numpy(), axis=1, count=self.masks.shape[1])
         self.masks.copy_(torch.from_numpy(bits.astype(bool)))
         self._drawn, self._unused = state["drawn"].cpu().numpy(), None
 
     def _check(self, shapes: dict[str, list[int]], count: int, what: str) -> None:
         """Raises InputError unless so many masks of these matrices fit; names the matrices that differ."""
-        ours = {name: list(place.shape) for name, place in self.places.items()}
+        expected = {name: list(place.shape) for name, place in self.places.items()}
         differing = [
-            f"{name}: expected {ours.get(name, 'no such matrix')}, found {shapes.get(name, 'no such matrix')}"
-            for name in {**ours, **shapes}
-            if ours.get(name) != shapes.get(name)
+            f"{name}: expected {expected.get(name, 'no such matrix')}, found {shapes.get(name, 'no such matrix')}"
+            for name in {**expected, **shapes}
+            if expected.get(name) != shapes.get(name)
         ]
         if differing:
             raise InputError(f"{what} are of another network ({'; '.join(differing)}). Use those of the same agent.")
@@ -283,17 +282,17 @@ class MovingMasks(TaskMasks):
         mask, moved = self.masks[row], 0
         places = list(self.places.values())
         spans = [place.mine for place in places] if self.scope == "per_tensor" else [slice(0, len(mask))]
-        kept = [int(torch.count_nonzero(mask[span])) for span in spans]
-        counts = [self.swaps(span.stop - span.start - on, progress) for span, on in zip(spans, kept, strict=True)]
+        ones = [int(torch.count_nonzero(mask[span])) for span in spans]
+        counts = [self.swaps(span.stop - span.start - most, progress) for span, most in zip(spans, ones, strict=True)]
         if not any(counts):
             return 0
-        beyond = torch.finfo(leave.dtype).max / 4
+        beyond = torch.finfo(leave.dtype).max / 4  # behind every score, and far from infinity
         for place in places:  # one matrix at a time stays in the cache
             on = _bytes(mask[place.mine])
             first, second = self.scores(row, place)
             torch.add(first, on ^ 1, alpha=beyond, out=leave[place.mine])
             torch.add(-second, on, alpha=beyond, out=take[place.mine])
-        for span, count, most in zip(spans, counts, kept, strict=True):
+        for span, count, most in zip(spans, counts, ones, strict=True):
             part, number = mask[span], min(count, most)
             off, back = lowest(leave[span], number), lowest(take[span], number)
             part[off], part[back] = False, True
