@@ -10,7 +10,6 @@
 | `evaluations/` | one report per protocol, and errors of actions |
 """
 
-import copy
 import hashlib
 import warnings
 from collections.abc import Sequence
@@ -39,11 +38,11 @@ from mtorl.runs.experiment import (
 )
 from mtorl.runs.provenance import MACHINE
 from mtorl.schema import Integer, MappingOf, Number, Plain, Record, Text, check
-from mtorl.trainers.checkpoint import CheckpointFolder, fitting, restore
-from mtorl.trainers.executions import PhaseFunctions
+from mtorl.trainers.checkpoint import CheckpointFolder, restore
 from mtorl.trainers.groupers import TaskGrouper
+from mtorl.trainers.phase_trainer import PhaseTrainer
 from mtorl.trainers.policy import TaskPolicy
-from mtorl.trainers.seeding import isolated, torch_stream
+from mtorl.trainers.seeding import isolated
 from mtorl.trainers.sharing import Sharing
 
 SOURCE = Record({"checkpoint": Text(), "step": Integer(0), "sha256": Text()}, optional={"act_with": Text()})
@@ -150,28 +149,25 @@ class Run:
         experiment = self.configuration.experiment()
         state, digest = self.checkpoints().read(checkpoint)
         self.refuse_another_configuration(self.configuration, state)
-        agent = experiment.build_agent(self.spec)
-        restore(agent, state["agent"])
+        agent, phases = self._trained(experiment, state)
         if act_with is not None:
             agent.choose(act_with)
-        policy = TaskPolicy(agent, self._sharing(experiment, agent, state))
+        policy = TaskPolicy(agent, {phase.name: phase.sharing for phase in phases})
         return policy, {"checkpoint": checkpoint, "step": int(state["step"]), "sha256": digest}
 
-    def _sharing(self, experiment: Experiment, agent: Agent, state: dict[str, Any]) -> dict[str, Sharing]:
-        found = {}
-        for phase in agent.phases:
-            member = copy.deepcopy(experiment.sharing)
-            member.task_names = self.spec.task_names
-            member.init(phase.space, len(self.spec.task_names), torch_stream(experiment.seed, f"sharing {phase.name}"))
-            with fitting(f"sharing of {phase.name}", type(member).__name__):
-                member.load_state_dict(state["sharing"][phase.name])
-            found[phase.name] = member
-        return found
+    def _trained(self, experiment: Experiment, state: dict[str, Any]) -> tuple[Agent, list[PhaseTrainer]]:
+        """The agent of a checkpoint, and its phases with what their tasks share."""
+        agent = experiment.build_agent(self.spec)
+        phases = experiment.build_phases(agent)
+        restore(agent, state["agent"])
+        for phase in phases:
+            phase.load_checkpoint(state, "sharing")
+        return agent, phases
 
     def sharing(self, checkpoint: str = "last") -> dict[str, Sharing]:
         """What the tasks share in each phase, as a checkpoint has it."""
-        experiment = self.configuration.experiment()
-        return self._sharing(experiment, experiment.build_agent(self.spec), self.checkpoints().read(checkpoint)[0])
+        phases = self._trained(self.configuration.experiment(), self.checkpoints().load(checkpoint))[1]
+        return {phase.name: phase.sharing for phase in phases}
 
     def group(self, grouper: TaskGrouper, groups: int, checkpoint: str = "last") -> Grouping:
         """Groups the run's tasks by what the gradients of its policy say on its data.
@@ -184,15 +180,12 @@ class Run:
         experiment = self.configuration.experiment()
         stores, spec = experiment.open_data()
         self.refuse_other_data(spec, experiment.data)
-        agent, state = experiment.build_agent(self.spec), self.checkpoints().read(checkpoint)[0]
-        restore(agent, state["agent"])
-        names = [phase.name for phase in agent.phases]
-        functions = PhaseFunctions(agent.eval(), names.index(agent.acting_phases[-1]))
-        sharing = self._sharing(experiment, agent, state)
-        functions.companions = [(it.space, sharing[it.name]) for it in agent.phases if it is not functions.phase]
+        agent, phases = self._trained(experiment, self.checkpoints().load(checkpoint))
+        agent.eval()
+        acting = next(phase for phase in phases if phase.name == agent.acting_phases[-1])
         with isolated(experiment.seed, "groups"):
             probe = experiment.build_probe(stores, agent)
-            return grouper.fit(functions, sharing[functions.phase.name], probe, groups, experiment.seed)
+            return grouper.fit(acting.functions, acting.sharing, probe, groups, experiment.seed)
 
     def refuse_other_data(self, spec: DataSpec, paths: Sequence[str]) -> None:
         """Raises InputError unless the data are those that the run began with."""

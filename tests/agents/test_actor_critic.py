@@ -171,12 +171,8 @@ def test_a_masked_critic_has_a_masked_target(spec: DataSpec, store: EpisodeStore
         alone = copy.deepcopy(agent)
         for number, phase in enumerate(agent.phases):
             for execution in ("loop", "vmap"):
-                functions = PhaseFunctions(agent, number, execution)  # type: ignore[arg-type]
-                functions.companions = [
-                    (other.space, member)
-                    for other, member in zip(agent.phases, members, strict=True)
-                    if other is not phase
-                ]
+                others = [(it.space, its) for it, its in zip(agent.phases, members, strict=True) if it is not phase]
+                functions = PhaseFunctions(agent, number, execution, companions=others)  # type: ignore[arg-type]
                 found = functions.gradients(batch, members[number])[0].losses
                 for task in range(3):
                     alone.load_state_dict(agent.state_dict())
