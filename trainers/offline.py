@@ -9,6 +9,7 @@ from mtorl.envs.evaluator import EvalReport
 from mtorl.interrupts import StopRequest
 from mtorl.progress import Progress
 from mtorl.trainers.checkpoint import CheckpointFolder, fitting, restore
+from mtorl.trainers.entries import ConclusionEntry, EvaluationEntry, SharingEntry
 from mtorl.trainers.logs import RunLog
 from mtorl.trainers.monitor import conflicts, routing
 from mtorl.trainers.phase_trainer import PARTS, PhaseTrainer
@@ -106,12 +107,11 @@ class OfflineTrainer:
                     self._write_conflicts(phase.name, update)
                 self._records.add(phase.name, update, phase.move(update))
             if phase.sharing_changes_at(step):
-                numbers = phase.change_sharing(self.probe, step)
-                self.log.write({"kind": "sharing", "step": step + 1, "phase": phase.name} | numbers)
+                self.log.write(SharingEntry(step + 1, phase.name, phase.change_sharing(self.probe, step)))
         self._step += 1
         if self.schedule.logs(self._step):
             entry = self._records.entry(self._step)
-            self._loss = f"loss {entry['loss']:.4g}"
+            self._loss = f"loss {entry.loss:.4g}"
             self.log.write(entry)
 
     def _write_routing(self, batch: TaskBatch) -> None:
@@ -119,12 +119,11 @@ class OfflineTrainer:
             layers = self.agent.routing(batch)
         if layers:
             names = [self.agent.spec.task_names[task] for task in batch.task_ids.tolist()]
-            self.log.write({"kind": "routing", "step": self._step, "tasks": names} | routing(layers, names))
+            self.log.write(routing(self._step, layers, names))
 
     def _write_conflicts(self, phase: str, update: MultiTaskUpdate) -> None:
         names = [self.agent.spec.task_names[task] for task in update.task_ids.tolist()]
-        entry = {"kind": "conflicts", "step": self._step, "phase": phase, "tasks": names}
-        self.log.write(entry | conflicts(update.gradients(), names))
+        self.log.write(conflicts(self._step, phase, update.gradients(), names))
 
     def _settle(self) -> None:
         """Saves, concludes and evaluates where it is due; repeated calls at the same step do nothing.
@@ -146,8 +145,7 @@ class OfflineTrainer:
         if concluding:
             self._save()
         for phase in concluding:
-            numbers = phase.conclude(self.probe)
-            self.log.write({"kind": "conclusion", "step": self._step, "phase": phase.name} | numbers)
+            self.log.write(ConclusionEntry(self._step, phase.name, phase.conclude(self.probe)))
             self._saved = -1  # there is something new to save
         self._concluded = True
 
@@ -157,14 +155,8 @@ class OfflineTrainer:
             report = self._evaluate(TaskPolicy(self.agent, {phase.name: phase.sharing for phase in self.phases}))
         self.agent.train()
         self._evaluated = self._step
-        self.log.write(
-            {
-                "kind": "evaluation on training goals",
-                "step": self._step,
-                "mean_success": report.mean_success,
-                "success": {row.task: row.rate for row in report.tasks()},
-            }
-        )
+        success = {row.task: row.rate for row in report.tasks()}
+        self.log.write(EvaluationEntry(self._step, report.mean_success, success))
         self._success = f", success on training goals {report.mean_success:.0%}"
         best = report.mean_success > self._best
         self._best = max(self._best, report.mean_success)

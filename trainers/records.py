@@ -4,6 +4,7 @@ import math
 import time
 from typing import Any
 
+from mtorl.trainers.entries import TrainingEntry
 from mtorl.trainers.update import MultiTaskUpdate
 
 
@@ -47,7 +48,7 @@ class Records:
             self._sums[key] = self._sums.get(key, 0.0) + value
             self._counts[key] = self._counts.get(key, 0) + 1
 
-    def entry(self, step: int) -> dict[str, Any]:
+    def entry(self, step: int) -> TrainingEntry:
         """The entry of the log after `step` steps; the next one begins."""
         means = {key: total / self._counts[key] for key, total in sorted(self._sums.items())}
         losses = {key: value for key, value in means.items() if "/loss/" in key}
@@ -56,7 +57,7 @@ class Records:
         self.restart_clock(step)
         self._clear()
         loss = sum(acting) / max(len(acting), 1)
-        return {"kind": "training", "step": step, "loss": loss} | means | {"steps_per_second": rate}
+        return TrainingEntry(step, loss, means, rate)
 
     def state_dict(self) -> dict[str, Any]:
         """Sums and counts since the last entry."""
