@@ -131,9 +131,7 @@ class TaskSampler:
         prompts: PromptSettings | None = None,
         sampling: SamplingSettings | None = None,
     ) -> None:
-        for name, value in (("windows", windows), ("length", length), ("tasks_per_batch", tasks_per_batch)):
-            if value is not None and value < 1:
-                raise InputError(f"{name} is {value}; expected at least 1.")
+        checks.at_least(1, windows=windows, length=length, tasks_per_batch=tasks_per_batch)
         if tasks_per_batch is not None and tasks_per_batch > len(task_names):
             raise InputError(f"tasks_per_batch is {tasks_per_batch}, but there are only {len(task_names)} tasks.")
         self.stores, self.task_names = list(stores), tuple(task_names)

@@ -72,20 +72,17 @@ class StoreWriter:
             name: _ColumnFile(self.path / f".{name}.raw", dtype)
             for name, dtype in {"observations": "<f4", **STEP_COLUMNS}.items()
         }
-        index, tallies = [], [TaskTally(self.observation_dim) for _ in self.task_names]
+        tallies = {name: TaskTally(self.observation_dim) for name in self.task_names}
+        rows = []
         try:
-            for given in episodes:
-                episode = self._checked(given)
-                task = self.task_names.index(episode.task)
-                raw["observations"].append(episode.observations)
-                raw["returns_to_go"].append(_returns_to_go(episode))
-                for name in ("actions", "rewards", "success", "terminated", "truncated"):
-                    raw[name].append(getattr(episode, name))
-                index.append((task, len(episode), episode.goal, episode.seed, episode.noise, episode.random))
-                tallies[task].add(episode.observations, episode.rewards, episode.success)
-            if not index:
+            for recorded in episodes:
+                episode = self._checked(recorded)
+                rows.append(self._append(episode, raw))
+                tallies[episode.task].add(episode.observations, episode.rewards, episode.success)
+            if not rows:
                 raise InputError(f"no episodes were given for {self.path}; expected at least one.")
-            steps = sum(row[1] for row in index)
+            index = np.array(rows, dtype=EPISODE_DTYPE)
+            steps = int(index["length"].sum())
             shapes = {"observations": (steps + len(index), self.observation_dim), "actions": (steps, self.action_dim)}
             columns = {
                 name: column.seal(self.path / f"{name}.npy", shapes.get(name, (steps,))) for name, column in raw.items()
@@ -93,21 +90,20 @@ class StoreWriter:
         finally:
             for column in raw.values():
                 column.discard()
-        table = np.array(index, dtype=EPISODE_DTYPE)
-        write_atomically(self.path / "episodes.npy", lambda file: npy.write_array(file, table, allow_pickle=False))
-        columns["episodes"] = _describe(self.path / "episodes.npy", table.shape)
-        write_json(
-            self.path / "manifest.json",
-            self._head
-            | {
-                "episodes": len(index),
-                "steps": steps,
-                "tasks": [
-                    {"name": name} | tally.summary() for name, tally in zip(self.task_names, tallies, strict=True)
-                ],
-                "columns": columns,
-            },
-        )
+        write_atomically(self.path / "episodes.npy", lambda file: npy.write_array(file, index, allow_pickle=False))
+        columns["episodes"] = _describe(self.path / "episodes.npy", index.shape)
+        tasks = [{"name": name} | tally.summary() for name, tally in tallies.items()]
+        counts = {"episodes": len(index), "steps": steps}
+        write_json(self.path / "manifest.json", self._head | counts | {"tasks": tasks, "columns": columns})
+
+    def _append(self, episode: Episode, raw: dict[str, "_ColumnFile"]) -> tuple[Any, ...]:
+        """Adds an episode's steps to the columns; returns its row of the index."""
+        raw["observations"].append(episode.observations)
+        raw["returns_to_go"].append(_returns_to_go(episode))
+        for name in ("actions", "rewards", "success", "terminated", "truncated"):
+            raw[name].append(getattr(episode, name))
+        task = self.task_names.index(episode.task)
+        return task, len(episode), episode.goal, episode.seed, episode.noise, episode.random
 
     def _checked(self, episode: Episode) -> Episode:
         if episode.task not in self.task_names:

@@ -5,7 +5,7 @@ import inspect
 import re
 from typing import NamedTuple
 
-from mtorl import InputError
+from mtorl import checks
 
 FAMILIES = {
     "agents": ("mtorl.agents", "Agent", "sequence policy"),
@@ -46,8 +46,7 @@ def members(family: str) -> list[Member]:
     Raises:
         InputError: There is no such family.
     """
-    if family not in FAMILIES:
-        raise InputError(f"unknown family {family!r}; expected one of {', '.join(FAMILIES)}.")
+    checks.one_of("family", family, list(FAMILIES))
     path, base, direct = FAMILIES[family]
     module = importlib.import_module(path)
     root = getattr(module, base)

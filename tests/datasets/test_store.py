@@ -16,12 +16,14 @@ from mtorl.datasets.spec import describe_stores, open_stores
 from mtorl.datasets.store import EpisodeStore, sha256
 
 
-def test_damaged_stores_are_refused(small: EpisodeStore, tmp_path: Path) -> None:
-    def damaged(name: str) -> Path:
-        return Path(shutil.copytree(small.path, tmp_path / name))
-
+def test_a_folder_without_a_store_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no data set in .*manifest\.json.*mtorl collect"):
         EpisodeStore(tmp_path / "nowhere")
+
+
+def test_damaged_columns_are_refused(small: EpisodeStore, tmp_path: Path) -> None:
+    def damaged(name: str) -> Path:
+        return Path(shutil.copytree(small.path, tmp_path / name))
 
     path = damaged("truncated")
     content = (path / "actions.npy").read_bytes()
@@ -45,22 +47,19 @@ def test_damaged_stores_are_refused(small: EpisodeStore, tmp_path: Path) -> None
     with pytest.raises(InputError, match=r"rewards\.npy cannot be read as a column"):
         EpisodeStore(path)
 
-    path = damaged("manifest")
+
+def test_damaged_manifests_are_refused(small: EpisodeStore) -> None:
+    manifest = json.loads((small.path / "manifest.json").read_text())
     for text, message in (
         ("[]", "expected an object with a schema number, found 'list'"),
         ('{"schema": "1"}', "expected an object with a schema number, found '1'"),
         ('{"schema": 1}', "lacks .*'task_names'"),
         ("{", "cannot be"),
+        (json.dumps(manifest | {"schema": 99}), "schema 99; this version of mtorl reads up to 1"),
     ):
-        (path / "manifest.json").write_text(text)
+        (small.path / "manifest.json").write_text(text)
         with pytest.raises(InputError, match=message):
-            EpisodeStore(path)
-
-    path = damaged("newer")
-    manifest = json.loads((path / "manifest.json").read_text())
-    (path / "manifest.json").write_text(json.dumps(manifest | {"schema": 99}))
-    with pytest.raises(InputError, match="schema 99; this version of mtorl reads up to 1"):
-        EpisodeStore(path)
+            EpisodeStore(small.path)
 
 
 def test_a_manifest_of_any_shape_gives_one_error(small: EpisodeStore, tmp_path: Path) -> None:

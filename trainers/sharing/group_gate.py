@@ -59,18 +59,8 @@ class GroupGate:
         Returns:
             The gate, and how often it was right in windows that were drawn after that.
         """
-        first = [sampler.draw(beginnings) for beginnings in (True, False) for _ in range(8)]
-        inputs = torch.cat([_inputs(it.observations, _earned(it))[it.valid] for it in first])
-        groups, size = max(labels) + 1, inputs.shape[-1]
-        floor = torch.full((size,), STD_FLOOR)
-        floor[-1] = STD_FLOOR * float(inputs[:, -1].abs().max()) or 1.0  # rewards may be of any size
-        weights = {"mean": inputs.mean(0), "std": inputs.std(0).maximum(floor)}
-        for name, (rows, columns) in {"in": (width, size), "hidden": (width, width), "out": (groups, width)}.items():
-            bound = columns**-0.5
-            weights[f"{name}.weight"] = torch.empty(rows, columns).uniform_(-bound, bound).requires_grad_()
-            weights[f"{name}.bias"] = torch.zeros(rows).requires_grad_()
-        gate = cls(weights, sampler.length)
-        optimizer = torch.optim.Adam([it for it in weights.values() if it.requires_grad], lr)
+        gate = cls(_initial_weights(sampler, max(labels) + 1, width), sampler.length)
+        optimizer = torch.optim.Adam([weight for weight in gate.weights.values() if weight.requires_grad], lr)
         decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, updates)
         targets = torch.tensor(labels)
         for number in range(updates):
@@ -80,9 +70,10 @@ class GroupGate:
             loss.backward()
             optimizer.step()
             decay.step()
-        gate.weights = {name: value.detach() for name, value in weights.items()}
+        gate.weights = {name: weight.detach() for name, weight in gate.weights.items()}
         right = [
-            (gate._of_batch(sampler.draw(it)).argmax(-1) == targets[:, None]).float().mean() for it in (True, False)
+            (gate._of_batch(sampler.draw(beginnings)).argmax(-1) == targets[:, None]).float().mean()
+            for beginnings in (True, False)
         ]
         return gate, float(torch.stack(right).mean())
 
@@ -156,6 +147,21 @@ class GateChoice:
             self._chosen = self._gate(seen, earned).argmax(-1).numpy()
             self.settled = len(self._seen) == self._gate.steps
         return self._chosen
+
+
+def _initial_weights(sampler: TaskSampler, groups: int, width: int) -> dict[str, Tensor]:
+    """The network's moments of its inputs, from some batches, and weights that are to be learned."""
+    batches = [sampler.draw(beginnings) for beginnings in (True, False) for _ in range(8)]
+    inputs = torch.cat([_inputs(batch.observations, _earned(batch))[batch.valid] for batch in batches])
+    size = inputs.shape[-1]
+    floor = torch.full((size,), STD_FLOOR)
+    floor[-1] = STD_FLOOR * float(inputs[:, -1].abs().max()) or 1.0  # rewards may be of any size
+    weights = {"mean": inputs.mean(0), "std": inputs.std(0).maximum(floor)}
+    for name, (rows, columns) in {"in": (width, size), "hidden": (width, width), "out": (groups, width)}.items():
+        bound = columns**-0.5
+        weights[f"{name}.weight"] = torch.empty(rows, columns).uniform_(-bound, bound).requires_grad_()
+        weights[f"{name}.bias"] = torch.zeros(rows).requires_grad_()
+    return weights
 
 
 def _earned(batch: TaskBatch) -> Tensor:

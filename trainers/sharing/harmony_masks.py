@@ -16,7 +16,8 @@ from torch import Tensor
 
 from mtorl import checks
 from mtorl.trainers.gradients import DenseGradients
-from mtorl.trainers.sharing.masks import Distribution, MovingMasks, Place, Scope, SwapSchedule, check_choice
+from mtorl.trainers.sharing.densities import Distribution
+from mtorl.trainers.sharing.masks import MovingMasks, Place, Scope, SwapSchedule
 
 Importance = Literal["fisher", "magnitude", "gradient"]
 
@@ -61,7 +62,7 @@ class HarmonyMasks(MovingMasks):
         normalise: bool = True,
     ) -> None:
         super().__init__(sparsity, distribution, interval, swap_fraction, swap_count, schedule, scope, probes)
-        check_choice("importance", importance, Importance)
+        checks.one_of("importance", importance, Importance)
         checks.at_least(1, probes=probes)
         checks.within("[0, inf)", agreement_weight=agreement_weight)
         self.importance, self.agreement_weight, self.normalise = importance, agreement_weight, normalise

@@ -5,7 +5,8 @@ from torch import Tensor
 
 from mtorl.agents.parameters import ParameterSpace
 from mtorl.trainers.gradients import DenseGradients
-from mtorl.trainers.sharing.masks import Distribution, MovingMasks, Place, Scope, SwapSchedule
+from mtorl.trainers.sharing.densities import Distribution
+from mtorl.trainers.sharing.masks import MovingMasks, Place, Scope, SwapSchedule
 
 
 class MagnitudeMasks(MovingMasks):

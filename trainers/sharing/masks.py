@@ -6,19 +6,19 @@ maskable weights stand one after the other on an axis of length M.
 
 import math
 from abc import abstractmethod
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mtorl import InputError
+from mtorl import InputError, checks
 from mtorl.agents.parameters import ParameterSpace
 from mtorl.trainers.gradients import DenseGradients
 from mtorl.trainers.sharing.base import Sharing
+from mtorl.trainers.sharing.densities import Distribution, densities
 from mtorl.trainers.sharing.selection import lowest
 
-Distribution = Literal["erk", "uniform"]
 SwapSchedule = Literal["hump", "decay", "constant"]
 Scope = Literal["global", "per_tensor"]
 
@@ -57,7 +57,7 @@ class TaskMasks(Sharing):
         super().__init__()
         if not 0 <= sparsity < 1:
             raise InputError(f"sparsity is {sparsity}; expected a share in [0, 1): 0.2 leaves out a fifth.")
-        check_choice("distribution", distribution, Distribution)
+        checks.one_of("distribution", distribution, Distribution)
         self.sparsity, self.distribution = sparsity, distribution
         self.places: dict[str, Place] = {}
         self._unused: tuple[list[int], dict[str, Tensor]] | None = None
@@ -75,8 +75,7 @@ class TaskMasks(Sharing):
             )
         masks = torch.ones(self.rows(tasks), stop, dtype=torch.bool)
         shapes = [place.shape for place in self.places.values()]
-        kept = 1 - self.sparsity
-        shares = erk_densities(shapes, kept) if self.distribution == "erk" else [kept] * len(shapes)
+        shares = densities(shapes, 1 - self.sparsity, self.distribution)
         for place, density in zip(self.places.values(), shares, strict=True):
             if density < 1:
                 masks[:, place.mine] = torch.rand(len(masks), math.prod(place.shape), generator=generator) < density
@@ -226,15 +225,11 @@ class MovingMasks(TaskMasks):
         probes: int = 4,
     ) -> None:
         super().__init__(sparsity, distribution)
-        if interval < 1 or probes < 0:
-            raise InputError(f"interval is {interval} and probes {probes}; expected at least 1 step, and no negative.")
-        if not 0 <= swap_fraction <= 1 or (swap_count is not None and swap_count < 0):
-            raise InputError(
-                f"swap_fraction is {swap_fraction} and swap_count {swap_count}; expected a share in [0, 1], and no "
-                "negative number."
-            )
-        check_choice("schedule", schedule, SwapSchedule)
-        check_choice("scope", scope, Scope)
+        checks.at_least(1, interval=interval)
+        checks.at_least(0, probes=probes, swap_count=swap_count)
+        checks.within("[0, 1]", swap_fraction=swap_fraction)
+        checks.one_of("schedule", schedule, SwapSchedule)
+        checks.one_of("scope", scope, Scope)
         self.interval, self.schedule, self.scope, self.probes = interval, schedule, scope, probes
         self.swap_fraction, self.swap_count = swap_fraction, swap_count
 
@@ -306,23 +301,6 @@ class MovingMasks(TaskMasks):
         return moved
 
 
-def erk_densities(shapes: list[torch.Size], density: float) -> list[float]:
-    """Density of each tensor by the Erdos-Renyi kernel, so that all together have the given density.
-
-    A tensor's density is proportional to the sum of its sides over their product, and at most 1.
-    """
-    sizes, sides = [math.prod(shape) for shape in shapes], [sum(shape) for shape in shapes]
-    full: set[int] = set()
-    while True:
-        left = density * sum(sizes) - sum(sizes[place] for place in full)
-        others = [place for place in range(len(shapes)) if place not in full]
-        factor = left / sum(sides[place] for place in others) if others else 0.0
-        beyond = {place for place in others if factor * sides[place] > sizes[place]}
-        if not beyond:
-            return [1.0 if place in full else factor * sides[place] / sizes[place] for place in range(len(shapes))]
-        full |= beyond
-
-
 def packed(masks: Tensor) -> np.ndarray:
     """Masks bool `[..., M]` as uint8 `[..., ceil(M / 8)]`."""
     return np.packbits(masks.cpu().numpy(), axis=-1)
@@ -330,9 +308,3 @@ def packed(masks: Tensor) -> np.ndarray:
 
 def _bytes(mask: Tensor) -> Tensor:
     return mask.view(torch.uint8)  # torch multiplies by bytes faster than by bool
-
-
-def check_choice(name: str, value: str, choices: Any) -> None:
-    """Raises InputError unless a value is one of a Literal's."""
-    if value not in get_args(choices):
-        raise InputError(f"{name} is {value!r}; expected one of {', '.join(get_args(choices))}.")

@@ -1,6 +1,7 @@
 """Random masks: the control that every other strategy must beat."""
 
-from mtorl.trainers.sharing.masks import Distribution, TaskMasks
+from mtorl.trainers.sharing.densities import Distribution
+from mtorl.trainers.sharing.masks import TaskMasks
 
 
 class RandomMasks(TaskMasks):

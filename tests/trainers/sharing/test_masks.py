@@ -16,7 +16,7 @@ from mtorl.trainers.sharing import (
     MagnitudeMasks,
     RandomMasks,
 )
-from mtorl.trainers.sharing.masks import MovingMasks, TaskMasks, erk_densities
+from mtorl.trainers.sharing.masks import MovingMasks, TaskMasks
 
 MOVING = [HarmonyMasks, MagnitudeMasks, HarmonyMasksReleased]
 
@@ -176,17 +176,6 @@ def test_the_release_revives_blindly() -> None:
     assert not torch.equal(ours.masks, found[0])
 
 
-def test_erk_densities() -> None:
-    """Of a transformer of width 256 with 6 blocks at 0.8: 4 matrices a block."""
-    block = [torch.Size(it) for it in ((768, 256), (256, 256), (1024, 256), (256, 1024))]
-    found = erk_densities(block * 6, 0.8)
-    sizes = [768 * 256, 256 * 256, 1024 * 256, 1024 * 256] * 6
-    assert sum(share * size for share, size in zip(found, sizes, strict=True)) / sum(sizes) == pytest.approx(0.8)
-    assert found[1] == 1.0 and found[0] / found[2] == pytest.approx((1024 / 768 / 256) / (1280 / 1024 / 256))
-    assert erk_densities([torch.Size((4, 4))], 0.5) == [0.5]
-    assert erk_densities([torch.Size((4, 4)), torch.Size((400, 400))], 1.0) == [1.0, 1.0]
-
-
 @pytest.mark.parametrize("distribution", ["erk", "uniform"])
 def test_masks_are_drawn_with_their_density(distribution: str) -> None:
     masks, _ = build(RandomMasks(0.4, distribution), 4, Net((300, 200, 300)))  # type: ignore[arg-type]
@@ -255,7 +244,7 @@ def test_masks_of_another_network_are_refused() -> None:
         (lambda: HarmonyMasks(interval=0), "interval is 0"),
         (lambda: HarmonyMasks(probes=0), "probes is 0"),
         (lambda: HarmonyMasks(swap_fraction=1.5), "swap_fraction is 1.5"),
-        (lambda: HarmonyMasks(swap_count=-1), "swap_count -1"),
+        (lambda: HarmonyMasks(swap_count=-1), "swap_count is -1; expected at least 0"),
         (lambda: HarmonyMasks(schedule="up"), "schedule is 'up'; expected one of hump, decay, constant"),
         (lambda: HarmonyMasks(scope="layer"), "scope is 'layer'"),
         (lambda: HarmonyMasks(importance="size"), "importance is 'size'; expected one of fisher, magnitude, gradient"),
