@@ -14,7 +14,7 @@ from typing import Any
 from mtorl import InputError, checks
 from mtorl.agents.base import Agent, Phase
 from mtorl.datasets.sampler import TaskBatch, TaskSampler
-from mtorl.envs.evaluator import EvalReport
+from mtorl.envs.results import EvalReport
 from mtorl.progress import Progress
 from mtorl.trainers.balancers.base import Balancer
 from mtorl.trainers.checkpoint import CheckpointFolder, fitting, restore

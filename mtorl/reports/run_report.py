@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from mtorl import InputError
 from mtorl.datasets.spec import DataSpec
-from mtorl.envs.evaluator import EvalReport, Protocol, ProtocolName, TaskVisibility
+from mtorl.envs.protocol import Protocol, ProtocolName, TaskVisibility
+from mtorl.envs.results import EvalReport
 from mtorl.files import DamageWarning, write_atomically, write_json
 from mtorl.reports.pages import page, picture, subplots
 from mtorl.runs.run import Run
