@@ -5,7 +5,7 @@ from typing import Any
 
 from mtorl.agents.base import Agent
 from mtorl.datasets.sampler import TaskBatch, TaskSampler
-from mtorl.envs.evaluator import EvalReport
+from mtorl.envs.results import EvalReport
 from mtorl.interrupts import StopRequest
 from mtorl.progress import Progress
 from mtorl.trainers.checkpoint import CheckpointFolder, fitting, restore

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from mtorl.datasets.spec import DataSpec
-from mtorl.envs.evaluator import EvalReport, TaskResult
+from mtorl.envs.results import EvalReport, TaskResult
 from mtorl.runs.run import Run
 from mtorl.trainers.logs import Log
 

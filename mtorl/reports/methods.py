@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtorl import InputError
-from mtorl.envs.evaluator import EvalReport, Protocol, demonstrations_hash
+from mtorl.envs.protocol import Protocol, demonstrations_hash
+from mtorl.envs.results import EvalReport
 from mtorl.intervals import (
     bootstrap_interval,
     delta_m,

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mtorl import InputError
-from mtorl.envs.evaluator import EvalReport, Protocol, ProtocolName, TaskResult, TaskVisibility
+from mtorl.envs.protocol import Protocol, ProtocolName, TaskVisibility
+from mtorl.envs.results import EvalReport, TaskResult
 from mtorl.files import DamageWarning, write_atomically, write_json
 from mtorl.reports.charts.base import picture
 from mtorl.reports.charts.success import MARKS, draw_bars

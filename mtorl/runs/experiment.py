@@ -13,7 +13,7 @@ from mtorl.agents import Agent
 from mtorl.datasets.sampler import SamplingSettings, TaskSampler
 from mtorl.datasets.spec import DataSpec, open_stores
 from mtorl.datasets.store import EpisodeStore
-from mtorl.envs.evaluator import EvalReport
+from mtorl.envs.results import EvalReport
 from mtorl.envs.workers import WORKERS
 from mtorl.runs.data import describe_data, suite_of
 from mtorl.runs.memory import check_memory

@@ -23,7 +23,9 @@ from mtorl.datasets.grouping import Grouping
 from mtorl.datasets.spec import DataSpec, check_fits
 from mtorl.datasets.store import EpisodeStore, sha256
 from mtorl.envs.base import Suite
-from mtorl.envs.evaluator import EvalReport, Protocol, ProtocolName, demonstrations_hash, evaluate
+from mtorl.envs.evaluator import evaluate
+from mtorl.envs.protocol import Protocol, ProtocolName, demonstrations_hash
+from mtorl.envs.results import EvalReport
 from mtorl.envs.workers import WorkerPool
 from mtorl.files import (
     DamageWarning,

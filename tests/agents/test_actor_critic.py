@@ -16,7 +16,7 @@ from mtorl.datasets.sampler import TaskBatch
 from mtorl.datasets.spec import DataSpec, describe_stores
 from mtorl.datasets.store import Episode, EpisodeStore
 from mtorl.datasets.writer import StoreWriter
-from mtorl.envs.evaluator import Protocol
+from mtorl.envs.protocol import Protocol
 from mtorl.reports.masks import export_masks
 from mtorl.runs.training import train
 from mtorl.trainers.executions import PhaseFunctions

@@ -10,7 +10,7 @@ from mtorl import InputError
 from mtorl.agents import DecisionTransformer, PromptDecisionTransformer
 from mtorl.datasets.spec import DataSpec
 from mtorl.datasets.store import EpisodeStore
-from mtorl.envs.evaluator import Protocol
+from mtorl.envs.protocol import Protocol
 from mtorl.runs.training import train
 
 SMALL = {"width": 16, "layers": 2, "attention_heads": 2, "context": 4, "dropout": 0.0, "prompt_length": 3}

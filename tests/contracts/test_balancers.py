@@ -15,7 +15,7 @@ from mtorl import InputError
 from mtorl.agents.parameters import ParameterSpace
 from mtorl.datasets import Episode, StoreWriter
 from mtorl.envs import PointReach
-from mtorl.envs.evaluator import Protocol
+from mtorl.envs.protocol import Protocol
 from mtorl.runs.run import Run
 from mtorl.runs.training import train
 from mtorl.trainers import balancers

@@ -16,7 +16,7 @@ from mtorl.datasets.grouping import Grouping
 from mtorl.datasets.sampler import TaskBatch
 from mtorl.datasets.spec import DataSpec
 from mtorl.datasets.store import EpisodeStore
-from mtorl.envs.evaluator import Protocol
+from mtorl.envs.protocol import Protocol
 from mtorl.runs.training import train
 from mtorl.trainers.executions import PhaseFunctions
 from mtorl.trainers.logs import read_log

@@ -14,7 +14,7 @@ from mtorl import InputError
 from mtorl.commands.main import main
 from mtorl.envs import PointReach
 from mtorl.envs.collect import collect
-from mtorl.envs.evaluator import Protocol
+from mtorl.envs.protocol import Protocol
 from mtorl.envs.references import evaluate_reference
 from mtorl.files import DamageWarning
 from mtorl.reports.charts.training import conflict_records, mean_cosines

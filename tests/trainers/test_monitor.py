@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mtorl.envs.evaluator import Protocol
+from mtorl.envs.protocol import Protocol
 from mtorl.reports.run_report import report
 from mtorl.runs.training import train
 from mtorl.trainers.gradients import TaskGradients

@@ -19,7 +19,7 @@ from mtorl.datasets.store import EpisodeStore
 from mtorl.envs import PointReach
 from mtorl.envs.base import RolloutContext
 from mtorl.envs.collect import collect
-from mtorl.envs.evaluator import Protocol
+from mtorl.envs.protocol import Protocol
 from mtorl.envs.references import evaluate_reference
 from mtorl.reports.comparison import compare
 from mtorl.reports.run_report import report

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mtorl.envs.evaluator import TaskResult
+from mtorl.envs.results import TaskResult
 from mtorl.reports.charts.base import dress, short, subplots
 from mtorl.reports.entries import RunEntry, distinct_specs
 
