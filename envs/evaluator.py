@@ -32,7 +32,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtorl import InputError
-from mtorl.datasets.prompts import Demonstration, PromptPool, PromptSettings
+from mtorl.datasets.episode import Demonstration
+from mtorl.datasets.prompts import PromptPool, PromptSettings
 from mtorl.datasets.spec import same_settings
 from mtorl.datasets.store import SUITE, EpisodeStore, sha256
 from mtorl.envs.base import ContextMode, Policy, RolloutContext, Split, Suite, check_positions
