@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtorl import InputError
-from mtorl.datasets.prompts import Demonstration
+from mtorl.datasets.episode import Demonstration
 from mtorl.datasets.store import EpisodeStore
 
 Split = Literal["train", "heldout"]

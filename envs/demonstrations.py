@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from mtorl import InputError
-from mtorl.datasets.prompts import Demonstration, PromptPool, PromptSettings
+from mtorl.datasets.episode import Demonstration
+from mtorl.datasets.prompts import PromptPool, PromptSettings
 from mtorl.datasets.spec import same_settings
 from mtorl.datasets.store import EpisodeStore
 from mtorl.envs.base import Suite

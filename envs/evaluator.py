@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtorl import InputError
-from mtorl.datasets.prompts import Demonstration
+from mtorl.datasets.episode import Demonstration
 from mtorl.envs.base import RolloutContext, Suite
 from mtorl.envs.checked import CheckedEnv, check_suite, checked_actions
 from mtorl.envs.demonstrations import demonstrations

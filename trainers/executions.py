@@ -226,12 +226,11 @@ class PhaseFunctions:
         else:
             effective, axis = sharing.stacked_effective(parameters, batch.task_ids), 0
             around = self._around(sharing, batch.task_ids, stacked=True)
-        columns = {name: value for name, value in vars(batch).items() if value is not None}
 
         def loss(
-            mine: dict[str, Tensor], others: dict[str, Tensor], window: dict[str, Tensor], rest: dict[str, Tensor]
+            mine: dict[str, Tensor], others: dict[str, Tensor], windows: list[Tensor], rest: dict[str, Tensor]
         ) -> Tensor:
-            alone = TaskBatch(**{name: value[None] for name, value in window.items()})
+            alone = batch.with_tensors(value[None] for value in windows)
             return self._at({**rest, **mine, **others}, alone).values[0]
 
         function = torch.func.vmap(
@@ -241,7 +240,7 @@ class PhaseFunctions:
             chunk_size=self._chunk,
         )
         with sdpa_kernel(SDPBackend.MATH):  # the others do not know vmap: it would call them task by task
-            (found, others), losses = function(effective, private, columns, around)
+            (found, others), losses = function(effective, private, batch.tensors, around)
         rows.write_all(found)
         return losses, [others[name].sum(0) for name in private]
 

@@ -25,11 +25,11 @@ def test_the_prompt_matters_and_nothing_else_of_it(store: EpisodeStore, spec: Da
     agent = build(spec).double()
     batch = sampler_of(agent, store, spec).draw().to("cpu", torch.float64)
     before = agent(0, batch).values
-    assert batch.prompt_observations is not None
+    assert batch.prompt is not None
     for name in ("observations", "actions", "returns_to_go"):
-        other = getattr(batch, f"prompt_{name}").clone()
+        other = getattr(batch.prompt, name).clone()
         other[1] += 1
-        after = agent(0, replace(batch, **{f"prompt_{name}": other})).values
+        after = agent(0, replace(batch, prompt=replace(batch.prompt, **{name: other}))).values
         assert (after != before).tolist() == [False, True, False]
     later = batch.observations.clone()
     later[:, :, 2] += 1

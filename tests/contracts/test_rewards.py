@@ -10,7 +10,7 @@ from families import SMALL_AGENTS, sampler_of
 
 from mtorl.agents import Agent, DecisionTransformer, PromptDecisionTransformer
 from mtorl.agents.actor_critic import ActorCritic
-from mtorl.datasets.prompts import Demonstration
+from mtorl.datasets.episode import Demonstration
 from mtorl.datasets.spec import describe_stores
 from mtorl.datasets.store import Episode, EpisodeStore
 from mtorl.datasets.writer import StoreWriter
