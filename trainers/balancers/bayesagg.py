@@ -85,7 +85,7 @@ class BayesAgg(Balancer):
         gradient, variance = gradient_moments(features, targets, mean, covariance)
         cotangent = self.aggregate(gradient[..., :-1], variance[..., :-1], losses.valid.flatten(1))
         cotangent = cotangent.view(losses.features.shape).to(losses.features) / count
-        return update.descend_features(losses, cotangent)
+        return update.descend_features(losses, cotangent)  # Deviation 4: the heads move by their own gradients
 
     def _learn(self, features: Tensor, targets: Tensor, ids: Tensor) -> None:
         """Adds the batch to the statistics, and renews the posterior when it is due."""
@@ -98,6 +98,7 @@ class BayesAgg(Balancer):
             found["evidence"] = features.new_zeros(tasks, size, outputs)
             found["mean"], found["covariance"] = torch.zeros_like(found["evidence"]), self.prior * eye
         transposed = features.transpose(1, 2)
+        # Deviation 2: what earlier batches said is forgotten. Deviation 3: what this one says is tempered.
         found["precision"][ids] = self.memory * found["precision"][ids] + transposed @ features / self.temper
         found["evidence"][ids] = self.memory * found["evidence"][ids] + transposed @ targets / self.temper
         self._calls += 1
@@ -120,7 +121,7 @@ class BayesAgg(Balancer):
         """
         trust = variance.clamp(min=LEAST_VARIANCE) ** -self.power
         share = valid / valid.sum(1, keepdim=True).clamp(min=1)  # of a datum in its task's loss
-        if self.mode == "outputs":
+        if self.mode == "outputs":  # Deviation 1
             return share[..., None] * (trust * gradient).sum(2) / trust.sum(2)
         of_datum = (variance.clamp(min=LEAST_VARIANCE).mean(2) / variance.shape[2]) ** -self.power
         usual = (share[..., None] * of_datum).sum((0, 1)) / len(valid)
@@ -141,7 +142,8 @@ def _rows(losses: TaskLosses) -> tuple[Tensor, Tensor]:
     assert losses.features is not None and losses.targets is not None and losses.valid is not None
     features, targets = losses.features.detach().flatten(1, 2).double(), losses.targets.flatten(1, 2).double()
     valid = losses.valid.flatten(1)[..., None]
-    return torch.cat([features, torch.ones_like(features[..., :1])], -1) * valid, targets * valid
+    constant = torch.ones_like(features[..., :1])  # Deviation 2
+    return torch.cat([features, constant], -1) * valid, targets * valid
 
 
 def condition(

@@ -66,6 +66,7 @@ class ConnectionStrength(Balancer):
         """One of the two phases."""
         if self.granularity == "step" or int(self.calls) % self.span(self.period) == 0:
             draw = torch.rand((), generator=self._generator, dtype=torch.float64)
+            # Deviation 2: progress, in place of epochs
             self.second = {"both": draw < update.progress, "first": draw < 0, "second": draw < 1}[self.phases]
         if not self.calls:
             self._links(update)  # so that a missing connection is noticed at once
@@ -83,7 +84,7 @@ class ConnectionStrength(Balancer):
     def _project(self, update: MultiTaskUpdate) -> dict[str, float]:
         links, gradients = self._links(update), update.gradients()
         space = update.phase.space
-        direction = gradients.pulled_back.sum(0)
+        direction = gradients.pulled_back.sum(0)  # Deviation 1: layers without connections keep it
         for name, strengths in links.items():
             place = space.slice_of(name)
             rows = gradients.pulled_back[:, place].unflatten(1, (strengths.shape[1], -1))

@@ -12,8 +12,8 @@ from mtorl.trainers.balancers.period_means import PeriodMeans
 class DWA(LossWeighting):
     """More weight for tasks whose loss falls slowly from one period to the next.
 
-    Source: Liu, Johns and Davison, End-to-End Multi-Task Learning with Attention, 2019, equation 7. The weights
-    are equal until two periods, which stand for epochs, are complete, and sum to the number of tasks.
+    Source: Liu, Johns and Davison, End-to-End Multi-Task Learning with Attention, 2019, equation 7. Deviation 1:
+    periods stand for epochs. The weights are equal until two of them are complete, and sum to the number of tasks.
 
     Args:
         temperature: Large values make the weights equal.
@@ -28,7 +28,7 @@ class DWA(LossWeighting):
     def init(self, tasks: int, space: ParameterSpace | None, generator: torch.Generator) -> None:
         """See `Balancer.init`."""
         super().init(tasks, space, generator)
-        self.means = PeriodMeans(tasks, self.span(self.period))
+        self.means = PeriodMeans(tasks, self.span(self.period))  # Deviation 1
 
     def weights(self, losses: Tensor, task_ids: Tensor) -> Tensor:
         """See `LossWeighting.weights`."""

@@ -15,7 +15,8 @@ class GradDrop(MatrixAggregation):
 
     In expectation the direction is the sum of the gradients.
 
-    Source: Chen et al., Just Pick a Sign, 2020, algorithm 1, on parameters instead of activations.
+    Source: Chen et al., Just Pick a Sign, 2020, algorithm 1. Deviation 1: signs are of gradients at parameters instead
+    of activations.
 
     Args:
         leak: Share of the dropped gradients that passes all the same, in [0, 1].
@@ -31,7 +32,7 @@ class GradDrop(MatrixAggregation):
         self._defaults(rows, losses, task_ids)
         seed = int(torch.randint(1 << 62, (), generator=self._generator))
         stream = torch.Generator(rows.device).manual_seed(seed)
-        draws = torch.rand(rows.shape[1], generator=stream, device=rows.device, dtype=rows.dtype)
+        draws = torch.rand(rows.shape[1], generator=stream, device=rows.device, dtype=rows.dtype)  # Deviation 1
         return torch.cat(
             [self._block(part, draw) for part, draw in zip(rows.split(BLOCK, 1), draws.split(BLOCK), strict=True)]
         )

@@ -12,8 +12,8 @@ from mtorl.trainers.balancers.base import GradientAggregation, Matrix, Vector, s
 class GradNorm(GradientAggregation):
     """Weights that learn to give all tasks gradients of a like norm, larger for tasks that train slowly.
 
-    Source: Chen et al., GradNorm, 2018, equation 2. Norms are over all shared parameters; the weights take plain
-    gradient steps and sum to the number of tasks.
+    Source: Chen et al., GradNorm, 2018, equation 2; the weights sum to the number of tasks. Deviation 1: norms are over
+    all shared parameters, not the last shared layer's. Deviation 2: steps of the weights are relative to the mean norm.
 
     Args:
         alpha: How strongly slow tasks are favoured; 0 gives equal norms.
@@ -40,9 +40,9 @@ class GradNorm(GradientAggregation):
         first, everything = self.first_losses.numpy(), self.task_weights.numpy()
         first[task_ids] = np.where(np.isnan(first[task_ids]), losses, first[task_ids])
         weights = everything[task_ids].copy()
-        slope = self.slope(weights, np.sqrt(np.diag(gramian)), losses / first[task_ids])
-        mean = float(np.mean(np.sqrt(np.diag(gramian))))
-        moved = np.maximum(weights - self.lr * slope / mean, 1e-3)
+        norms = np.sqrt(np.diag(gramian))  # Deviation 1
+        slope = self.slope(weights, norms, losses / first[task_ids])
+        moved = np.maximum(weights - self.lr * slope / float(norms.mean()), 1e-3)  # Deviation 2
         everything[task_ids] = moved * weights.sum() / moved.sum()
         return weights
 

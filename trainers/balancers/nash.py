@@ -26,7 +26,7 @@ class NashMTL(GradientAggregation):
 
     def solve(self, gramian: Matrix, losses: Vector, task_ids: NDArray[np.int64]) -> Vector:
         """See `GradientAggregation.solve`."""
-        weights = damped_newton(gramian, 1.0)
+        weights = damped_newton(gramian, 1.0)  # Deviation 1
         length = norm(gramian, weights)
         return weights * (self.max_norm / length) if 0 < self.max_norm < length else weights
 

@@ -75,7 +75,7 @@ class SelectiveTaskGroups(Balancer):
         ids = update.task_ids.cpu()
         groups = [torch.nonzero(self.labels[ids] == label).flatten() for label in self.labels[ids].unique()]
         groups = [groups[number] for number in torch.randperm(len(groups), generator=self._generator).tolist()]
-        probing = call % self.probe_every == 0
+        probing = call % self.probe_every == 0  # Deviation 2
         if probing and self.official_compat and len(groups) == 1:
             groups = groups * 2  # or nothing could be measured any more
         before = self._all_losses(update) if probing and not self.official_compat else None
@@ -87,7 +87,7 @@ class SelectiveTaskGroups(Balancer):
                 before = now
             part = update.select(group)
             numbers = part.descend_loss(part.losses().values.mean())
-            if probing and not self.official_compat:
+            if probing and not self.official_compat:  # Deviation 3
                 now = self._all_losses(update)
                 self._learn(ids, group, before, now)
                 before = now
@@ -110,9 +110,9 @@ class SelectiveTaskGroups(Balancer):
         """Random groups at first (or single tasks, if there are few); then by affinity, now and then."""
         tasks = len(self.labels)
         if call < self.warmup:
-            if tasks > self.max_groups:
+            if tasks > self.max_groups:  # Deviation 1
                 self.labels[torch.randperm(tasks, generator=self._generator)] = torch.arange(tasks) % self.max_groups
-        elif (call - self.warmup) % self.regroup_every == 0:
+        elif (call - self.warmup) % self.regroup_every == 0:  # Deviation 2
             found = group_by_affinity(self.affinity.numpy())
             if found is not None:
                 self.labels[:] = torch.from_numpy(found)

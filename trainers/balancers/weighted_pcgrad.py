@@ -1,7 +1,8 @@
-"""Projecting conflicting gradients, with a say in who gives way.
+"""Projecting conflicting gradients, with a say in who gives way. No code of the paper is public.
 
-No code of the paper is public and its algorithm leaves the order of projections open; the three modes are our readings
-of it (deviation 1). An epoch is `period` training steps (deviation 2).
+Deviations:
+1. The paper's algorithm leaves the order of projections open; the three modes are our readings of it.
+2. An epoch is `period` training steps.
 """
 
 from typing import Literal
@@ -44,7 +45,7 @@ class WeightedPCGrad(GradientAggregation):
     def init(self, tasks: int, space: ParameterSpace | None, generator: torch.Generator) -> None:
         """See `Balancer.init`."""
         super().init(tasks, space, generator)
-        self.means = PeriodMeans(tasks, self.span(self.period))
+        self.means = PeriodMeans(tasks, self.span(self.period))  # Deviation 2
 
     def probabilities(self, task_ids: NDArray[np.int64]) -> Vector:
         """How likely each of these tasks is to keep its gradient; they sum to one."""
@@ -62,7 +63,7 @@ class WeightedPCGrad(GradientAggregation):
         size = len(gramian)
         noise = -np.log(-np.log(torch.rand(size, generator=self._generator, dtype=torch.float64).numpy()))
         order = np.argsort(-(np.log(chances) + noise))  # drawn without replacement, by Gumbel's trick
-        if self.mode == "single":
+        if self.mode == "single":  # Deviation 1
             partners = np.full((size, 1), order[0])
             active = np.arange(size)[:, None] != order[0]
         else:

@@ -1,6 +1,6 @@
 """Tasks whose gradients agree with the common direction in the same places (G-HarmoDT).
 
-Reconstructed from the abstract. Deviation: k-means sees coordinates in which all distances between the tasks' vectors
+Reconstructed from the abstract. Deviation 1: k-means sees coordinates in which all distances between the tasks' vectors
 are exact, found from their inner products, instead of the vectors of millions of entries.
 """
 
@@ -58,7 +58,7 @@ class AgreementKMeans(TaskGrouper):
         scale = 1 / np.sqrt(np.maximum(np.diag(products), 1e-300))
         cosines = products * np.outer(scale, scale)
         used = cosines if self.cosine else products
-        values, vectors = np.linalg.eigh(used)
+        values, vectors = np.linalg.eigh(used)  # Deviation 1
         points = vectors * np.sqrt(np.maximum(values, 0))
         labels = KMeans(groups, n_init=self.restarts, random_state=seed).fit_predict(points)
         order = list(dict.fromkeys(labels.tolist()))  # groups are numbered as their first tasks come

@@ -54,7 +54,7 @@ class HarmonyMasks(MovingMasks):
         importance: Importance = "fisher",
         agreement_weight: float = 10.0,
         interval: int = 100,
-        swap_fraction: float = 0.05,
+        swap_fraction: float = 0.05,  # Deviation 3
         swap_count: int | None = None,
         schedule: SwapSchedule = "hump",
         scope: Scope = "global",
@@ -69,11 +69,11 @@ class HarmonyMasks(MovingMasks):
 
     def prepare(self, parameters: dict[str, Tensor], gradients: DenseGradients) -> None:
         """The mean gradient, and by what gradients and importances are to be scaled."""
-        scale = self.scales(gradients.dense)
+        scale = self.scales(gradients.dense)  # Deviation 1: dense, not multiplied by the masks
         means = [scale @ gradients.dense[:, place.flat] / len(scale) for place in self.places.values()]
         self._mean = torch.cat(means)
         self._rows, self._scale = self.by_rows(gradients.dense, scale)
-        self._shares = torch.ones_like(self._scale)
+        self._shares = torch.ones_like(self._scale)  # Deviation 2, below: importances have a sum of one
         if self.importance == "gradient" and self.normalise:
             sums = [self._rows[:, place.flat].norm(1, dim=1) for place in self.places.values()]
             total = self._scale * torch.stack(sums).sum(0)
@@ -85,7 +85,7 @@ class HarmonyMasks(MovingMasks):
 
     def scales(self, rows: Tensor) -> Tensor:
         """By what each of these gradients `[rows, P]` is multiplied to have length one on the maskable weights."""
-        if not self.normalise:
+        if not self.normalise:  # Deviation 2
             return rows.new_ones(len(rows))
         norms = torch.stack([rows[:, place.flat].norm(dim=1) for place in self.places.values()])
         total = norms.double().square().sum(0).sqrt()

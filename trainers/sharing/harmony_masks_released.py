@@ -1,5 +1,6 @@
 """What the released code of HarmoDT does, faults included, to be compared with what the paper says.
 
+Faults:
 1. Gradients are multiplied by the mask before anything is made of them: where a mask is off they are zero.
 2. What comes back is chosen by `agreement + 1` in single precision: products of 1e-8 vanish beside the 1, all weights
    are equal, and the first ones come back whatever the gradients are. (The released code takes what its sorting
@@ -7,8 +8,8 @@
 3. The mean gradient is summed up in the place of the first task's: that task is scored by the mean.
 4. Gradients are not brought to the same length, but longer ones clipped.
 
-Deviation: the release draws masks for all tensors, but computes with those of the transformer's only; ours are those of
-the maskable matrices.
+Deviation 1: the release draws masks for all tensors, but computes with those of the transformer's only; ours are those
+of the maskable matrices.
 """
 
 import torch
@@ -56,7 +57,7 @@ class HarmonyMasksReleased(HarmonyMasks):
 
     def init(self, space: ParameterSpace, tasks: int, generator: torch.Generator) -> None:
         """See `TaskMasks.init`."""
-        super().init(space, tasks, generator)
+        super().init(space, tasks, generator)  # Deviation 1: of the maskable matrices
         self._steps = max(self.interval // tasks, 1)
 
     def due(self, index: int) -> bool:
@@ -64,16 +65,16 @@ class HarmonyMasksReleased(HarmonyMasks):
         return (index + 1) % self._steps == 0
 
     def prepare(self, parameters: dict[str, Tensor], gradients: DenseGradients) -> None:
-        """Faults 1, 3 and 4."""
+        """See `MovingMasks.prepare`."""
         norms = gradients.dense.norm(dim=1, keepdim=True)
-        seen = gradients.dense * (CLIP / norms.clamp(min=CLIP))
+        seen = gradients.dense * (CLIP / norms.clamp(min=CLIP))  # Fault 4
         for place in self.places.values():
-            seen[:, place.flat] *= self.masks[:, place.mine]
+            seen[:, place.flat] *= self.masks[:, place.mine]  # Fault 1
         super().prepare(parameters, DenseGradients(gradients.losses, seen, gradients.task_ids))
         for place in self.places.values():
-            self._rows[0, place.flat] = self._mean[place.mine]
+            self._rows[0, place.flat] = self._mean[place.mine]  # Fault 3
 
     def scores(self, row: int, place: Place) -> tuple[Tensor, Tensor]:
-        """Fault 2."""
+        """See `MovingMasks.scores`."""
         leave, agreement = super().scores(row, place)
-        return leave, (agreement.float() + 1.0).to(agreement)
+        return leave, (agreement.float() + 1.0).to(agreement)  # Fault 2
