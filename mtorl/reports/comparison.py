@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtorl import InputError
-from mtorl.envs.protocol import Protocol, demonstrations_hash
-from mtorl.envs.results import EvalReport
+from mtorl.envs.protocol import Protocol
 from mtorl.files import write_atomically, write_json
 from mtorl.intervals import (
     analysis_of_variance,
@@ -22,6 +21,7 @@ from mtorl.intervals import (
 )
 from mtorl.reports.masks import MaskSummary, draw_masks, draw_moves, summarise
 from mtorl.reports.pages import page, picture, subplots
+from mtorl.reports.settings import report_of
 from mtorl.runs.run import Run
 from mtorl.runs.sweep import Sweep
 from mtorl.trainers.logs import read_log
@@ -178,12 +178,12 @@ def compare(sweep: Sweep) -> Path:
 
 
 def _tasks(runs: Sequence[Sequence[Path]], protocol: Protocol) -> tuple[str, ...]:
-    return tuple(name for folder in runs[0] for name in _report(folder, protocol).task_names)
+    return tuple(name for folder in runs[0] for name in report_of(folder, protocol).task_names)
 
 
 def _measure(name: str, runs: Sequence[Sequence[Path]], tasks: tuple[str, ...], sweep: Sweep) -> Method:
     protocol, references, heldout_data = sweep.protocol, sweep.references, sweep.heldout_data
-    reports = [[_report(folder, protocol) for folder in folders] for folders in runs]
+    reports = [[report_of(folder, protocol) for folder in folders] for folders in runs]
     rates = [{row.task: row.rate for report in group for row in report.tasks()} for group in reports]
     if any(set(found) != set(tasks) for found in rates):
         raise InputError(
@@ -232,21 +232,6 @@ def _spread(entries: Sequence[dict[str, Any]]) -> float | None:
 
 def _errors(folder: Path, heldout_data: str) -> dict[str, float]:
     return Run(folder).action_errors(heldout_data)["tasks"]
-
-
-def _report(folder: Path, protocol: Protocol) -> EvalReport:
-    """The evaluation of the last checkpoint with just that protocol, in the suite as the run knows it."""
-    run, shown = Run(folder), demonstrations_hash(protocol)
-    suite = (run.suite().unseen() if protocol.unseen_tasks else run.suite()).describe()
-    found = [
-        it
-        for it in run.reports(protocol.name)
-        if (it.protocol, it.suite, it.source.get("demonstrations_sha256")) == (protocol, suite, shown)
-        and "act_with" not in it.source
-    ]
-    if not found:
-        raise InputError(f"{folder} has no evaluation with {protocol}. Evaluate it first.")
-    return found[0]
 
 
 def _seconds(folder: Path) -> list[float]:
