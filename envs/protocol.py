@@ -11,13 +11,15 @@ of the task as well (`demonstrations`). In tasks that were not trained on it is 
 """
 
 import os
-import shlex
-from dataclasses import dataclass, field
-from typing import Literal, get_args
+from dataclasses import dataclass, field, fields
+from operator import neg
+from typing import Any, Literal, get_args
 
-from mtorl import InputError
+from mtorl import InputError, checks
 from mtorl.datasets.store import EpisodeStore, sha256
 from mtorl.envs.base import ContextMode, Split
+from mtorl.envs.spelling import Option, command_line, options_of, ranked, remarks, spelled, spellings
+from mtorl.schema import Flag, Integer, Nullable, Record, Text
 
 ProtocolName = Literal["official", "heldout", "ml45-like"]
 TaskVisibility = Literal["shown", "hidden"]
@@ -42,14 +44,36 @@ class Protocol:
             steps is kept, but not the same actions. Other agents do not care.
     """
 
-    name: ProtocolName = "heldout"
-    goals: int = 50
-    stop_at_success: bool = False
-    seed: int = 0
-    block: int = 10
-    task_identity: TaskVisibility = "shown"
-    demonstrations: str | None = field(default=None, compare=False)  # reports hold a hash of what was in it
-    context: ContextMode = "exact"
+    name: ProtocolName = field(
+        default="heldout",
+        metadata=spelled(Text(get_args(ProtocolName)), always=True, word="{}", argument="protocol", rank=0),
+    )
+    goals: int = field(default=50, metadata=spelled(Integer(1), always=True, rank=7, order=neg))
+    stop_at_success: bool = field(
+        default=False, metadata=spelled(Flag(), remark="stopped at the first success", word="stopped", rank=6)
+    )
+    seed: int = field(default=0, metadata=spelled(Integer(0), remark="seed {}", word="seed{}", place=1, rank=8))
+    block: int = field(default=10, metadata=spelled(Integer(1), argument=False))
+    task_identity: TaskVisibility = field(
+        default="shown",
+        metadata=spelled(
+            Text(get_args(TaskVisibility)),
+            remark="task not told",
+            word="task-hidden",
+            rank=3,
+            order=lambda value: value == "hidden",
+            of_agents=True,
+        ),
+    )
+    demonstrations: str | None = field(
+        default=None,
+        compare=False,  # reports hold a hash of what was in it
+        metadata=spelled(Nullable(Text()), remark="shown an episode of {}", of_agents=True),
+    )
+    context: ContextMode = field(
+        default="exact",
+        metadata=spelled(Text(get_args(ContextMode)), remark="{} context", word="{}", rank=5, of_agents=True),
+    )
 
     def __post_init__(self) -> None:
         if self.demonstrations is not None:
@@ -58,14 +82,10 @@ class Protocol:
             object.__setattr__(self, "task_identity", "hidden")
         if self.name not in get_args(ProtocolName):
             raise InputError(f"unknown protocol {self.name!r}; expected one of {', '.join(get_args(ProtocolName))}.")
-        if not (self.goals >= 1 and self.block >= 1 and self.seed >= 0):  # NaN is neither
-            raise InputError(
-                f"goals is {self.goals}, block {self.block} and seed {self.seed}; expected at least 1, 1 and 0."
-            )
-        if self.task_identity not in get_args(TaskVisibility):
-            raise InputError(f"task_identity is {self.task_identity!r}; expected shown or hidden.")
-        if self.context not in get_args(ContextMode):
-            raise InputError(f"context is {self.context!r}; expected exact or anchored.")
+        checks.at_least(1, goals=self.goals, block=self.block)
+        checks.at_least(0, seed=self.seed)
+        checks.one_of("task_identity", self.task_identity, TaskVisibility)
+        checks.one_of("context", self.context, ContextMode)
 
     @property
     def split(self) -> Split:
@@ -83,23 +103,114 @@ class Protocol:
         return self.task_identity == "hidden"
 
     @property
+    def chosen(self) -> list[Option]:
+        """Its options with their values, and how they are spelled."""
+        implied = ("task_identity",) if self.unseen_tasks else ()  # by the protocol's name
+        return [it.implied() if it.name in implied else it for it in options_of(self)]
+
+    @property
     def remarks(self) -> list[str]:
         """What is unusual about it, in words."""
-        found = ["stopped at the first success"] if self.stop_at_success else []
-        found += ["task not told"] if self.hides_tasks else []
-        found += [f"shown an episode of {self.demonstrations}"] if self.demonstrations is not None else []
-        found += [f"{self.context} context"] if self.context != "exact" else []
-        return found + ([f"seed {self.seed}"] if self.seed else [])
+        return remarks(self.chosen)
 
     @property
     def options(self) -> str:
         """The same as options of `mtorl evaluate`."""
-        found = f"--protocol {self.name} --goals {self.goals}"
-        found += " --stop_at_success true" if self.stop_at_success else ""
-        found += " --task_identity hidden" if self.hides_tasks and not self.unseen_tasks else ""
-        found += f" --demonstrations {shlex.quote(self.demonstrations)}" if self.demonstrations is not None else ""
-        found += f" --context {self.context}" if self.context != "exact" else ""
-        return found + (f" --seed {self.seed}" if self.seed else "")
+        return command_line(self.chosen)
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """How an evaluation is to be played, or was: all that tells it from others of the same run.
+
+    Attributes:
+        protocol: How episodes are played.
+        checkpoint: Of a run: last, best, or a step.
+        act_with: Which policy of an agent that has several, if another than its configuration says.
+        goal_visible: Whether the goal's position is shown; None: as in the run's data.
+        shown: Hash of the data set whose episodes are shown.
+    """
+
+    protocol: Protocol
+    checkpoint: str | None = field(default=None, metadata=spelled(word="{}", place=2, rank=1))
+    act_with: str | None = field(default=None, metadata=spelled(remark="played by {}", word="{}", place=3, rank=2))
+    goal_visible: bool | None = field(
+        default=None,
+        metadata=spelled(
+            remark={False: "goal hidden"},
+            word={True: "goal-visible", False: "goal-hidden"},
+            argument=False,  # pages leave that to the data
+            place=1,
+            rank=2,
+            order=lambda value: value is False,
+        ),
+    )
+    shown: str | None = field(default=None, metadata=spelled(word="shown-{:.8}", argument=False, rank=4))
+
+    @classmethod
+    def asked(
+        cls,
+        protocol: Protocol,
+        checkpoint: str = "last",
+        act_with: str | None = None,
+        goal_visible: bool | None = None,
+    ) -> "EvaluationSettings":
+        """Those of an evaluation that is to be played: looks up which data set is shown.
+
+        Raises:
+            InputError: There is none.
+        """
+        return cls(protocol, checkpoint, act_with, goal_visible, demonstrations_hash(protocol))
+
+    @property
+    def chosen(self) -> list[Option]:
+        """All options with their values, and how they are spelled."""
+        return [*self.protocol.chosen, *options_of(self)]
+
+    @property
+    def label(self) -> str:
+        """Tells it from others, in words."""
+        return ", ".join([f"{self.protocol.goals} goals", *remarks(self.chosen)])
+
+    @property
+    def key(self) -> str:
+        """Tells it from others in the name of a file, so that a quick look overwrites nothing."""
+        words = [it.text(it.spelling.word) for it in ranked(self.chosen)]
+        return "-".join([*filter(None, words), str(self.protocol.goals)])
+
+    @property
+    def options(self) -> str:
+        """As options of `mtorl evaluate`; whether the goal is visible is left to the data."""
+        return command_line(self.chosen)
+
+    @property
+    def preference(self) -> tuple[Any, ...]:
+        """The same for evaluations with the same settings; of several, the one with the smallest is shown."""
+        return tuple(it.spelling.order(it.value) for it in ranked(self.chosen))
+
+    def differences(self, other: "EvaluationSettings", reference: bool = False) -> list[str]:
+        """What stands between two evaluations that are to be compared, in a word each.
+
+        Checkpoints and policies of runs may differ; whether the goal is visible is a setting of the suite.
+
+        Args:
+            other: The other one.
+            reference: Whether one is of the expert or random actions: they are always told, and shown nothing.
+        """
+        ours, theirs = self._compared(reference), other._compared(reference)
+        return [name for name, value in ours.items() if value != theirs[name]]
+
+    def _compared(self, reference: bool) -> dict[str, Any]:
+        of_agents = {name for name, it in spellings(self.protocol).items() if it.of_agents}
+        names = {it.name for it in fields(self.protocol) if it.compare} - (of_agents if reference else set())
+        protocol = {name: getattr(self.protocol, name) for name in names}
+        return {"protocol": protocol, "demonstrations": None if reference else self.shown}
+
+
+def record_of(kind: type[Protocol]) -> Record:
+    """What reports hold of a protocol; options that came later than `name` and `goals` are optional."""
+    kinds = {name: it.kind for name, it in spellings(kind).items() if it.kind}
+    return Record({name: kinds.pop(name) for name in ("name", "goals")}, optional=kinds, closed=True)
 
 
 def demonstrations_hash(protocol: Protocol) -> str | None:

@@ -3,14 +3,13 @@
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from mtorl import InputError
 from mtorl.datasets.store import SUITE
-from mtorl.envs.base import ContextMode
-from mtorl.envs.protocol import Protocol, ProtocolName, TaskVisibility
+from mtorl.envs.protocol import EvaluationSettings, Protocol, record_of
 from mtorl.files import read_json, write_json
 from mtorl.intervals import mean_rate_interval, wilson_interval
 from mtorl.schema import (
@@ -34,18 +33,7 @@ REPORT = Record(
         "schema": Integer(1),
         "policy": Text(),
         "source": MappingOf(Plain()),
-        "protocol": Record(
-            {"name": Text(get_args(ProtocolName)), "goals": Integer(1)},
-            optional={
-                "stop_at_success": Flag(),
-                "seed": Integer(0),
-                "block": Integer(1),
-                "task_identity": Text(get_args(TaskVisibility)),
-                "demonstrations": Nullable(Text()),
-                "context": Text(get_args(ContextMode)),
-            },
-            closed=True,
-        ),
+        "protocol": record_of(Protocol),
         "suite": SUITE,
         "versions": MappingOf(Plain()),
         "task_names": Names(),
@@ -65,7 +53,7 @@ REPORT = Record(
     },
     optional={"mean_success": Number(0, 1)},
 )
-"""What `EvalReport.save` writes; options of protocols that came later are optional."""
+"""What `EvalReport.save` writes."""
 
 
 class Played(NamedTuple):
@@ -148,6 +136,18 @@ class EvalReport:
     def goal_hidden(self) -> bool:
         """Whether the policy was not shown the goal."""
         return not self.suite.get("init_args", {}).get("goal_visible", True)
+
+    @property
+    def settings(self) -> EvaluationSettings:
+        """How it was played."""
+        source = self.source
+        return EvaluationSettings(
+            self.protocol,
+            source.get("checkpoint"),
+            source.get("act_with"),
+            not self.goal_hidden,
+            source.get("demonstrations_sha256"),
+        )
 
     @property
     def mean_success(self) -> float:

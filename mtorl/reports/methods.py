@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtorl import InputError
-from mtorl.envs.protocol import Protocol, demonstrations_hash
-from mtorl.envs.results import EvalReport
+from mtorl.envs.protocol import Protocol
 from mtorl.intervals import (
     bootstrap_interval,
     delta_m,
@@ -18,6 +17,7 @@ from mtorl.intervals import (
     probability_of_improvement,
     wilson_interval,
 )
+from mtorl.reports.settings import report_of
 from mtorl.runs.run import Run
 from mtorl.runs.sweep import Sweep
 from mtorl.trainers.entries import TrainingEntry
@@ -128,7 +128,7 @@ SOLVED = 0.05
 
 def tasks_of(runs: Sequence[Sequence[Path]], protocol: Protocol) -> tuple[str, ...]:
     """Names of all tasks of a method's runs, in the suite's order."""
-    return tuple(name for folder in runs[0] for name in _report(folder, protocol).task_names)
+    return tuple(name for folder in runs[0] for name in report_of(folder, protocol).task_names)
 
 
 def measure(name: str, runs: Sequence[Sequence[Path]], tasks: tuple[str, ...], sweep: Sweep) -> Method:
@@ -144,7 +144,7 @@ def measure(name: str, runs: Sequence[Sequence[Path]], tasks: tuple[str, ...], s
         InputError: They were evaluated on other tasks.
     """
     protocol, references, heldout_data = sweep.protocol, sweep.references, sweep.heldout_data
-    reports = [[_report(folder, protocol) for folder in folders] for folders in runs]
+    reports = [[report_of(folder, protocol) for folder in folders] for folders in runs]
     rates = [{row.task: row.rate for report in group for row in report.tasks()} for group in reports]
     if any(set(found) != set(tasks) for found in rates):
         raise InputError(
@@ -188,21 +188,6 @@ def _spread(entries: Sequence[TrainingEntry]) -> float | None:
 
 def _errors(folder: Path, heldout_data: str) -> dict[str, float]:
     return Run(folder).action_errors(heldout_data)["tasks"]
-
-
-def _report(folder: Path, protocol: Protocol) -> EvalReport:
-    """The evaluation of the last checkpoint with just that protocol, in the suite as the run knows it."""
-    run, shown = Run(folder), demonstrations_hash(protocol)
-    suite = (run.suite().unseen() if protocol.unseen_tasks else run.suite()).describe()
-    found = [
-        it
-        for it in run.reports(protocol.name)
-        if (it.protocol, it.suite, it.source.get("demonstrations_sha256")) == (protocol, suite, shown)
-        and "act_with" not in it.source
-    ]
-    if not found:
-        raise InputError(f"{folder} has no evaluation with {protocol}. Evaluate it first.")
-    return found[0]
 
 
 def _seconds(folder: Path) -> list[float]:

@@ -6,10 +6,10 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from mtorl import InputError
-from mtorl.envs.protocol import Protocol, ProtocolName, TaskVisibility
+from mtorl.envs.protocol import ProtocolName, TaskVisibility
 from mtorl.envs.results import EvalReport, TaskResult
 from mtorl.files import DamageWarning, write_atomically, write_json
 from mtorl.reports.charts.base import picture
@@ -17,6 +17,7 @@ from mtorl.reports.charts.success import MARKS, draw_bars
 from mtorl.reports.charts.training import draw_conflicts, draw_curves, draw_routing
 from mtorl.reports.entries import RunEntry, distinct_specs, entries_of
 from mtorl.reports.pages import page
+from mtorl.reports.settings import Asked, choose, differences
 from mtorl.runs.run import Run
 from mtorl.trainers.entries import ConflictsEntry, RoutingEntry
 
@@ -60,10 +61,10 @@ def report(
         raise InputError("no run was given; expected at least one folder of an evaluated run.")
     opened = [Run(folder) for folder in runs]
     found = [run.reports(protocol, checkpoint) for run in opened]
-    reports = _choose(opened, found, goals, goal_visible, task_identity, demonstrated, act_with)
+    reports = choose(opened, found, Asked(goals, goal_visible, task_identity, demonstrated, act_with))
     entries = entries_of(opened, reports)
     for entry in entries[1:]:
-        differing = _differences(entries[0].report, entry.report)
+        differing = differences(entries[0].report, entry.report)
         if differing:
             raise InputError(
                 f"{entries[0].run.folder} and {entry.run.folder} cannot be compared: {' and '.join(differing)} of "
@@ -84,69 +85,6 @@ def report(
     return target
 
 
-class _Settings(NamedTuple):
-    """How an evaluation was played; the smallest is shown unless another is asked for."""
-
-    act_with: str
-    goal_unusual: bool
-    task_hidden: bool
-    demonstrations: str
-    context: str
-    stopped: bool
-    fewer_goals: int
-    seed: int
-
-
-def _choose(
-    runs: Sequence[Run],
-    reports: Sequence[Sequence[EvalReport]],
-    goals: int | None,
-    goal_visible: bool | None,
-    task_identity: TaskVisibility | None,
-    demonstrated: bool | None,
-    act_with: str | None,
-) -> list[EvalReport]:
-    """For every run the evaluation with the same settings, the one that says most."""
-
-    def settings(run: Run, report: EvalReport) -> _Settings:
-        unusual = run.suite().goal_visible == report.goal_hidden if goal_visible is None else report.goal_hidden
-        how, shown = report.protocol, report.source.get("demonstrations_sha256", "")
-        acting = report.source.get("act_with", "")
-        return _Settings(
-            acting, unusual, how.hides_tasks, shown, how.context, how.stop_at_success, -how.goals, how.seed
-        )
-
-    each = [{settings(run, report): report for report in found} for run, found in zip(runs, reports, strict=True)]
-    wanted = [
-        {
-            key
-            for key in found
-            if goals in (None, -key.fewer_goals)
-            and goal_visible in (None, not key.goal_unusual)
-            and task_identity in (None, "hidden" if key.task_hidden else "shown")
-            and demonstrated in (None, bool(key.demonstrations))
-            and act_with in (None, key.act_with)
-        }
-        for found in each
-    ]
-    common = set.intersection(*wanted)
-    if not common:
-        there = "; ".join(
-            f"{run.folder}: {', '.join(_describe(report) for report in found.values())}"
-            for run, found in zip(runs, each, strict=True)
-        )
-        raise InputError(f"no evaluation with the same settings in all runs ({there}). Evaluate all in the same way.")
-    best = min(common)
-    return [found[best] for found in each]
-
-
-def _describe(report: EvalReport) -> str:
-    protocol = report.protocol
-    extra = [*protocol.remarks, *(["goal hidden"] if report.goal_hidden else [])]
-    extra += [f"played by {report.source['act_with']}"] if "act_with" in report.source else []
-    return ", ".join([f"{protocol.goals} goals", *extra])
-
-
 def _find_references(folder: Path, report: EvalReport) -> dict[str, EvalReport]:
     """The reports of reference policies that were played in the same way, restricted to the report's tasks."""
     found: dict[str, EvalReport] = {}
@@ -160,37 +98,9 @@ def _find_references(folder: Path, report: EvalReport) -> dict[str, EvalReport]:
         if other.policy in MARKS and set(report.task_names) <= set(other.task_names):
             chosen = tuple(episode for episode in other.episodes if episode.task in report.task_names)
             other = replace(other, task_names=report.task_names, episodes=chosen)
-            if not _differences(report, other):
+            if not differences(report, other):
                 found[other.policy] = other
     return found
-
-
-def _differences(one: EvalReport, other: EvalReport) -> list[str]:
-    """What stands between two reports that are to be compared."""
-    ignored = {"benchmark", "tasks", "fast"}  # they choose tasks, which are compared, or speed
-    if one.policy in MARKS or other.policy in MARKS:
-        ignored.add("goal_visible")  # reference policies do not depend on it
-
-    def protocol(report: EvalReport) -> Protocol:
-        if one.policy in MARKS or other.policy in MARKS:  # they are always told, and shown nothing
-            return replace(report.protocol, task_identity="shown", context="exact")
-        return report.protocol
-
-    def shown(report: EvalReport) -> str | None:
-        return None if one.policy in MARKS or other.policy in MARKS else report.source.get("demonstrations_sha256")
-
-    def settings(report: EvalReport) -> dict[str, Any]:
-        return {key: value for key, value in report.suite["init_args"].items() if key not in ignored}
-
-    pairs = {
-        "tasks": (one.task_names, other.task_names),
-        "protocol": (protocol(one), protocol(other)),
-        "demonstrations": (shown(one), shown(other)),
-        "versions": (one.versions, other.versions),
-        "suite": (one.suite["class_path"], other.suite["class_path"]),
-        "suite settings": (settings(one), settings(other)),
-    }
-    return [name for name, (first, second) in pairs.items() if first != second]
 
 
 def _as_json(entries: Sequence[RunEntry], references: Mapping[str, EvalReport]) -> dict[str, Any]:

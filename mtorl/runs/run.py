@@ -24,7 +24,7 @@ from mtorl.datasets.spec import DataSpec, check_fits
 from mtorl.datasets.store import EpisodeStore, sha256
 from mtorl.envs.base import Suite
 from mtorl.envs.evaluator import evaluate
-from mtorl.envs.protocol import Protocol, ProtocolName, demonstrations_hash
+from mtorl.envs.protocol import EvaluationSettings, Protocol, ProtocolName
 from mtorl.envs.results import EvalReport
 from mtorl.envs.workers import WorkerPool
 from mtorl.files import (
@@ -225,12 +225,19 @@ class Run:
         suite = self.suite()
         if goal_visible is not None:
             suite = suite.changed(goal_visible=goal_visible)
-        words = [checkpoint, f"step {source['step']}", *([act_with] if act_with else [])]
-        name = f"{self.folder.name} ({', '.join(words)})"
         source |= {"act_with": act_with} if act_with else {}
         target = self.report_path(protocol, checkpoint, goal_visible, out, act_with)
         with WorkerPool(workers) as pool:
-            return evaluate(policy, suite, protocol, pool, name, out=target, source=source, quiet=quiet)
+            return evaluate(policy, suite, protocol, pool, self._named(source), out=target, source=source, quiet=quiet)
+
+    def _named(self, source: dict[str, Any]) -> str:
+        """What reports call the policy that `source` identifies."""
+        words = [
+            source["checkpoint"],
+            f"step {source['step']}",
+            *([source["act_with"]] if "act_with" in source else []),
+        ]
+        return f"{self.folder.name} ({', '.join(words)})"
 
     def _unusual(self, act_with: str | None) -> str | None:
         """None for the policy that the configuration names anyway."""
@@ -265,7 +272,7 @@ class Run:
                 return kept
         tasks = action_errors(policy, store, self.spec.task_names)
         found = {
-            "policy": f"{self.folder.name} ({checkpoint}, step {source['step']})",
+            "policy": self._named(source),
             "source": source,
             "data": {"path": str(data), "sha256": digest},
             "mean_error": sum(tasks.values()) / len(tasks),
@@ -286,17 +293,8 @@ class Run:
 
         In a folder that is given, it also holds the run.
         """
-        words = [protocol.name, checkpoint]
-        acting = self._unusual(act_with)
-        words += [acting] if acting else []
-        words += [] if goal_visible is None else ["goal-visible" if goal_visible else "goal-hidden"]
-        words += ["task-hidden"] if protocol.hides_tasks and not protocol.unseen_tasks else []
-        shown = demonstrations_hash(protocol)
-        words += [f"shown-{shown[:8]}"] if shown else []
-        words += [protocol.context] if protocol.context != "exact" else []
-        words += ["stopped"] if protocol.stop_at_success else []
-        words += [f"seed{protocol.seed}"] if protocol.seed else []
-        name = f"{'-'.join([*words, str(protocol.goals)])}.json"
+        settings = EvaluationSettings.asked(protocol, checkpoint, self._unusual(act_with), goal_visible)
+        name = f"{settings.key}.json"
         return self.folder / "evaluations" / name if out is None else Path(out) / f"{self._label()}-{name}"
 
     def _label(self) -> str:

@@ -15,7 +15,7 @@ from mtorl.envs import PointReach
 from mtorl.envs.protocol import Protocol, demonstrations_hash
 from mtorl.envs.references import _path
 from mtorl.envs.results import EvalReport, Played
-from mtorl.reports.run_report import _choose, _describe, _differences
+from mtorl.reports.settings import Asked, choose, differences
 from mtorl.runs.run import Run
 
 DATA = "data/a data set"
@@ -69,7 +69,7 @@ def digest(lines: Iterable[str]) -> str:
 
 
 def label(found: EvalReport) -> str:
-    return _describe(found)
+    return found.settings.label
 
 
 @pytest.mark.parametrize(
@@ -140,9 +140,8 @@ def test_labels_of_all_combinations() -> None:
     assert digest(", ".join(protocol.remarks) for protocol in every_protocol()) == "b54ad428f7b25222"
 
 
-def choose(found: list[EvalReport], **asked: Any) -> EvalReport:
-    names = ("goals", "goal_visible", "task_identity", "demonstrated", "act_with")
-    return _choose([Folder()], [found], *(asked.get(name) for name in names))[0]
+def chosen(found: list[EvalReport], **asked: Any) -> EvalReport:
+    return choose([Folder()], [found], Asked(**asked))[0]
 
 
 @pytest.mark.parametrize(
@@ -158,17 +157,17 @@ def choose(found: list[EvalReport], **asked: Any) -> EvalReport:
 )
 def test_the_evaluation_that_is_shown(asked: dict, first: str) -> None:
     found = every_report(it for it in every_protocol() if it.name == "heldout")
-    assert label(choose(found, **asked)) == label(choose(found[::-1], **asked)) == first
+    assert label(chosen(found, **asked)) == label(chosen(found[::-1], **asked)) == first
 
 
 def test_the_order_in_which_evaluations_are_shown() -> None:
     left, order = every_report(it for it in every_protocol((1, 2)) if it.name == "heldout"), []
     while left:
-        order.append(choose(left))
+        order.append(chosen(left))
         left = [it for it in left if it is not order[-1]]
     assert digest(map(label, order)) == "9f20012a2c7c542e"
     with pytest.raises(InputError, match=r"no evaluation with the same settings.*runs/x: 50 goals, seed 1"):
-        choose([report(Protocol(seed=1))], goals=2)
+        chosen([report(Protocol(seed=1))], goals=2)
 
 
 def test_what_stands_between_two_evaluations() -> None:
@@ -176,15 +175,15 @@ def test_what_stands_between_two_evaluations() -> None:
     changed = [report(it) for it in protocols]
     one = changed[16]
     for policy in ("x", "expert"):
-        lines = [", ".join(_differences(replace(one, policy=policy), other)) for other in changed]
+        lines = [", ".join(differences(replace(one, policy=policy), other)) for other in changed]
         assert digest(lines) == {"x": "10b509120ebbdec8", "expert": "1c4558708bd96a0e"}[policy]
     plain, shown = report(Protocol()), report(Protocol(demonstrations=DATA))
-    assert _differences(plain, shown) == ["demonstrations"]
-    assert _differences(plain, replace(shown, policy="random")) == []
-    assert _differences(plain, report(Protocol(context="anchored"))) == ["protocol"]
-    assert _differences(plain, report(Protocol(context="anchored"), policy="random")) == []
-    assert _differences(plain, report(Protocol(), goal_visible=False)) == ["suite settings"]
-    assert _differences(plain, report(Protocol(), act_with="second")) == []
+    assert differences(plain, shown) == ["demonstrations"]
+    assert differences(plain, replace(shown, policy="random")) == []
+    assert differences(plain, report(Protocol(context="anchored"))) == ["protocol"]
+    assert differences(plain, report(Protocol(context="anchored"), policy="random")) == []
+    assert differences(plain, report(Protocol(), goal_visible=False)) == ["suite settings"]
+    assert differences(plain, report(Protocol(), act_with="second")) == []
 
 
 def test_names_of_reference_files() -> None:
