@@ -1,5 +1,7 @@
 # make demo   fresh machine: environment, MT10 data, training, evaluation, runs/demo/report.html
 # make test   fresh machine: environment, all tests
+# make check  before every commit, a minute: lint, types, all tests but whole trainings and the simulator's
+# make coverage   all tests, and which lines they reach
 # Needs Python 3.11 to 3.13, git and make.
 
 PYTHON ?= python3
@@ -16,7 +18,10 @@ DEMO_GOALS ?= 10
 DEMO_REFERENCES = $(dir $(DEMO))references
 DEMO_PLAY = --goals $(DEMO_GOALS) --protocol heldout
 
-.PHONY: install demo test lint clean
+# A test process for every processor, with one thread each; a process that has nothing left takes over from another.
+TEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
+
+.PHONY: install demo test check coverage lint clean
 
 install: $(VENV)/.installed
 
@@ -38,7 +43,13 @@ demo: install
 	$(BIN)/mtorl report $(DEMO) --references $(DEMO_REFERENCES)
 
 test: install
-	$(BIN)/python -m pytest
+	$(TEST)
+
+check: lint
+	$(TEST) -m 'not simulator and not slow and not training'
+
+coverage: install
+	$(TEST) --cov --cov-report=term:skip-covered --cov-report=html
 
 lint: install
 	$(BIN)/ruff check .
@@ -46,4 +57,4 @@ lint: install
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info
+	rm -rf $(VENV) .coverage* htmlcov .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info

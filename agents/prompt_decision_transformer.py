@@ -21,7 +21,7 @@ from mtorl import InputError
 from mtorl.agents.decision_transformer import DecisionTransformer, RouterContext
 from mtorl.agents.task_parts import TaskIdentity
 from mtorl.agents.transformer import initialise_transformer
-from mtorl.datasets.prompts import PromptPick, PromptPool, PromptSettings, PromptSource, prompt_of
+from mtorl.datasets.prompts import Prompt, PromptPick, PromptPool, PromptSettings, PromptSource, prompt_of
 from mtorl.datasets.sampler import TaskBatch
 from mtorl.datasets.spec import DataSpec
 from mtorl.datasets.store import EpisodeStore
@@ -96,44 +96,39 @@ class PromptDecisionTransformer(DecisionTransformer):
         self.register_buffer("best_timesteps", torch.zeros(tasks, length, dtype=torch.long))
         self.phases = (self._phase(),)  # again: now there are more parameters
 
+    @property
+    def best(self) -> Prompt:
+        """The prompt of each task's best episode `[T, K, ...]`."""
+        return Prompt(self.best_observations, self.best_actions, self.best_returns_to_go, self.best_timesteps)
+
     def remember(self, stores: Sequence[EpisodeStore]) -> None:
         """See `DecisionTransformer.remember`; keeps the prompt of each task's best episode, for acting, too."""
         super().remember(stores)
         assert self.prompts is not None
-        for name, values in PromptPool(stores, self.spec.task_names, self.prompts).best().items():
-            getattr(self, f"best_{name}").copy_(torch.from_numpy(values))
+        found = PromptPool(stores, self.spec.task_names, self.prompts).best()
+        for buffer, values in zip(self.best.tensors, found.tensors, strict=True):
+            buffer.copy_(values)
 
     def _prefix(self, batch: TaskBatch) -> Tensor:
-        if batch.prompt_observations is None:
+        if batch.prompt is None:
             raise InputError("the batch has no prompts; expected windows from a sampler with the agent's prompts.")
-        assert batch.prompt_actions is not None and batch.prompt_returns_to_go is not None
-        assert batch.prompt_timesteps is not None
-        return self._prompt_tokens(
-            batch.prompt_observations,
-            batch.prompt_actions,
-            batch.prompt_returns_to_go,
-            batch.prompt_timesteps,
-            batch.task_ids,
-            self.return_scale[batch.task_ids],
-        ).flatten(0, 1)
+        return self._prompt_tokens(batch.prompt, batch.task_ids, self.return_scale[batch.task_ids]).flatten(0, 1)
 
-    def _prompt_tokens(
-        self,
-        observations: Tensor,
-        actions: Tensor,
-        returns: Tensor,
-        timesteps: Tensor,
-        task_ids: Tensor,
-        scale: Tensor,
-    ) -> Tensor:
-        """Tokens `[T, ..., 3 * length, width]` of prompts `[T, ..., length, ...]`: return, observation, action, ..."""
-        returns = returns / scale.view(-1, *[1] * (returns.ndim - 1))
+    def _prompt_tokens(self, prompt: Prompt, task_ids: Tensor, scale: Tensor) -> Tensor:
+        """Tokens `[T, ..., 3 * K, width]` of prompts `[T, ..., K, ...]`: return, observation, action, ...
+
+        Args:
+            prompt: Of each task.
+            task_ids: `[T]`.
+            scale: `[T]`, what returns are divided by.
+        """
+        returns = prompt.returns_to_go / scale.view(-1, *[1] * (prompt.returns_to_go.ndim - 1))
         kinds = [
             self.embed_prompt["returns"](returns[..., None]),
-            self.embed_prompt["observations"](self._observation_inputs(observations, task_ids)),
-            self.embed_prompt["actions"](actions),
+            self.embed_prompt["observations"](self._observation_inputs(prompt.observations, task_ids)),
+            self.embed_prompt["actions"](prompt.actions),
         ]
-        steps = torch.stack(kinds, -2) + self.embed_prompt["time"](timesteps)[..., None, :]
+        steps = torch.stack(kinds, -2) + self.embed_prompt["time"](prompt.timesteps)[..., None, :]
         return steps.flatten(-3, -2)  # t b k 3 f -> t b (k 3) f
 
     @torch.no_grad()
@@ -141,17 +136,17 @@ class PromptDecisionTransformer(DecisionTransformer):
         """See `Agent.reset`; the prompt is read once: that of a demonstration if there is one, else the task's own."""
         super().reset(context)
         rows = self._tasks
-        prompt = [
-            getattr(self, f"best_{name}")[rows] for name in ("observations", "actions", "returns_to_go", "timesteps")
-        ]
-        if context.demonstration is not None:
-            shown = prompt_of(context.demonstration, self.best_timesteps.shape[1])
-            prompt = [torch.tensor(values).to(old).expand_as(old) for values, old in zip(shown, prompt, strict=True)]
-        observations, actions, returns, timesteps = prompt
-        scale = self._wanted(context)[0]
-        tokens = self._prompt_tokens(observations, actions, returns, timesteps, rows, scale)
+        tokens = self._prompt_tokens(self._shown(context), rows, self._wanted(context)[0])
         self._prompt = tokens
         self._before = self.backbone.keys_values(tokens, self._gains(tokens, rows, tokens))
+
+    def _shown(self, context: RolloutContext) -> Prompt:
+        """What is shown to N episodes `[N, K, ...]`."""
+        if context.demonstration is None:
+            return self.best.map(lambda values: values[self._tasks])
+        like, rows = self.observation_mean, len(self._tasks)
+        shown = prompt_of(context.demonstration, self.best_timesteps.shape[1]).to(like.device, like.dtype)
+        return shown.map(lambda values: values.expand(rows, *values.shape))
 
     @property
     def needs_demonstration(self) -> bool:

@@ -39,8 +39,7 @@ class Naive(PromptDecisionTransformer):
         """Keeps the prompt's tokens instead of their keys and values."""
         super().reset(context)
         rows = self._tasks
-        best = (self.best_observations, self.best_actions, self.best_returns_to_go, self.best_timesteps)
-        prompt = self._prompt_tokens(*(values[rows] for values in best), rows, self.return_scale[rows])
+        prompt = self._prompt_tokens(self._shown(context), rows, self.return_scale[rows])
         whole = type(self.backbone).forward
 
         def forward(tokens: torch.Tensor, _: bool, gains: list, before: list) -> torch.Tensor:

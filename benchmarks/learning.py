@@ -20,8 +20,9 @@ from common import machine, save
 
 from mtorl.envs import MetaWorld
 from mtorl.envs.collect import collect
-from mtorl.envs.evaluator import EvalReport, Protocol
+from mtorl.envs.protocol import Protocol
 from mtorl.envs.references import evaluate_reference
+from mtorl.envs.results import EvalReport
 from mtorl.runs.training import train
 from mtorl.trainers.logs import read_log
 

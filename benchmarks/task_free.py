@@ -13,7 +13,8 @@ from common import save
 
 from mtorl.envs import MetaWorld
 from mtorl.envs.collect import collect
-from mtorl.envs.evaluator import EvalReport, Protocol
+from mtorl.envs.protocol import Protocol
+from mtorl.envs.results import EvalReport
 from mtorl.runs.run import Run
 from mtorl.runs.training import train
 from mtorl.trainers.groupers import AgreementKMeans

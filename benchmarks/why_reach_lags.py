@@ -12,7 +12,8 @@ import sys
 import numpy as np
 from common import save
 
-from mtorl.envs.base import ExpertPolicy, RolloutContext
+from mtorl.envs.base import RolloutContext
+from mtorl.envs.policies import ExpertPolicy
 from mtorl.runs.run import Run
 
 

@@ -139,6 +139,26 @@ class Episode:
         return origin
 
 
+@dataclass(frozen=True)
+class Demonstration:
+    """A recorded episode of L steps, shown to a policy: instead of its task's name, or instead of its own prompts.
+
+    Attributes:
+        observations: float32 `[L, O]`, before each step.
+        actions: float32 `[L, A]`.
+        rewards: float32 `[L]`.
+    """
+
+    observations: NDArray[np.float32]
+    actions: NDArray[np.float32]
+    rewards: NDArray[np.float32]
+
+    @property
+    def returns_to_go(self) -> NDArray[np.float32]:
+        """Sum of this and all later rewards `[L]`."""
+        return np.cumsum(self.rewards[::-1], dtype=np.float64)[::-1].astype(np.float32)
+
+
 def _as_array(values: Any, where: str) -> NDArray[Any]:
     """Any array-like as an array of numbers; raises InputError for what has missing entries or holds something else."""
     if np.ma.is_masked(values):

@@ -1,13 +1,16 @@
 """Recorded steps that an agent is shown in front of its own: the end of an episode that solved the task."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from mtorl import InputError
+from mtorl import InputError, checks
+from mtorl.datasets.episode import Demonstration
 from mtorl.datasets.store import EpisodeStore
 
 HELD_OUT = 2
@@ -39,29 +42,47 @@ class PromptSettings:
     def __post_init__(self) -> None:
         if not (self.length >= 1 and self.best >= 1):  # NaN is neither
             raise InputError(f"the prompt has {self.length} steps of the {self.best} best; expected at least 1 each.")
-        for name, value, known in (("pick", self.pick, PromptPick), ("source", self.source, PromptSource)):
-            if value not in get_args(known):
-                raise InputError(f"prompt {name} is {value!r}; expected one of {', '.join(get_args(known))}.")
+        checks.one_of("prompt pick", self.pick, PromptPick)
+        checks.one_of("prompt source", self.source, PromptSource)
 
 
 @dataclass(frozen=True)
-class Demonstration:
-    """A recorded episode of L steps, shown to a policy: instead of its task's name, or instead of its own prompts.
+class Prompt:
+    """K consecutive steps of recorded episodes, as they are shown to an agent; any axes in front of the K steps.
 
     Attributes:
-        observations: float32 `[L, O]`, before each step.
-        actions: float32 `[L, A]`.
-        rewards: float32 `[L]`.
+        observations: float32 `[..., K, O]`, as recorded (agents normalise).
+        actions: float32 `[..., K, A]`.
+        returns_to_go: float32 `[..., K]`.
+        timesteps: int64 `[..., K]`, step within the episode, from 0.
     """
 
-    observations: NDArray[np.float32]
-    actions: NDArray[np.float32]
-    rewards: NDArray[np.float32]
+    observations: Tensor
+    actions: Tensor
+    returns_to_go: Tensor
+    timesteps: Tensor
+
+    def __post_init__(self) -> None:
+        shape = self.returns_to_go.shape
+        for name in ("observations", "actions", "timesteps"):
+            if getattr(self, name).shape[: len(shape)] != shape:
+                raise InputError(
+                    f"Prompt.{name} has shape {list(getattr(self, name).shape)}; expected it to begin with "
+                    f"{list(shape)} like `returns_to_go`."
+                )
 
     @property
-    def returns_to_go(self) -> NDArray[np.float32]:
-        """Sum of this and all later rewards `[L]`."""
-        return np.cumsum(self.rewards[::-1], dtype=np.float64)[::-1].astype(np.float32)
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Its columns, in the order of its arguments."""
+        return self.observations, self.actions, self.returns_to_go, self.timesteps
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> "Prompt":
+        """The prompt of what a function makes of each column."""
+        return Prompt(*map(function, self.tensors))
+
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "Prompt":
+        """The same steps on another device; floating point columns in another dtype if given."""
+        return self.map(lambda value: value.to(device, dtype if value.is_floating_point() else None))
 
 
 def prompt_start(steps: int, length: int) -> int:
@@ -69,8 +90,8 @@ def prompt_start(steps: int, length: int) -> int:
     return max(0, steps - length - 1)
 
 
-def prompt_of(shown: Demonstration, length: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """The prompt of an episode: observations, actions, returns-to-go and timesteps of `length` steps.
+def prompt_of(shown: Demonstration, length: int) -> Prompt:
+    """The prompt of an episode, of `length` steps.
 
     Raises:
         InputError: The episode is shorter.
@@ -79,7 +100,8 @@ def prompt_of(shown: Demonstration, length: int) -> tuple[NDArray[Any], NDArray[
         raise InputError(f"a demonstration has {len(shown.rewards)} steps; expected at least {length}, a prompt's.")
     first = prompt_start(len(shown.rewards), length)
     part = slice(first, first + length)
-    return shown.observations[part], shown.actions[part], shown.returns_to_go[part], np.arange(first, first + length)
+    columns = shown.observations[part], shown.actions[part], shown.returns_to_go[part], np.arange(first, first + length)
+    return Prompt(*map(torch.tensor, columns))  # copies: those may be read only
 
 
 class PromptPool:
@@ -142,8 +164,8 @@ class PromptPool:
         store, number = episode
         return int(self.stores[store].index["length"][number])
 
-    def draw(self, tasks: NDArray[np.int64], windows: int, generator: np.random.Generator) -> dict[str, NDArray[Any]]:
-        """Prompts for that many windows of these tasks `[T]`: columns `[T, windows, length, ...]`."""
+    def draw(self, tasks: NDArray[np.int64], windows: int, generator: np.random.Generator) -> Prompt:
+        """Prompts for that many windows of these tasks `[T]`: `[T, windows, K, ...]`."""
         chosen = []
         for task in tasks.tolist():
             ranked = self._ranked[task]
@@ -155,10 +177,9 @@ class PromptPool:
                 chosen.append([ranked[place] for place in generator.integers(count, size=windows)])
         return self._gather(chosen)
 
-    def best(self) -> dict[str, NDArray[Any]]:
-        """The prompt of each task's best episode: columns `[T, length, ...]`."""
-        columns = self._gather([[ranked[0]] for ranked in self._ranked])
-        return {name: values[:, 0] for name, values in columns.items()}
+    def best(self) -> Prompt:
+        """The prompt of each task's best episode: `[T, K, ...]`."""
+        return self._gather([[ranked[0]] for ranked in self._ranked]).map(lambda values: values[:, 0])
 
     def demonstrations(self) -> list[Demonstration]:
         """Each task's best episode, whole."""
@@ -168,19 +189,22 @@ class PromptPool:
             found.append(Demonstration(episode.observations[: len(episode)], episode.actions, episode.rewards))
         return found
 
-    def _gather(self, chosen: list[list[tuple[int, int]]]) -> dict[str, NDArray[Any]]:
+    def _gather(self, chosen: list[list[tuple[int, int]]]) -> Prompt:
+        """The prompts of these episodes: `[tasks, windows, K, ...]`."""
         length = self.settings.length
-        rows: dict[str, list[NDArray[Any]]] = {}
+        rows = []
         for position, number in (it for mine in chosen for it in mine):
             store = self.stores[position]
             first = prompt_start(self._length((position, number)), length)
             step = int(store.starts[number]) + first
-            for name, column, start in (
-                ("observations", store.observations, step + number),
-                ("actions", store.actions, step),
-                ("returns_to_go", store.returns_to_go, step),
-            ):
-                rows.setdefault(name, []).append(column[start : start + length])
-            rows.setdefault("timesteps", []).append(np.arange(first, first + length))
-        shape = (len(chosen), len(chosen[0]), length)
-        return {name: np.stack(values).reshape(*shape, *values[0].shape[1:]) for name, values in rows.items()}
+            seen = step + number  # earlier episodes have one observation more than steps
+            rows.append(
+                (
+                    store.observations[seen : seen + length],
+                    store.actions[step : step + length],
+                    store.returns_to_go[step : step + length],
+                    np.arange(first, first + length),
+                )
+            )
+        columns = [torch.from_numpy(np.stack(values)) for values in zip(*rows, strict=True)]
+        return Prompt(*(values.unflatten(0, (len(chosen), len(chosen[0]))) for values in columns))

@@ -2,8 +2,8 @@
 
 import copy
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mtorl import InputError, checks
-from mtorl.datasets.prompts import PromptPool, PromptSettings
+from mtorl.datasets.prompts import Prompt, PromptPool, PromptSettings
 from mtorl.datasets.store import EpisodeStore
 
 
@@ -51,10 +51,7 @@ class TaskBatch:
         task_ids: int64 `[T]`, positions in the data specification's task names.
         next_observations: float32 `[T, B, L, O]` if asked for.
         terminated: bool `[T, B, L]`, the environment itself ended the episode with this step; with `next_observations`.
-        prompt_observations: float32 `[T, B, K, O]`, K steps of an episode of the task; all of the prompt if asked for.
-        prompt_actions: float32 `[T, B, K, A]`.
-        prompt_returns_to_go: float32 `[T, B, K]`.
-        prompt_timesteps: int64 `[T, B, K]`.
+        prompt: `[T, B, K, ...]`, K steps of an episode of the task, if asked for.
     """
 
     observations: Tensor
@@ -66,10 +63,7 @@ class TaskBatch:
     task_ids: Tensor
     next_observations: Tensor | None = None
     terminated: Tensor | None = None
-    prompt_observations: Tensor | None = None
-    prompt_actions: Tensor | None = None
-    prompt_returns_to_go: Tensor | None = None
-    prompt_timesteps: Tensor | None = None
+    prompt: Prompt | None = None
 
     def __post_init__(self) -> None:
         shape = self.valid.shape
@@ -84,17 +78,25 @@ class TaskBatch:
                 f"TaskBatch.task_ids has shape {list(self.task_ids.shape)}; expected {list(shape[:1])}, one per task."
             )
 
-    def _map(self, function: Any) -> "TaskBatch":
-        values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
-        return replace(self, **{name: function(value) for name, value in values.items() if value is not None})
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All of its tensors, those of its prompt last; each has the tasks as its first axis."""
+        columns = [value for value in vars(self).values() if torch.is_tensor(value)]
+        return [*columns, *(self.prompt.tensors if self.prompt else ())]
+
+    def with_tensors(self, values: Iterable[Tensor]) -> "TaskBatch":
+        """A batch of the same fields with other tensors, given in the order of `tensors`."""
+        given = iter(values)
+        columns = {name: next(given) for name, value in vars(self).items() if torch.is_tensor(value)}
+        return replace(self, **columns, prompt=Prompt(*given) if self.prompt else None)
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "TaskBatch":
         """The same windows on another device; floating point columns in another dtype if given."""
-        return self._map(lambda value: value.to(device, dtype if value.is_floating_point() else None))
+        return self.with_tensors(it.to(device, dtype if it.is_floating_point() else None) for it in self.tensors)
 
     def select(self, tasks: Sequence[int] | Tensor) -> "TaskBatch":
         """Only the tasks at these positions of the batch (not task ids)."""
-        return self._map(lambda value: value[torch.as_tensor(tasks, device=value.device)])
+        return self.with_tensors(value[torch.as_tensor(tasks, device=value.device)] for value in self.tensors)
 
 
 class TaskSampler:
@@ -234,11 +236,11 @@ class TaskSampler:
         if self.next_observations:
             columns["next_observations"] = self._take("observations", episode, rows + 1, valid)
             columns["terminated"] = self._take("terminated", episode, steps, valid)
-        prompts = self._pool.draw(tasks, self.windows, self._generator) if self._pool else {}
+        prompt = self._pool.draw(tasks, self.windows, self._generator) if self._pool else None
         shape = (len(tasks), self.windows, self.length)
         return TaskBatch(
             task_ids=torch.from_numpy(tasks),
-            **{f"prompt_{name}": torch.from_numpy(values) for name, values in prompts.items()},
+            prompt=prompt,
             **{name: torch.from_numpy(values.reshape(*shape, *values.shape[2:])) for name, values in columns.items()},
         )
 

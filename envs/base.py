@@ -1,4 +1,4 @@
-"""Suites of tasks, their environments, and whatever can act in them."""
+"""Suites of tasks, their environments, and what a policy is told when it plays them."""
 
 import importlib
 import sys
@@ -6,13 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mtorl import InputError
-from mtorl.datasets.prompts import Demonstration
+from mtorl.datasets.episode import Demonstration
 from mtorl.datasets.store import EpisodeStore
 
 Split = Literal["train", "heldout"]
@@ -174,20 +174,6 @@ def build_again(suite: Suite) -> Suite:
     return _construct(type(suite), suite.arguments, suite.task_names)
 
 
-def check_positions(policy: "Policy", task_names: Sequence[str]) -> None:
-    """Refuses a policy with `task_names` other than these, in whose order it would be told its task.
-
-    Raises:
-        InputError: Names or order differ.
-    """
-    known = getattr(policy, "task_names", task_names)
-    if tuple(known) != tuple(task_names):
-        raise InputError(
-            f"the policy knows the tasks {list(known)}, but is to be told its task as a position in "
-            f"{list(task_names)}. Use the same tasks in the same order."
-        )
-
-
 def check_recorded(store: EpisodeStore) -> None:
     """Raises InputError unless a data set's suite can be built, and has its tasks and dimensions."""
     suite = build_suite(store.manifest["suite"])
@@ -233,7 +219,7 @@ class RolloutContext:
         goals: int64 `[N]`, goal index of each row: part of the rows' random streams, never shown to learned agents.
         seed: Seed of the evaluation.
         demonstration: A recorded episode of the rows' one task, if policies are shown one.
-        context: How agents with a window of past steps move it on; see `envs.evaluator.Protocol`.
+        context: How agents with a window of past steps move it on; see `envs.protocol.Protocol`.
     """
 
     tasks: NDArray[np.int64] | None
@@ -241,78 +227,6 @@ class RolloutContext:
     seed: int = 0
     demonstration: Demonstration | None = None
     context: ContextMode = "exact"
-
-
-class Policy(Protocol):
-    """Whatever acts. Agents, scripted experts and random actions are played by the same code.
-
-    A policy with an attribute `privileged = True` sees the goal even where agents do not; with `knows_task = True` it
-    is always told the task. One with a number `demonstration_steps` is shown demonstrations of at least that many. One
-    with `task_names` is told its task only where the suite has these tasks in this order.
-    """
-
-    def reset(self, context: RolloutContext) -> None:
-        """Forgets everything: a block of N episodes begins, N as in the context."""
-        ...
-
-    def act(self, observations: NDArray[np.float32], rewards: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Actions `[N, A]` in [-1, 1] for observations `[N, O]` and the rewards `[N]` of the steps before them."""
-        ...
-
-
-class ExpertPolicy:
-    """The suite's scripted expert, as a policy.
-
-    Args:
-        suite: Where the experts come from.
-    """
-
-    privileged = knows_task = True
-
-    def __init__(self, suite: Suite) -> None:
-        self.suite, self.task_names = suite, suite.task_names
-        self._experts: list[Callable[[NDArray[np.float32]], NDArray[np.float32]]] = []
-
-    def reset(self, context: RolloutContext) -> None:
-        """Looks up the expert of each row's task."""
-        if context.tasks is None:
-            raise InputError("the scripted expert needs to know the task; leave the task identity visible.")
-        self._experts = [self.suite.expert(int(task)) for task in context.tasks]
-
-    def act(self, observations: NDArray[np.float32], rewards: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The experts' actions, without noise."""
-        return np.stack([expert(row) for expert, row in zip(self._experts, observations, strict=True)])
-
-
-class RandomPolicy:
-    """Uniform random actions, the lower reference row. Its draws depend only on (seed, task, goal).
-
-    Args:
-        suite: For the dimension of actions.
-    """
-
-    knows_task = True
-
-    def __init__(self, suite: Suite) -> None:
-        self.suite, self.task_names = suite, suite.task_names
-        self._streams: list[np.random.Generator] = []
-
-    def reset(self, context: RolloutContext) -> None:
-        """Starts each row's own random stream."""
-        names = (
-            [""] * len(context.goals)
-            if context.tasks is None
-            else [self.suite.task_names[task] for task in context.tasks]
-        )
-        self._streams = [
-            np.random.default_rng([context.seed, int(goal), *name.encode()])
-            for name, goal in zip(names, context.goals, strict=True)
-        ]
-
-    def act(self, observations: NDArray[np.float32], rewards: NDArray[np.float32]) -> NDArray[np.float32]:
-        """One draw per row."""
-        draws = [stream.uniform(-1, 1, self.suite.action_dim) for stream in self._streams]
-        return np.stack(draws).astype(np.float32)
 
 
 def checked_action(action: NDArray[np.floating], task: str) -> NDArray[np.float32]:

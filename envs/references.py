@@ -6,8 +6,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from mtorl.envs.base import ExpertPolicy, Policy, RandomPolicy, Suite
-from mtorl.envs.evaluator import EvalReport, Protocol, evaluate
+from mtorl.envs.base import Suite
+from mtorl.envs.evaluator import evaluate
+from mtorl.envs.policies import ExpertPolicy, Policy, RandomPolicy
+from mtorl.envs.protocol import Protocol
+from mtorl.envs.results import EvalReport
 from mtorl.envs.workers import WorkerPool
 
 ReferenceName = Literal["expert", "random"]

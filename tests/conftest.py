@@ -1,6 +1,8 @@
 """Small real objects that many tests share."""
 
+import json
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +15,29 @@ from mtorl.datasets.writer import StoreWriter
 from mtorl.envs import PointReach
 from mtorl.envs.collect import collect
 from mtorl.families import FAMILIES, load
+from mtorl.runs.run import Run
+from mtorl.runs.training import train
 
 load(*FAMILIES)  # contracts find the members of a family among the classes that are loaded
 signal.signal(
     signal.SIGINT, signal.default_int_handler
 )  # `nohup` and some runners ignore it, and children inherit that
 TASKS = ["towards-0", "towards-2", "away-0"]
+TRAINS = ("train", "ablate")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks the tests that train whole runs: `make check` leaves them out."""
+    for item in items:
+        if isinstance(item, pytest.Function) and _trains(item):
+            item.add_marker("training")
+
+
+def _trains(item: pytest.Function) -> bool:
+    """Whether a test or one of its fixtures names a function that trains, or takes the options of a run."""
+    fixtures = [found[-1].func for name, found in item._fixtureinfo.name2fixturedefs.items()]
+    named = {name for it in (item.function, *fixtures) for name in it.__code__.co_names}
+    return not {"train_options", "baseline"}.isdisjoint(item.fixturenames) or not named.isdisjoint(TRAINS)
 
 
 @pytest.fixture(scope="session")
@@ -51,6 +70,21 @@ def train_options(store: EpisodeStore, tmp_path: Path) -> dict:
         "threads": 1,
         "quiet": True,
     }
+
+
+@pytest.fixture(scope="session")
+def baseline(tmp_path_factory: pytest.TempPathFactory) -> Callable[[dict], Run]:
+    """Trains what others are compared to, once for every set of options; who resumes one takes a copy."""
+    made: dict[str, Run] = {}
+
+    def of(options: dict) -> Run:
+        wanted = {name: value for name, value in options.items() if name != "out"}
+        key = json.dumps(wanted, sort_keys=True)
+        if key not in made:
+            made[key] = train(**wanted, out=str(tmp_path_factory.mktemp("baseline") / "run"))
+        return made[key]
+
+    return of
 
 
 @pytest.fixture

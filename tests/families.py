@@ -1,11 +1,15 @@
 """Small members of every family, for the contracts."""
 
 import importlib.util
+from collections.abc import Mapping
 from functools import partial
+from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from pairwise import cover
 from torch import Tensor
 
 from mtorl.agents import (
@@ -20,7 +24,6 @@ from mtorl.agents import (
     PromptDecisionTransformer,
     SoftModular,
 )
-from mtorl.agents.actor_critic import ActorCritic
 from mtorl.agents.networks import CARE, MOORE, FiLM, MLPBackbone, PaCo, SoftModularMLP
 from mtorl.agents.parameters import ParameterSpace
 from mtorl.datasets.sampler import TaskSampler
@@ -94,49 +97,87 @@ SMALL_AGENTS: dict[type, dict] = {
 }
 
 
-def _name(option: object) -> str:
-    return option.func.__name__ if isinstance(option, partial) else str(option)
+_SWITCH = (False, True)
+_ALL: dict[str, tuple] = {"task_identity": ("onehot", "none", "embed"), "per_task_normalisation": _SWITCH}
+_HEADS = ("shared", "per_task", "linear")
+_FEED_FORWARD = {**_ALL, "output_heads": _HEADS}
+_ACTOR_CRITIC = {**_ALL, "output_heads": _HEADS[:2], "critic_heads": _HEADS[:2]}
+_TRANSFORMER = {
+    **_ALL,
+    "output_heads": _HEADS,
+    "action_context": ("none", "full", "dropout"),
+    "return_conditioning": (True, False),
+    "time": ("window", "episode", "none"),
+}
+_MODULES = {**_TRANSFORMER, "task_gain": _SWITCH, "ffn": ("dense", "task", "token")}
+AGENT_OPTIONS: dict[type, dict[str, tuple]] = {
+    BehaviorCloning: {**_FEED_FORWARD, "task_gain": _SWITCH, "network": (None, *NETWORKS[1:])},
+    SoftModular: {**_FEED_FORWARD, "routing": ("state", "task"), "distribution": ("deterministic", "gaussian")},
+    IQL: {**_ACTOR_CRITIC, "distribution": ("gaussian", "deterministic")},
+    TD3BC: {**_ACTOR_CRITIC, "networks": (None, (NETWORKS[2], NETWORKS[3]))},
+    CQL: _ACTOR_CRITIC,
+    M3DT: _TRANSFORMER,
+    DecisionTransformer: _MODULES,
+    PromptDecisionTransformer: {**_MODULES, "ffn": ("dense", "prompt", "task", "token")},
+    DualPolicy: _MODULES,
+}
+"""Values of their options under which all properties must hold; the first is the usual one."""
 
 
-AGENT_VARIANTS = [
-    pytest.param((kind, {**small, **options}), id=f"{kind.__name__}-{'-'.join(map(_name, options.values()))}")
-    for kind, small in SMALL_AGENTS.items()
-    for options in (
-        {"task_identity": "none"},
-        {"task_identity": "onehot"},
-        {"task_identity": "embed", "output_heads": "per_task"},
-        *([] if issubclass(kind, ActorCritic) else [{"task_identity": "none", "output_heads": "linear"}]),
-        *([{"critic_heads": "per_task"}] if issubclass(kind, ActorCritic) else []),
-        *([{"distribution": "deterministic"}] if kind is IQL else []),
-        *(
-            []
-            if issubclass(kind, SoftModular | ActorCritic | M3DT)
-            else [{"task_identity": "onehot", "task_gain": True}]
-        ),
-        *([{"network": network} for network in NETWORKS[1:]] if kind is BehaviorCloning else []),
-        *([{"actor": NETWORKS[2], "critic": NETWORKS[3]}] if kind is TD3BC else []),
-        *([{"routing": "task"}, {"distribution": "gaussian"}] if kind is SoftModular else []),
-        {"task_identity": "onehot", "per_task_normalisation": True},
-        *(
-            [
-                {"action_context": "full"},
-                {"action_context": "dropout"},
-                {"return_conditioning": False},
-                {"time": "episode", "action_context": "full", "return_conditioning": False},
-                *(
-                    []
-                    if kind is M3DT
-                    else [
-                        {"ffn": "soft_modules", "task_identity": "onehot", "router_context": "task"},
-                        {"ffn": "soft_modules", "task_identity": "none", "router_context": "token"},
-                    ]
-                ),
-            ]
-            if issubclass(kind, DecisionTransformer)
-            else []
-        ),
+ONCE = ("network", "networks")
+"""Options of which every value occurs, not every pair: networks have properties of their own to show."""
+
+
+def _allowed(row: Mapping[str, Any]) -> bool:
+    """Whether an agent can be built with these values."""
+    told = row["task_identity"] != "none"
+    reads_task = any(row.get(name) for name in ("network", "networks")) or "task" in (
+        row.get("ffn"),
+        row.get("routing"),
     )
-]
+    return not (
+        (reads_task and not told and row.get("network") is not ACTOR)
+        or (row.get("task_gain") and row.get("network"))
+        or (row.get("distribution") == "gaussian" and row.get("output_heads") == "linear")
+    )
+
+
+def agent_rows() -> list[dict[str, Any]]:
+    """Everything that can be combined."""
+    found = []
+    for kind, options in AGENT_OPTIONS.items():
+        found += [{"kind": kind, **dict(zip(options, values, strict=True))} for values in product(*options.values())]
+    return [row for row in found if _allowed(row)]
+
+
+def _arguments(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the constructor; some options here are two of it."""
+    found = {name: value for name, value in row.items() if name not in ("kind", "networks", "ffn")}
+    if row.get("networks"):
+        found |= dict(zip(("actor", "critic"), row["networks"], strict=True))
+    if row.get("ffn", "dense") != "dense":
+        found |= {"ffn": "soft_modules", "router_context": row["ffn"]}
+    return SMALL_AGENTS[row["kind"]] | found
+
+
+def _words(row: Mapping[str, Any]) -> str:
+    """What is unusual about it."""
+    words = [row["kind"].__name__]
+    for name, values in AGENT_OPTIONS[row["kind"]].items():
+        value = row[name]
+        if value == values[0]:
+            continue
+        parts = value if isinstance(value, tuple) else (value,)
+        words += [name] if value is True else [f"no_{name}"] if value is False else map(_word, parts)
+    return "-".join(words)
+
+
+def _word(value: Any) -> str:
+    return value.func.__name__ if isinstance(value, partial) else str(value)
+
+
+AGENT_VARIANTS = [pytest.param((row["kind"], _arguments(row)), id=_words(row)) for row in cover(agent_rows(), ONCE)]
+"""Of every agent, and of all options: every two values that can stand together do so in one of them."""
 
 
 def sampler_of(agent: Agent, store: EpisodeStore, spec: DataSpec, windows: int = 5, seed: int = 3) -> TaskSampler:

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from mtorl.datasets.store import EpisodeStore
-from mtorl.envs.evaluator import EvalReport
+from mtorl.envs.results import EvalReport
 from mtorl.runs.run import Run
 from mtorl.runs.training import train
 

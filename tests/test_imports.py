@@ -27,11 +27,14 @@ LEVELS = {  # the longest matching prefix decides
     "mtorl.trainers.policy": 6,
     "mtorl.trainers.balancers": 7,
     "mtorl.trainers.groupers": 7,
-    "mtorl.trainers.offline": 8,
-    "mtorl.runs": 9,
-    "mtorl.reports": 10,
-    "mtorl.commands": 11,
-    "mtorl.__main__": 12,
+    "mtorl.trainers.monitor": 5,
+    "mtorl.trainers.records": 7,
+    "mtorl.trainers.phase_trainer": 8,
+    "mtorl.trainers.offline": 9,
+    "mtorl.runs": 10,
+    "mtorl.reports": 11,
+    "mtorl.commands": 12,
+    "mtorl.__main__": 13,
 }
 
 

@@ -13,23 +13,28 @@ README = (ROOT / "README.md").read_text()
 
 @pytest.mark.simulator
 @pytest.mark.slow
-def test_the_python_example_runs(
+def test_the_python_examples_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len([line for line in code.splitlines() if line.strip()]) <= 10
-    for long, short in (
-        ('MetaWorld("MT10")', 'MetaWorld(tasks=["drawer-open-v3"])'),
-        ("episodes=40", "episodes=2"),
-        ("steps=3000", "steps=20"),
+    first, second = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len([line for line in first.splitlines() if line.strip()]) <= 10
+    code = first + second
+    for long, short, times in (
+        ('MetaWorld("MT10")', 'MetaWorld(tasks=["drawer-open-v3"])', 1),
+        ("episodes=40", "episodes=2", 1),
+        ("steps=3000", "steps=20", 2),
+        ("evaluate(run)", "evaluate(run, goals=2)", 1),
     ):
-        assert long in code
+        assert code.count(long) == times, long
         code = code.replace(long, short)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "configs").symlink_to(ROOT / "configs")
-    exec(compile(code, "README.md", "exec"), {"__name__": "example"})
+    variables: dict = {"__name__": "example"}
+    exec(compile(code, "README.md", "exec"), variables)
     assert "drawer-open-v3" in capsys.readouterr().out
     assert (tmp_path / "runs/bc/report.html").exists()
+    assert variables["policy"].task_names == ("drawer-open-v3",)
+    assert variables["run"].configuration.plain["sharing"]["init_args"]["sparsity"] == 0.3
 
 
 def test_commands_and_files_exist() -> None:

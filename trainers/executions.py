@@ -37,12 +37,20 @@ class PhaseFunctions:
         phase: Position of the phase in `agent.phases`.
         execution: How gradients are computed.
         chunk: Tasks that `vmap` computes at a time; all by default.
+        companions: What the tasks share in the agent's other phases: their losses read each other's networks.
 
     Raises:
         InputError: The execution is unknown, or all parameters of the phase are frozen.
     """
 
-    def __init__(self, agent: Agent, phase: int = 0, execution: Execution = "auto", chunk: int | None = None) -> None:
+    def __init__(
+        self,
+        agent: Agent,
+        phase: int = 0,
+        execution: Execution = "auto",
+        chunk: int | None = None,
+        companions: Sequence[tuple[ParameterSpace, Sharing]] = (),
+    ) -> None:
         self.agent, self.position = agent, phase
         ways = {"joint": self._joint, "loop": self._loop, "vmap": self._vmap}
         if execution not in ("auto", *ways):
@@ -63,8 +71,7 @@ class PhaseFunctions:
                 "(requires_grad=False). Expected some that are not, or an agent without this phase."
             )
         self._rows: Tensor | None = None
-        self.companions: Sequence[tuple[ParameterSpace, Sharing]] = ()
-        """What the tasks share in the agent's other phases: their losses read each other's networks."""
+        self._companions = companions
 
     @property
     def phase(self) -> Phase:
@@ -141,11 +148,11 @@ class PhaseFunctions:
             task_ids: One task; several if stacked, and then each parameter has the tasks as its first axis.
             stacked: See there.
         """
-        if not self.companions and not self.agent.shadows:
+        if not self._companions and not self.agent.shadows:
             return {}
         everything, mine = dict(self.agent.named_parameters()), set(self.space.names)
         found: dict[str, Tensor] = {}
-        for space, member in (*self.companions, (self.space, sharing)):
+        for space, member in (*self._companions, (self.space, sharing)):
             if member.uniform:
                 continue
             others = {name: name for name in space.names if name not in mine}
@@ -219,12 +226,11 @@ class PhaseFunctions:
         else:
             effective, axis = sharing.stacked_effective(parameters, batch.task_ids), 0
             around = self._around(sharing, batch.task_ids, stacked=True)
-        columns = {name: value for name, value in vars(batch).items() if value is not None}
 
         def loss(
-            mine: dict[str, Tensor], others: dict[str, Tensor], window: dict[str, Tensor], rest: dict[str, Tensor]
+            mine: dict[str, Tensor], others: dict[str, Tensor], windows: list[Tensor], rest: dict[str, Tensor]
         ) -> Tensor:
-            alone = TaskBatch(**{name: value[None] for name, value in window.items()})
+            alone = batch.with_tensors(value[None] for value in windows)
             return self._at({**rest, **mine, **others}, alone).values[0]
 
         function = torch.func.vmap(
@@ -234,7 +240,7 @@ class PhaseFunctions:
             chunk_size=self._chunk,
         )
         with sdpa_kernel(SDPBackend.MATH):  # the others do not know vmap: it would call them task by task
-            (found, others), losses = function(effective, private, columns, around)
+            (found, others), losses = function(effective, private, batch.tensors, around)
         rows.write_all(found)
         return losses, [others[name].sum(0) for name in private]
 

@@ -11,26 +11,8 @@ from typing import Any
 
 from mtorl import InputError
 from mtorl.files import DamageWarning, refused_write, regular
-from mtorl.schema import Integer, ListOf, MappingOf, Names, Number, Record, Text, check
-
-ENTRY = Record({"kind": Text(), "step": Integer(0)})
-"""What every entry holds."""
-NAMED = MappingOf(Number())
-ENTRIES = {
-    "training": Record({"loss": Number(), "steps_per_second": Number(0)}),
-    "evaluation on training goals": Record({"mean_success": Number(0, 1), "success": NAMED}),
-    "conflicts": Record(
-        {
-            "phase": Text(),
-            "tasks": Names("T"),
-            "negative_pairs": Number(0, 1),
-            "norm": NAMED,
-            "cosines": ListOf(ListOf(Number(-1, 1), "T"), "T"),
-        }
-    ),
-    "routing": Record({"tasks": Names("T"), "entropy": NAMED, "distances": ListOf(ListOf(Number(), "T"), "T")}),
-}
-"""What entries of some kinds hold besides."""
+from mtorl.schema import check
+from mtorl.trainers.entries import KINDS, LINE, E, Entry
 
 
 class RunLog:
@@ -49,24 +31,25 @@ class RunLog:
             self._file = self._path.open("ab")
             self._board = SummaryWriter(folder / "tensorboard", purge_step=step + 1 if step else 0)
 
-    def write(self, entry: dict[str, Any]) -> None:
-        """Adds an entry; `step` is its step.
+    def write(self, entry: Entry) -> None:
+        """Adds an entry.
 
         In TensorBoard numbers (also nested by one level) become curves, matrices with entries in [-1, 1] pictures.
         """
-        line = json.dumps(entry | {"time": round(time.time(), 3)}, allow_nan=False)
-        group = entry["kind"].replace(" ", "_")
+        content = entry.plain()
+        line = json.dumps(content | {"time": round(time.time(), 3)}, allow_nan=False)
+        group = entry.kind.replace(" ", "_")
         with self._refused_writes():
             self._file.write(line.encode() + b"\n")
             self._file.flush()
-            for key, value in entry.items():
+            for key, value in content.items():
                 if isinstance(value, dict):
                     for name, number in value.items():
-                        self._board.add_scalar(f"{group}/{key}/{name}", number, entry["step"])
+                        self._board.add_scalar(f"{group}/{key}/{name}", number, entry.step)
                 elif isinstance(value, list) and isinstance(value[0], list):
-                    self._board.add_image(f"{group}/{key}", _picture(value), entry["step"])
+                    self._board.add_image(f"{group}/{key}", _picture(value), entry.step)
                 elif isinstance(value, float):
-                    self._board.add_scalar(f"{group}/{key}", value, entry["step"])
+                    self._board.add_scalar(f"{group}/{key}", value, entry.step)
 
     def flush(self) -> int:
         """Forces everything to disk; returns the length of the log in bytes."""
@@ -111,7 +94,7 @@ class NoLog(RunLog):
     def __init__(self) -> None:
         """Opens no files."""
 
-    def write(self, entry: dict[str, Any]) -> None:
+    def write(self, entry: Entry) -> None:
         """Forgets the entry."""
 
 
@@ -123,8 +106,24 @@ def _picture(matrix: list[list[float]]) -> Any:
     return np.stack([1 - values.clip(max=0) * -1, 1 - np.abs(values), 1 - values.clip(min=0)])
 
 
+class Log:
+    """The log of a run, read.
+
+    Args:
+        folder: Of the run; damaged lines are left out with a warning, as `read_log` does.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        lines = read_log(folder)
+        self.entries = [KINDS[line["kind"]].read(line) for line in lines if line["kind"] in KINDS]
+
+    def of(self, kind: type[E]) -> list[E]:
+        """The entries of a kind, in their order."""
+        return [entry for entry in self.entries if type(entry) is kind]
+
+
 def read_log(folder: Path) -> list[dict[str, Any]]:
-    """The entries of a run's log; a last line cut off by a crash is left out.
+    """The lines of a run's log, as they are; a last line cut off by a crash is left out.
 
     Other lines that are no entries are left out, too, with a `DamageWarning` that names the first of them.
     """
@@ -136,8 +135,8 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
     for number, line in enumerate(lines, start=1):
         try:
             entry = json.loads(line)
-            check(entry, ENTRY, "", "")
-            check(entry, ENTRIES.get(entry["kind"], ENTRY), "", "")
+            check(entry, LINE, "", "")
+            check(entry, KINDS[entry["kind"]].schema if entry["kind"] in KINDS else LINE, "", "")
             entries.append(entry)
         except (ValueError, RecursionError):
             if number < len(lines):  # the last line ends the file, or was being written

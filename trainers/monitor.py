@@ -1,18 +1,20 @@
 """How the tasks stand to each other, recorded during training: their gradients, and the modules that they use."""
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from mtorl.trainers.entries import ConflictsEntry, RoutingEntry
 from mtorl.trainers.gradients import TaskGradients
 
 
-def conflicts(gradients: TaskGradients, names: list[str]) -> dict[str, float | dict[str, float] | list[list[float]]]:
-    """Numbers for the log about one batch.
+def conflicts(step: int, phase: str, gradients: TaskGradients, names: list[str]) -> ConflictsEntry:
+    """What the log says of the gradients of one batch.
 
     Args:
+        step: Number of the training step.
+        phase: Name of the phase.
         gradients: Of the batch's tasks.
         names: The tasks' names, in the order of the rows.
 
@@ -23,18 +25,22 @@ def conflicts(gradients: TaskGradients, names: list[str]) -> dict[str, float | d
     matrix = cosines(gradients.gramian)
     pairs = matrix[torch.triu(torch.ones_like(matrix, dtype=torch.bool), 1)]
     norms = gradients.gramian.diagonal().clamp(min=0).sqrt()
-    return {
-        "negative_pairs": float((pairs < 0).double().mean()) if len(pairs) else 0.0,
-        "mean_cosine": float(pairs.mean()) if len(pairs) else 0.0,
-        "norm": dict(zip(names, norms.tolist(), strict=True)),
-        "cosines": [[round(value, 4) for value in row] for row in matrix.tolist()],
-    }
+    return ConflictsEntry(
+        step,
+        phase,
+        names,
+        negative_pairs=float((pairs < 0).double().mean()) if len(pairs) else 0.0,
+        mean_cosine=float(pairs.mean()) if len(pairs) else 0.0,
+        norm=dict(zip(names, norms.tolist(), strict=True)),
+        cosines=_rounded(matrix),
+    )
 
 
-def routing(layers: list[Tensor], names: list[str]) -> dict[str, Any]:
-    """Numbers for the log about how tasks mix modules.
+def routing(step: int, layers: list[Tensor], names: list[str]) -> RoutingEntry:
+    """What the log says of how tasks mix modules.
 
     Args:
+        step: Number of the training step.
         layers: Of each layer probabilities `[T, ..., n]` that sum to one along the last axis, of a batch's tasks.
         names: The tasks' names, in the order of the rows.
 
@@ -50,11 +56,13 @@ def routing(layers: list[Tensor], names: list[str]) -> dict[str, Any]:
         entropies.append(torch.special.entr(mixture).sum(-1) / most)
         distances.append((mixture[:, None] - mixture[None]).abs().sum(-1) / 2)
     entropy = torch.cat(entropies, -1).mean(-1)
-    return {
-        "entropy": dict(zip(names, entropy.tolist(), strict=True)),
-        "distances": _rounded(torch.cat(distances, -1).mean(-1)),
-        **{f"probabilities/{place}": _rounded(layer.flatten(1)) for place, layer in enumerate(layers, start=1)},
-    }
+    return RoutingEntry(
+        step,
+        names,
+        entropy=dict(zip(names, entropy.tolist(), strict=True)),
+        distances=_rounded(torch.cat(distances, -1).mean(-1)),
+        numbers={f"probabilities/{place}": _rounded(layer.flatten(1)) for place, layer in enumerate(layers, start=1)},
+    )
 
 
 def _rounded(matrix: Tensor) -> list[list[float]]:

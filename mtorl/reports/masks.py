@@ -1,19 +1,17 @@
 """What the masks of a run are like: how much tasks have in common, where weights are kept, how masks moved."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from mtorl import InputError
 from mtorl.files import write_atomically
-from mtorl.reports.pages import subplots
 from mtorl.runs.run import Run
-from mtorl.trainers.logs import read_log
+from mtorl.trainers.entries import SharingEntry
+from mtorl.trainers.logs import Log
 from mtorl.trainers.sharing.masks import TaskMasks
 
 
@@ -60,11 +58,12 @@ class MaskSummary:
 
 def summarise(run: Run, checkpoint: str = "last") -> list[MaskSummary]:
     """The masks of each phase of a run; nothing for phases without masks."""
-    log = [row for row in read_log(run.folder) if row["kind"] == "sharing"]
+    log = Log(run.folder).of(SharingEntry)
     found = []
     for phase, sharing in run.sharing(checkpoint).items():
         if isinstance(sharing, TaskMasks):
-            moves = [(row["step"], row["changed"]) for row in log if row["phase"] == phase and "changed" in row]
+            changes = [row for row in log if row.phase == phase and "changed" in row.numbers]
+            moves = [(row.step, row.numbers["changed"]) for row in changes]
             found.append(_summary(phase, run.spec.task_names, sharing, moves))
     return found
 
@@ -112,49 +111,3 @@ def export_masks(run: Run, path: str | Path, checkpoint: str = "last") -> Path:
     path = Path(path)
     write_atomically(path, lambda file: file.write(content))
     return path
-
-
-def draw_masks(summary: MaskSummary) -> Any:
-    """Overlaps of all pairs of tasks, densities per matrix and task, and what all or none of the tasks keep."""
-    names = [name.removesuffix("-v3") for name in summary.tasks]
-    layers = [name.removesuffix(".weight").removeprefix("backbone.") for name in summary.densities]
-    height = 1.2 + 0.22 * max(len(names), len(layers))
-    figure, axes = subplots(1, 3, (15, max(height, 3.2)))
-    left, middle, right = axes[0]
-    shown = summary.overlap.clone()
-    shown.fill_diagonal_(float("nan"))
-    image = left.imshow(shown.numpy(), cmap="viridis")
-    figure.colorbar(image, ax=left, shrink=0.8)
-    left.set_title("weights that both tasks keep, share", fontsize=10)
-    left.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
-    left.set_yticks(range(len(names)), names, fontsize=7)
-    image = middle.imshow(torch.stack(list(summary.densities.values())).numpy(), cmap="viridis", aspect="auto", vmax=1)
-    figure.colorbar(image, ax=middle, shrink=0.8)
-    middle.set_title("weights kept, share, per matrix and task", fontsize=10)
-    middle.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
-    middle.set_yticks(range(len(layers)), layers, fontsize=7)
-    places = range(len(layers))
-    right.barh(places, [100 * it for it in summary.everyone.values()], color="#0072b2", label="all tasks keep")
-    right.barh(places, [-100 * it for it in summary.nobody.values()], color="#d55e00", label="no task keeps")
-    right.set_yticks(places, layers, fontsize=7)
-    right.set_ylim(len(layers) - 0.5, -0.5)
-    right.set_title("share of the matrix, %", fontsize=10)
-    right.axvline(0, color="#888888", linewidth=0.8)
-    right.legend(fontsize=8, frameon=False)
-    figure.tight_layout()
-    return figure
-
-
-def draw_moves(moves: Sequence[tuple[str, list[tuple[int, float]]]]) -> Any:
-    """How far masks are from where they began, over training, one curve per label."""
-    figure, axes = subplots(1, 1, (7, 3.2))
-    axis = axes[0][0]
-    for label, points in moves:
-        steps, shares = zip(*points, strict=True)
-        axis.plot(steps, [100 * share for share in shares], marker=".", label=label)
-    axis.set_xlabel("training step")
-    axis.set_title("zeros of the masks that were none when they were drawn, %", fontsize=10)
-    axis.set_ylim(bottom=0)
-    axis.legend(fontsize=8, frameon=False)
-    figure.tight_layout()
-    return figure

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from mtorl.datasets.grouping import Grouping
     from mtorl.datasets.store import EpisodeStore
-    from mtorl.envs.evaluator import EvalReport
+    from mtorl.envs.results import EvalReport
     from mtorl.families import Member
     from mtorl.reports.masks import MaskSummary
 

@@ -3,8 +3,9 @@
 import numpy as np
 
 from mtorl.datasets.store import EpisodeStore
-from mtorl.envs.base import Policy, RolloutContext, check_positions
+from mtorl.envs.base import RolloutContext
 from mtorl.envs.checked import checked_actions
+from mtorl.envs.policies import Policy, check_positions
 
 BLOCK = 50
 """Episodes that are replayed side by side."""

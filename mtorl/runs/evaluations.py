@@ -4,8 +4,9 @@ from pathlib import Path
 
 from mtorl import InputError
 from mtorl.envs.base import ContextMode, Suite
-from mtorl.envs.evaluator import EvalReport, Protocol, ProtocolName, TaskVisibility
+from mtorl.envs.protocol import Protocol, ProtocolName, TaskVisibility
 from mtorl.envs.references import ReferenceName, evaluate_reference
+from mtorl.envs.results import EvalReport
 from mtorl.runs.run import Run
 
 

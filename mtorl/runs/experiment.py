@@ -13,7 +13,7 @@ from mtorl.agents import Agent
 from mtorl.datasets.sampler import SamplingSettings, TaskSampler
 from mtorl.datasets.spec import DataSpec, open_stores
 from mtorl.datasets.store import EpisodeStore
-from mtorl.envs.evaluator import EvalReport
+from mtorl.envs.results import EvalReport
 from mtorl.envs.workers import WORKERS
 from mtorl.runs.data import describe_data, suite_of
 from mtorl.runs.memory import check_memory
@@ -22,9 +22,11 @@ from mtorl.trainers.balancers import Balancer, GradientAggregation, LossWeightin
 from mtorl.trainers.checkpoint import CheckpointFolder
 from mtorl.trainers.executions import Execution
 from mtorl.trainers.logs import NoLog, RunLog
-from mtorl.trainers.offline import OfflineTrainer, Schedule
+from mtorl.trainers.offline import OfflineTrainer
 from mtorl.trainers.optimizer import OptimizerSettings
+from mtorl.trainers.phase_trainer import PhaseTrainer, phase_trainers
 from mtorl.trainers.policy import TaskPolicy
+from mtorl.trainers.schedule import Schedule
 from mtorl.trainers.seeding import isolated, numpy_stream
 from mtorl.trainers.sharing import Sharing
 
@@ -210,19 +212,22 @@ class Experiment:
         agent.to(find_device(self.device), getattr(torch, self.dtype))
         return OfflineTrainer(
             agent,
+            self.build_phases(agent),
             self.build_sampler(stores, agent),
             self.build_probe(stores, agent),
-            self.balancer,
-            self.sharing,
-            self.optimizer,
             self.schedule,
             self.seed,
             log,
             checkpoints,
             evaluate,
             config,
-            self.execution,
             self.quiet,
+        )
+
+    def build_phases(self, agent: Agent) -> list[PhaseTrainer]:
+        """What moves an agent's parameters, phase by phase."""
+        return phase_trainers(
+            agent, self.balancer, self.sharing, self.optimizer, self.schedule.steps, self.seed, self.execution
         )
 
 

@@ -17,6 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mtorl import InputError
 from mtorl.agents import Agent
+from mtorl.datasets.prompts import Prompt
 from mtorl.datasets.sampler import TaskBatch
 
 REMEDY = "Use fewer --windows, a shorter context or a smaller network."
@@ -64,7 +65,7 @@ def check_memory(
                 raise InputError(f"training would take more memory than can be counted. {REMEDY}") from None
             return  # an agent that looks at numbers when it is built
         held, passing = _agent_bytes(agent, batch.select(range(together)), device, dtype)
-    drawn = sum(_bytes(it) for it in vars(batch).values() if it is not None)
+    drawn = sum(map(_bytes, batch.tensors))
     passing += rows * max(len(phase.space) for phase in agent.phases) * dtype.itemsize
     total, there = held + drawn + passing, _available(device)
     if total > there:
@@ -94,13 +95,8 @@ def _shapes(agent: Agent, tasks: int, windows: int) -> TaskBatch:
         found = replace(found, next_observations=column(seen), terminated=column(kind=torch.bool))
     if agent.prompts:
         steps = agent.prompts.length
-        found = replace(
-            found,
-            prompt_observations=column(seen, steps=steps),
-            prompt_actions=column(acted, steps=steps),
-            prompt_returns_to_go=column(steps=steps),
-            prompt_timesteps=column(steps=steps, kind=torch.int64),
-        )
+        shown = column(seen, steps=steps), column(acted, steps=steps), column(steps=steps)
+        found = replace(found, prompt=Prompt(*shown, column(steps=steps, kind=torch.int64)))
     return found
 
 

@@ -10,7 +10,6 @@
 | `evaluations/` | one report per protocol, and errors of actions |
 """
 
-import copy
 import hashlib
 import warnings
 from collections.abc import Sequence
@@ -24,7 +23,9 @@ from mtorl.datasets.grouping import Grouping
 from mtorl.datasets.spec import DataSpec, check_fits
 from mtorl.datasets.store import EpisodeStore, sha256
 from mtorl.envs.base import Suite
-from mtorl.envs.evaluator import EvalReport, Protocol, ProtocolName, demonstrations_hash, evaluate
+from mtorl.envs.evaluator import evaluate
+from mtorl.envs.protocol import EvaluationSettings, Protocol, ProtocolName
+from mtorl.envs.results import EvalReport
 from mtorl.envs.workers import WorkerPool
 from mtorl.files import (
     DamageWarning,
@@ -39,11 +40,11 @@ from mtorl.runs.experiment import (
 )
 from mtorl.runs.provenance import MACHINE
 from mtorl.schema import Integer, MappingOf, Number, Plain, Record, Text, check
-from mtorl.trainers.checkpoint import CheckpointFolder, fitting, restore
-from mtorl.trainers.executions import PhaseFunctions
+from mtorl.trainers.checkpoint import CheckpointFolder, restore
 from mtorl.trainers.groupers import TaskGrouper
+from mtorl.trainers.phase_trainer import PhaseTrainer
 from mtorl.trainers.policy import TaskPolicy
-from mtorl.trainers.seeding import isolated, torch_stream
+from mtorl.trainers.seeding import isolated
 from mtorl.trainers.sharing import Sharing
 
 SOURCE = Record({"checkpoint": Text(), "step": Integer(0), "sha256": Text()}, optional={"act_with": Text()})
@@ -150,28 +151,25 @@ class Run:
         experiment = self.configuration.experiment()
         state, digest = self.checkpoints().read(checkpoint)
         self.refuse_another_configuration(self.configuration, state)
-        agent = experiment.build_agent(self.spec)
-        restore(agent, state["agent"])
+        agent, phases = self._trained(experiment, state)
         if act_with is not None:
             agent.choose(act_with)
-        policy = TaskPolicy(agent, self._sharing(experiment, agent, state))
+        policy = TaskPolicy(agent, {phase.name: phase.sharing for phase in phases})
         return policy, {"checkpoint": checkpoint, "step": int(state["step"]), "sha256": digest}
 
-    def _sharing(self, experiment: Experiment, agent: Agent, state: dict[str, Any]) -> dict[str, Sharing]:
-        found = {}
-        for phase in agent.phases:
-            member = copy.deepcopy(experiment.sharing)
-            member.task_names = self.spec.task_names
-            member.init(phase.space, len(self.spec.task_names), torch_stream(experiment.seed, f"sharing {phase.name}"))
-            with fitting(f"sharing of {phase.name}", type(member).__name__):
-                member.load_state_dict(state["sharing"][phase.name])
-            found[phase.name] = member
-        return found
+    def _trained(self, experiment: Experiment, state: dict[str, Any]) -> tuple[Agent, list[PhaseTrainer]]:
+        """The agent of a checkpoint, and its phases with what their tasks share."""
+        agent = experiment.build_agent(self.spec)
+        phases = experiment.build_phases(agent)
+        restore(agent, state["agent"])
+        for phase in phases:
+            phase.load_checkpoint(state, "sharing")
+        return agent, phases
 
     def sharing(self, checkpoint: str = "last") -> dict[str, Sharing]:
         """What the tasks share in each phase, as a checkpoint has it."""
-        experiment = self.configuration.experiment()
-        return self._sharing(experiment, experiment.build_agent(self.spec), self.checkpoints().read(checkpoint)[0])
+        phases = self._trained(self.configuration.experiment(), self.checkpoints().load(checkpoint))[1]
+        return {phase.name: phase.sharing for phase in phases}
 
     def group(self, grouper: TaskGrouper, groups: int, checkpoint: str = "last") -> Grouping:
         """Groups the run's tasks by what the gradients of its policy say on its data.
@@ -184,15 +182,12 @@ class Run:
         experiment = self.configuration.experiment()
         stores, spec = experiment.open_data()
         self.refuse_other_data(spec, experiment.data)
-        agent, state = experiment.build_agent(self.spec), self.checkpoints().read(checkpoint)[0]
-        restore(agent, state["agent"])
-        names = [phase.name for phase in agent.phases]
-        functions = PhaseFunctions(agent.eval(), names.index(agent.acting_phases[-1]))
-        sharing = self._sharing(experiment, agent, state)
-        functions.companions = [(it.space, sharing[it.name]) for it in agent.phases if it is not functions.phase]
+        agent, phases = self._trained(experiment, self.checkpoints().load(checkpoint))
+        agent.eval()
+        acting = next(phase for phase in phases if phase.name == agent.acting_phases[-1])
         with isolated(experiment.seed, "groups"):
             probe = experiment.build_probe(stores, agent)
-            return grouper.fit(functions, sharing[functions.phase.name], probe, groups, experiment.seed)
+            return grouper.fit(acting.functions, acting.sharing, probe, groups, experiment.seed)
 
     def refuse_other_data(self, spec: DataSpec, paths: Sequence[str]) -> None:
         """Raises InputError unless the data are those that the run began with."""
@@ -230,12 +225,19 @@ class Run:
         suite = self.suite()
         if goal_visible is not None:
             suite = suite.changed(goal_visible=goal_visible)
-        words = [checkpoint, f"step {source['step']}", *([act_with] if act_with else [])]
-        name = f"{self.folder.name} ({', '.join(words)})"
         source |= {"act_with": act_with} if act_with else {}
         target = self.report_path(protocol, checkpoint, goal_visible, out, act_with)
         with WorkerPool(workers) as pool:
-            return evaluate(policy, suite, protocol, pool, name, out=target, source=source, quiet=quiet)
+            return evaluate(policy, suite, protocol, pool, self._named(source), out=target, source=source, quiet=quiet)
+
+    def _named(self, source: dict[str, Any]) -> str:
+        """What reports call the policy that `source` identifies."""
+        words = [
+            source["checkpoint"],
+            f"step {source['step']}",
+            *([source["act_with"]] if "act_with" in source else []),
+        ]
+        return f"{self.folder.name} ({', '.join(words)})"
 
     def _unusual(self, act_with: str | None) -> str | None:
         """None for the policy that the configuration names anyway."""
@@ -270,7 +272,7 @@ class Run:
                 return kept
         tasks = action_errors(policy, store, self.spec.task_names)
         found = {
-            "policy": f"{self.folder.name} ({checkpoint}, step {source['step']})",
+            "policy": self._named(source),
             "source": source,
             "data": {"path": str(data), "sha256": digest},
             "mean_error": sum(tasks.values()) / len(tasks),
@@ -291,17 +293,8 @@ class Run:
 
         In a folder that is given, it also holds the run.
         """
-        words = [protocol.name, checkpoint]
-        acting = self._unusual(act_with)
-        words += [acting] if acting else []
-        words += [] if goal_visible is None else ["goal-visible" if goal_visible else "goal-hidden"]
-        words += ["task-hidden"] if protocol.hides_tasks and not protocol.unseen_tasks else []
-        shown = demonstrations_hash(protocol)
-        words += [f"shown-{shown[:8]}"] if shown else []
-        words += [protocol.context] if protocol.context != "exact" else []
-        words += ["stopped"] if protocol.stop_at_success else []
-        words += [f"seed{protocol.seed}"] if protocol.seed else []
-        name = f"{'-'.join([*words, str(protocol.goals)])}.json"
+        settings = EvaluationSettings.asked(protocol, checkpoint, self._unusual(act_with), goal_visible)
+        name = f"{settings.key}.json"
         return self.folder / "evaluations" / name if out is None else Path(out) / f"{self._label()}-{name}"
 
     def _label(self) -> str:

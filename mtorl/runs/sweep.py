@@ -25,8 +25,9 @@ from typing import Any
 from mtorl import InputError
 from mtorl.datasets.spec import DataSpec, check_fits, open_stores
 from mtorl.datasets.store import EpisodeStore
-from mtorl.envs.evaluator import EvalReport, Protocol, ProtocolName, TaskVisibility
+from mtorl.envs.protocol import Protocol, ProtocolName, TaskVisibility
 from mtorl.envs.references import References, evaluate_references
+from mtorl.envs.results import EvalReport
 from mtorl.envs.workers import WorkerPool
 from mtorl.progress import Progress
 from mtorl.runs.configuration import Configuration, command_line

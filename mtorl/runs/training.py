@@ -8,7 +8,8 @@ from typing import Any
 
 from mtorl import InputError
 from mtorl.datasets.store import EpisodeStore
-from mtorl.envs.evaluator import Protocol, evaluate
+from mtorl.envs.evaluator import evaluate
+from mtorl.envs.protocol import Protocol
 from mtorl.envs.workers import WorkerPool
 from mtorl.files import locked, remove_leftovers, write_atomically, write_json
 from mtorl.runs.configuration import Configuration, command_line

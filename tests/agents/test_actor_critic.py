@@ -16,7 +16,7 @@ from mtorl.datasets.sampler import TaskBatch
 from mtorl.datasets.spec import DataSpec, describe_stores
 from mtorl.datasets.store import Episode, EpisodeStore
 from mtorl.datasets.writer import StoreWriter
-from mtorl.envs.evaluator import Protocol
+from mtorl.envs.protocol import Protocol
 from mtorl.reports.masks import export_masks
 from mtorl.runs.training import train
 from mtorl.trainers.executions import PhaseFunctions
@@ -171,12 +171,8 @@ def test_a_masked_critic_has_a_masked_target(spec: DataSpec, store: EpisodeStore
         alone = copy.deepcopy(agent)
         for number, phase in enumerate(agent.phases):
             for execution in ("loop", "vmap"):
-                functions = PhaseFunctions(agent, number, execution)  # type: ignore[arg-type]
-                functions.companions = [
-                    (other.space, member)
-                    for other, member in zip(agent.phases, members, strict=True)
-                    if other is not phase
-                ]
+                others = [(it.space, its) for it, its in zip(agent.phases, members, strict=True) if it is not phase]
+                functions = PhaseFunctions(agent, number, execution, companions=others)  # type: ignore[arg-type]
                 found = functions.gradients(batch, members[number])[0].losses
                 for task in range(3):
                     alone.load_state_dict(agent.state_dict())

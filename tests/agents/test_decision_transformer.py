@@ -11,7 +11,7 @@ from mtorl import InputError
 from mtorl.agents import DecisionTransformer, PromptDecisionTransformer
 from mtorl.agents.heads import RegressionHead
 from mtorl.agents.transformer import Block, CausalTransformer
-from mtorl.datasets.prompts import Demonstration
+from mtorl.datasets.episode import Demonstration
 from mtorl.datasets.sampler import TaskBatch
 from mtorl.datasets.spec import DataSpec, describe_stores
 from mtorl.datasets.store import Episode, EpisodeStore

@@ -12,7 +12,7 @@ from mtorl.agents import DualPolicy
 from mtorl.datasets.spec import DataSpec
 from mtorl.datasets.store import EpisodeStore
 from mtorl.envs.base import RolloutContext
-from mtorl.envs.evaluator import Protocol
+from mtorl.envs.protocol import Protocol
 from mtorl.reports.comparison import compare
 from mtorl.reports.run_report import report
 from mtorl.runs.run import Run

@@ -13,7 +13,7 @@ from mtorl.datasets.sampler import TaskBatch
 from mtorl.datasets.spec import DataSpec
 from mtorl.datasets.store import EpisodeStore
 from mtorl.envs.base import RolloutContext
-from mtorl.envs.evaluator import Protocol
+from mtorl.envs.protocol import Protocol
 from mtorl.runs.training import train
 from mtorl.trainers.groupers import AgreementKMeans
 from mtorl.trainers.logs import read_log

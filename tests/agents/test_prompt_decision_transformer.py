@@ -10,7 +10,7 @@ from mtorl import InputError
 from mtorl.agents import DecisionTransformer, PromptDecisionTransformer
 from mtorl.datasets.spec import DataSpec
 from mtorl.datasets.store import EpisodeStore
-from mtorl.envs.evaluator import Protocol
+from mtorl.envs.protocol import Protocol
 from mtorl.runs.training import train
 
 SMALL = {"width": 16, "layers": 2, "attention_heads": 2, "context": 4, "dropout": 0.0, "prompt_length": 3}
@@ -25,11 +25,11 @@ def test_the_prompt_matters_and_nothing_else_of_it(store: EpisodeStore, spec: Da
     agent = build(spec).double()
     batch = sampler_of(agent, store, spec).draw().to("cpu", torch.float64)
     before = agent(0, batch).values
-    assert batch.prompt_observations is not None
+    assert batch.prompt is not None
     for name in ("observations", "actions", "returns_to_go"):
-        other = getattr(batch, f"prompt_{name}").clone()
+        other = getattr(batch.prompt, name).clone()
         other[1] += 1
-        after = agent(0, replace(batch, **{f"prompt_{name}": other})).values
+        after = agent(0, replace(batch, prompt=replace(batch.prompt, **{name: other}))).values
         assert (after != before).tolist() == [False, True, False]
     later = batch.observations.clone()
     later[:, :, 2] += 1

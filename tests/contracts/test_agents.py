@@ -10,9 +10,9 @@ import torch
 from families import AGENT_VARIANTS, SMALL_AGENTS, concrete, sampler_of
 
 from mtorl import InputError
-from mtorl.agents import Agent
+from mtorl.agents import Agent, PromptDecisionTransformer
 from mtorl.agents.actor_critic import ActorCritic
-from mtorl.datasets.prompts import Demonstration
+from mtorl.datasets.episode import Demonstration
 from mtorl.datasets.sampler import TaskBatch
 from mtorl.datasets.spec import DataSpec
 from mtorl.datasets.store import EpisodeStore
@@ -76,7 +76,7 @@ def test_padding_has_no_influence(agent: Agent, batch: TaskBatch) -> None:
     noise = {
         name: torch.where(valid.view(*valid.shape, *[1] * (value.ndim - 3)), value, torch.randn_like(value))
         for name, value in vars(batch).items()
-        if value is not None and value.is_floating_point() and not name.startswith("prompt")
+        if torch.is_tensor(value) and value.is_floating_point()
     }
     found = losses(agent, TaskBatch(**{**vars(batch), **noise, "valid": valid}))
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
@@ -168,10 +168,9 @@ def test_hidden_tasks(agent: Agent) -> None:
 def test_what_is_learned_is_what_is_played(agent: Agent, batch: TaskBatch, store: EpisodeStore) -> None:
     """Following a recorded window step by step gives the actions that the loss sees."""
     agent.remember([store])
-    best = {name: value for name, value in agent.named_buffers() if name.startswith("best_")}
-    if agent.prompts is not None:  # every window gets the prompt that is acted with
-        prompts = {name.replace("best", "prompt"): value[batch.task_ids, None] for name, value in best.items()}
-        batch = replace(batch, **{name: value.expand(-1, 5, *value.shape[2:]) for name, value in prompts.items()})
+    if isinstance(agent, PromptDecisionTransformer):  # every window gets the prompt that is acted with
+        best = agent.best.map(lambda value: value[batch.task_ids, None].expand(-1, 5, *value.shape[1:]))
+        batch = replace(batch, prompt=best)
     sure = batch.valid[:, 0].all(-1)
     features = agent(0, batch).features
     if isinstance(agent, ActorCritic):

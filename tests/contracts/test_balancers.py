@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from mtorl import InputError
 from mtorl.agents.parameters import ParameterSpace
 from mtorl.datasets import Episode, StoreWriter
 from mtorl.envs import PointReach
-from mtorl.envs.evaluator import Protocol
+from mtorl.envs.protocol import Protocol
 from mtorl.runs.run import Run
 from mtorl.runs.training import train
 from mtorl.trainers import balancers
@@ -78,8 +79,12 @@ def matrices() -> list:
     return [pytest.param(matrix, id=name) for name, matrix in found.items()]
 
 
+@cache
 def singular(size: int) -> list:
-    """Single precision gradients of that length that depend on each other up to rounding, in every usual way."""
+    """Single precision gradients of that length that depend on each other up to rounding, in every usual way.
+
+    Each with its name and its Gramian.
+    """
     found = []
     for seed in range(4):
         draw = torch.Generator().manual_seed(seed)
@@ -101,7 +106,9 @@ def singular(size: int) -> list:
             "two pairs": [g, h, k, -(g + h), -s * (h + k), other, -r * other],
             "all in pairs": [g, h, k, other, -s * g, -r * h, -k, -other],
         }
-        found += [(f"{name}, draw {seed}", torch.stack(rows)) for name, rows in kinds.items()]
+        for name, vectors in kinds.items():
+            rows = torch.stack(vectors)
+            found.append((f"{name}, draw {seed}", rows, gramian(rows)))
     return found
 
 
@@ -120,7 +127,8 @@ def test_every_balancer_is_shown() -> None:
 @pytest.mark.parametrize("kind", names([*GRAMIAN, *MATRIX]))
 def test_the_direction_is_finite_whatever_the_gradients(kind: type, rows: Tensor) -> None:
     balancer = make(kind, *rows.shape)
-    for _ in range(13):  # past every warm-up of windows
+    changes = kind.__name__ in RANDOM or balancer.state_dict().keys() != {"_extra_state"}
+    for _ in range(13 if changes else 1):  # past every warm-up of windows
         found = direct(balancer, rows, losses=torch.rand(len(rows)) + 0.1)
         assert found.shape == (rows.shape[1],) and torch.isfinite(found).all()
     if not rows.any():
@@ -146,9 +154,10 @@ def test_gradients_that_depend_on_each_other(kind: type, size: int) -> None:
 
     Lengths and products are those of the rows themselves, not of the Gramian that the method saw.
     """
-    for name, single in singular(size):
-        rows, limit = single.double(), longest(kind, single.double())
-        weights = make(kind, len(rows), size).weights(gramian(single)).detach()
+    for name, single, products in singular(size):
+        rows = single.double()
+        limit = longest(kind, rows)
+        weights = make(kind, len(rows), size).weights(products).detach()
         found = weights @ rows
         assert found.norm() <= 1.1 * limit, f"{name}: longer than any direction can be"
         apart = (weights.float() @ single).double() - found
@@ -403,7 +412,7 @@ def test_weights_move_within_a_run_if_losses_are_unequal(kind: type, unequal: Pa
     """With the constructor's own defaults: a method whose weights stay equal is `Equal` under another name."""
     needed = ("balancer.values", "balancer.name", "balancer.inner")
     options = {key: value for key, value in run_options(kind, {}).items() if key in needed}
-    schedule = {"steps": 200, "log_every": 20, "evaluate_every": 0, "save_every": 0, "monitor_every": 0}
+    schedule = {"steps": 100, "log_every": 20, "evaluate_every": 0, "save_every": 0, "monitor_every": 0}
     run = train(**train_options | {"data": str(unequal), "balancer": kind.__name__, "schedule": schedule} | options)
     entries = [row for row in read_log(run.folder) if row["kind"] == "training"]
     weights = np.array([[row[f"policy/weight/{task}"] for task in run.spec.task_names] for row in entries])
@@ -429,21 +438,16 @@ def assert_same(one: object, other: object) -> None:
 
 
 @pytest.mark.parametrize("kind", names(ALL))
-def test_training_beats_the_initial_policy(kind: type, train_options: dict) -> None:
+def test_training_beats_the_initial_policy(kind: type, train_options: dict, baseline: Callable[[dict], Run]) -> None:
     options = run_options(kind, train_options)
-    options |= {"schedule": {"steps": 300, "evaluate_every": 0, "save_every": 0, "log_every": 50}, "seed": 1}
+    options |= {"schedule": {"steps": 200, "evaluate_every": 0, "save_every": 0, "log_every": 20}, "seed": 1}
     options |= {"optimizer": {"lr": 0.01, "warmup": 10}, "tasks_per_batch": None}
     run = train(**options)
     losses = [row["loss"] for row in read_log(run.folder) if row["kind"] == "training"]
     assert losses[-1] < 0.7 * losses[0]
     trained = run.evaluate(Protocol(goals=6), workers=0, quiet=True).mean_success
-    untrained = train(
-        **{
-            **options,
-            "out": f"{run.folder}-0",
-            "optimizer": {"lr": 1e-12},
-            "schedule": {"steps": 1, "evaluate_every": 0},
-        }
-    )
+    schedule = {"steps": 1, "evaluate_every": 0, "monitor_every": 0}
+    plain = {name: value for name, value in options.items() if not name.startswith("balancer")}
+    untrained = baseline(plain | {"optimizer": {"lr": 1e-12}, "schedule": schedule})
     assert trained > untrained.evaluate(Protocol(goals=6), workers=0, quiet=True).mean_success
     assert not np.isnan(losses).any()

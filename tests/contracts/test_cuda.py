@@ -7,7 +7,7 @@ from families import AGENT_VARIANTS, BALANCERS, run_options, sampler_of
 
 from mtorl.datasets.spec import DataSpec
 from mtorl.datasets.store import EpisodeStore
-from mtorl.envs.evaluator import Protocol
+from mtorl.envs.protocol import Protocol
 from mtorl.runs.training import train
 from mtorl.trainers.executions import PhaseFunctions
 from mtorl.trainers.gradients import FEW, gramian

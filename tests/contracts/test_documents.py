@@ -15,8 +15,10 @@ from mtorl import InputError
 from mtorl.datasets.grouping import Grouping
 from mtorl.datasets.spec import DataSpec
 from mtorl.datasets.store import EpisodeStore
-from mtorl.envs.base import ExpertPolicy
-from mtorl.envs.evaluator import EvalReport, Protocol, evaluate
+from mtorl.envs.evaluator import evaluate
+from mtorl.envs.policies import ExpertPolicy
+from mtorl.envs.protocol import Protocol
+from mtorl.envs.results import EvalReport
 from mtorl.envs.workers import WorkerPool
 from mtorl.runs.experiment import suite_of
 from mtorl.runs.provenance import MACHINE, describe_machine

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from families import AGENT_VARIANTS, BALANCERS, run_options, sampler_of
+from pairwise import cover
 from torch import Tensor
 
 from mtorl import InputError
@@ -90,13 +91,19 @@ def check(trainer: OfflineTrainer, before: dict[str, Tensor]) -> None:
     assert frozen
 
 
-@pytest.mark.parametrize("sharing", [Shared(), HarmonyMasks(interval=4)], ids=lambda it: type(it).__name__)
-@pytest.mark.parametrize("execution", EXECUTIONS)
-@pytest.mark.parametrize("kind", BALANCERS, ids=lambda kind: kind.__name__)
+SHARING = {"Shared": Shared(), "HarmonyMasks": HarmonyMasks(interval=4)}
+RUNS = cover([{"kind": it, "execution": e, "sharing": s} for it in BALANCERS for e in EXECUTIONS for s in SHARING])
+"""Every balancer in every execution, and with every way of sharing."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "execution", "sharing"),
+    [pytest.param(*row.values(), id=f"{row['kind'].__name__}-{row['execution']}-{row['sharing']}") for row in RUNS],
+)
 def test_frozen_parameters_stay_and_the_rest_moves(
-    kind: type, execution: Execution, sharing: Sharing, store: EpisodeStore, spec: DataSpec
+    kind: type, execution: Execution, sharing: str, store: EpisodeStore, spec: DataSpec
 ) -> None:
-    check(*trained(fine_tuned, kind, sharing, execution, store, spec))
+    check(*trained(fine_tuned, kind, SHARING[sharing], execution, store, spec))
 
 
 @pytest.mark.parametrize("execution", EXECUTIONS)

@@ -17,7 +17,7 @@ from mtorl.datasets.prompts import PromptSettings
 from mtorl.datasets.sampler import SamplingSettings
 from mtorl.datasets.spec import DataSpec
 from mtorl.envs import MetaWorld, PointReach, Suite
-from mtorl.envs.evaluator import Protocol
+from mtorl.envs.protocol import Protocol
 from mtorl.runs.experiment import Experiment
 from mtorl.trainers.groupers import TaskGrouper
 from mtorl.trainers.offline import Schedule

@@ -1,6 +1,8 @@
 """Agents learn and act the same whatever the size of rewards, and tell returns apart whatever their sign."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ from families import SMALL_AGENTS, sampler_of
 
 from mtorl.agents import Agent, DecisionTransformer, PromptDecisionTransformer
 from mtorl.agents.actor_critic import ActorCritic
-from mtorl.datasets.prompts import Demonstration
+from mtorl.datasets.episode import Demonstration
 from mtorl.datasets.spec import describe_stores
 from mtorl.datasets.store import Episode, EpisodeStore
 from mtorl.datasets.writer import StoreWriter
@@ -23,15 +25,22 @@ OFFSETS = {"positive": 0.0, "negative": -1.0, "both signs": -0.4}
 """Added to rewards that lie between 0 and 1."""
 
 
-def changed(store: EpisodeStore, path: Path, factor: float, offset: float = 0.0) -> EpisodeStore:
-    """The same episodes with other rewards."""
-    suite = PointReach(list(TASKS))
-    writer = StoreWriter(
-        path, suite.describe(), TASKS, (4, 2), suite.horizon, suite.versions(), store.manifest["source"]
-    )
-    episodes = [store.episode(number) for number in range(len(store.index))]
-    writer.write(replace(it, rewards=(it.rewards + np.float32(offset)) * np.float32(factor)) for it in episodes)
-    return EpisodeStore(path)
+Changed = Callable[..., EpisodeStore]
+
+
+@pytest.fixture(scope="session")
+def changed(store: EpisodeStore, tmp_path_factory: pytest.TempPathFactory) -> Changed:
+    """The same episodes with other rewards: times a factor, after an offset was added."""
+    suite, episodes = PointReach(list(TASKS)), [store.episode(number) for number in range(len(store.index))]
+
+    @cache
+    def of(factor: float, offset: float = 0.0) -> EpisodeStore:
+        path, source = tmp_path_factory.mktemp("rewards") / "data", store.manifest["source"]
+        writer = StoreWriter(path, suite.describe(), TASKS, (4, 2), suite.horizon, suite.versions(), source)
+        writer.write(replace(it, rewards=(it.rewards + np.float32(offset)) * np.float32(factor)) for it in episodes)
+        return EpisodeStore(path)
+
+    return of
 
 
 def built(kind: type, store: EpisodeStore) -> Agent:
@@ -77,23 +86,19 @@ def played(agent: Agent, factor: float, offset: float) -> np.ndarray:
 
 @pytest.mark.parametrize("signs", OFFSETS)
 @pytest.mark.parametrize("kind", SMALL_AGENTS, ids=lambda kind: kind.__name__)
-def test_the_size_of_rewards_does_not_matter(
-    kind: type, signs: str, store: EpisodeStore, tmp_path: Path, even_noise: None
-) -> None:
+def test_the_size_of_rewards_does_not_matter(kind: type, signs: str, changed: Changed, even_noise: None) -> None:
     offset = OFFSETS[signs]
-    agent, losses = learned(kind, changed(store, tmp_path / "as-is", 1.0, offset))
+    agent, losses = learned(kind, changed(1.0, offset))
     actions = played(agent, 1.0, offset)
     for factor in (1e-30, 0.001, 1000.0, 1e30):
-        other, found = learned(kind, changed(store, tmp_path / str(factor), factor, offset))
+        other, found = learned(kind, changed(factor, offset))
         torch.testing.assert_close(found, losses, rtol=1e-3, atol=1e-5)
         np.testing.assert_allclose(played(other, factor, offset), actions, atol=1e-3)
 
 
 @pytest.mark.parametrize("kind", SMALL_AGENTS, ids=lambda kind: kind.__name__)
-def test_rewards_that_are_all_zero_are_no_rewards(
-    kind: type, store: EpisodeStore, tmp_path: Path, even_noise: None
-) -> None:
-    agent, losses = learned(kind, changed(store, tmp_path / "zero", 0.0))
+def test_rewards_that_are_all_zero_are_no_rewards(kind: type, changed: Changed, even_noise: None) -> None:
+    agent, losses = learned(kind, changed(0.0))
     assert losses.isfinite().all() and np.isfinite(played(agent, 0.0, 0.0)).all()
     for name in ("reward_scale", "return_scale"):
         assert getattr(agent, name, torch.ones(1)).eq(1).all()
@@ -101,9 +106,9 @@ def test_rewards_that_are_all_zero_are_no_rewards(
 
 @pytest.mark.parametrize("signs", OFFSETS)
 @pytest.mark.parametrize("kind", SMALL_AGENTS, ids=lambda kind: kind.__name__)
-def test_the_sign_of_rewards_only_mirrors_them(kind: type, signs: str, store: EpisodeStore, tmp_path: Path) -> None:
+def test_the_sign_of_rewards_only_mirrors_them(kind: type, signs: str, changed: Changed) -> None:
     """What is worst becomes best, and is told apart as well."""
-    one, other = (built(kind, changed(store, tmp_path / str(factor), factor, OFFSETS[signs])) for factor in (1.0, -1.0))
+    one, other = (built(kind, changed(factor, OFFSETS[signs])) for factor in (1.0, -1.0))
     if isinstance(one, ActorCritic):
         assert torch.equal(one.reward_scale, other.reward_scale)  # type: ignore[arg-type]
     if isinstance(one, DecisionTransformer):
@@ -136,7 +141,7 @@ def test_actions_that_only_the_return_tells_apart_are_learned(kind: type, size: 
         agent = kind(describe_stores([store]), **small, target_quantile=1.0)
     agent.remember([store])
     sampler, optimizer = sampler_of(agent, store, agent.spec, 32), torch.optim.Adam(agent.parameters(), 0.01)
-    for _ in range(150):
+    for _ in range(100):
         optimizer.zero_grad()
         loss = agent(0, sampler.draw()).values.sum()
         loss.backward()

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from families import concrete, kept_by, sampler_of
+from pairwise import cover
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -16,7 +17,7 @@ from mtorl.datasets.grouping import Grouping
 from mtorl.datasets.sampler import TaskBatch
 from mtorl.datasets.spec import DataSpec
 from mtorl.datasets.store import EpisodeStore
-from mtorl.envs.evaluator import Protocol
+from mtorl.envs.protocol import Protocol
 from mtorl.runs.training import train
 from mtorl.trainers.executions import PhaseFunctions
 from mtorl.trainers.logs import read_log
@@ -165,9 +166,14 @@ def assert_same(one: Any, other: Any) -> None:
         assert torch.equal(one, other) if isinstance(one, Tensor) else one == other
 
 
-@pytest.mark.parametrize("kind", names(ALL))
-@pytest.mark.parametrize("balancer", ["Equal", "PCGrad"])
-@pytest.mark.parametrize("tasks_per_batch", [2, 3])
+RUNS = cover([{"kind": it, "balancer": b, "tasks": n} for it in ALL for b in ("Equal", "PCGrad") for n in (2, 3)])
+"""Every way of sharing with every balancer, and with batches of some tasks and of all."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "balancer", "tasks_per_batch"),
+    [pytest.param(*row.values(), id=f"{row['kind'].__name__}-{row['balancer']}-{row['tasks']}") for row in RUNS],
+)
 def test_a_run_resumes_bit_for_bit(
     kind: type, balancer: str, tasks_per_batch: int, train_options: dict, spec: DataSpec, tmp_path: Path
 ) -> None:

@@ -1,6 +1,7 @@
 """With one task every method is the single-task method that it is made of."""
 
 import json
+from collections.abc import Callable
 from functools import partial
 from inspect import isabstract
 from pathlib import Path
@@ -87,7 +88,9 @@ def first_gradient(folder: Path) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("kind", BALANCERS, ids=lambda kind: kind.__name__)
-def test_a_balancer_has_nothing_to_balance(kind: type, train_options: dict, tmp_path: Path) -> None:
+def test_a_balancer_has_nothing_to_balance(
+    kind: type, train_options: dict, baseline: Callable[[dict], Run], tmp_path: Path
+) -> None:
     """The direction is the loss's own; so is its size, unless another size is the method."""
     options = run_options(kind, train_options) | {"tasks": [TASK], "tasks_per_batch": 1, "dtype": "float64"}
     options |= {"optimizer": {"lr": 0.01, "warmup": 0, "clip": 0.0}, "agent.output_heads": "linear"}
@@ -96,7 +99,7 @@ def test_a_balancer_has_nothing_to_balance(kind: type, train_options: dict, tmp_
     for steps in (1, 20):
         schedule = {"steps": steps, "evaluate_every": 0, "save_every": 0}
         found = train(**options | {"out": str(tmp_path / f"found{steps}"), "schedule": schedule}).folder
-        plain = train(**common | {"out": str(tmp_path / f"plain{steps}"), "schedule": schedule}).folder
+        plain = baseline(common | {"schedule": schedule}).folder
         if steps == 1:
             for mine, expected in zip(first_gradient(found), first_gradient(plain), strict=False):
                 torch.testing.assert_close(mine / mine.norm(), expected / expected.norm(), rtol=1e-9, atol=1e-12)
@@ -106,9 +109,11 @@ def test_a_balancer_has_nothing_to_balance(kind: type, train_options: dict, tmp_
 
 
 @pytest.mark.parametrize("kind", MASKS, ids=lambda kind: kind.__name__)
-def test_masks_that_leave_nothing_out_are_no_masks(kind: type, train_options: dict, tmp_path: Path) -> None:
+def test_masks_that_leave_nothing_out_are_no_masks(
+    kind: type, train_options: dict, baseline: Callable[[dict], Run], tmp_path: Path
+) -> None:
     options, more = train_options | {"tasks": [TASK]}, {"sharing.sparsity": 0.0}
-    plain = train(**options)
+    plain = baseline(options)
     if kind is FrozenMasks:
         full = {name: torch.ones(1, *shape, dtype=torch.bool) for name, shape in matrices(plain).items()}
         save_file(full, tmp_path / "m.safetensors", {"tasks": json.dumps([TASK])})

@@ -5,7 +5,8 @@ import pytest
 
 from mtorl import InputError
 from mtorl.envs import MetaWorld, PointReach
-from mtorl.envs.base import Env, RandomPolicy, RolloutContext, Suite, build_suite, checked_action
+from mtorl.envs.base import Env, RolloutContext, Suite, build_suite, checked_action
+from mtorl.envs.policies import RandomPolicy
 
 SUITES = [
     pytest.param((PointReach, {"tasks": ["towards-0", "away-3"]}), id="PointReach"),

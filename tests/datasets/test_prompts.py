@@ -29,14 +29,14 @@ def returns(store: EpisodeStore) -> list[float]:
 
 def test_a_prompt_is_the_end_of_its_episode_without_the_last_step(tmp_path: Path) -> None:
     store = stored(tmp_path / "one", [9])
-    columns = PromptPool([store], ["a"], PromptSettings(3)).best()
+    prompt = PromptPool([store], ["a"], PromptSettings(3)).best()
     one = store.episode(0)
-    np.testing.assert_array_equal(columns["observations"][0], one.observations[5:8])
-    np.testing.assert_array_equal(columns["actions"][0], one.actions[5:8])
-    np.testing.assert_allclose(columns["returns_to_go"][0], [one.rewards[i:].sum() for i in (5, 6, 7)], rtol=1e-6)
-    assert columns["timesteps"].tolist() == [[5, 6, 7]]
+    np.testing.assert_array_equal(prompt.observations[0], one.observations[5:8])
+    np.testing.assert_array_equal(prompt.actions[0], one.actions[5:8])
+    np.testing.assert_allclose(prompt.returns_to_go[0], [one.rewards[i:].sum() for i in (5, 6, 7)], rtol=1e-6)
+    assert prompt.timesteps.tolist() == [[5, 6, 7]]
     short = stored(tmp_path / "short", [3])
-    assert PromptPool([short], ["a"], PromptSettings(3)).best()["timesteps"].tolist() == [[0, 1, 2]]
+    assert PromptPool([short], ["a"], PromptSettings(3)).best().timesteps.tolist() == [[0, 1, 2]]
 
 
 def test_picks(tmp_path: Path) -> None:
@@ -45,8 +45,8 @@ def test_picks(tmp_path: Path) -> None:
     starts = {float(store.episode(int(it)).observations[3, 0]): int(it) for it in range(4)}
 
     def drawn(settings: PromptSettings, windows: int) -> list[int]:
-        columns = PromptPool([store], ["a"], settings).draw(np.array([0]), windows, np.random.default_rng(0))
-        return [starts[float(value)] for value in columns["observations"][0, :, 0, 0]]
+        prompt = PromptPool([store], ["a"], settings).draw(np.array([0]), windows, np.random.default_rng(0))
+        return [starts[float(value)] for value in prompt.observations[0, :, 0, 0]]
 
     official = drawn(PromptSettings(3, "official"), 5)
     assert official == [ranking[0], ranking[-1], ranking[-2], ranking[-3], ranking[0]], "the worst one first"
@@ -60,7 +60,7 @@ def test_held_out_episodes_are_not_trained_on(tmp_path: Path) -> None:
     sampler = TaskSampler(stores, ("b", "a"), 200, 2, np.random.default_rng(0), prompts=settings)
     batch = sampler.draw()
     held = [(1, 4), (1, 5), (1, 1), (1, 2)]  # the last two of each task, which are in the second store
-    prompts = {float(value) for value in batch.prompt_observations[..., 0, 0].flatten()}  # type: ignore[index]
+    prompts = {float(value) for value in batch.prompt.observations[..., 0, 0].flatten()}  # type: ignore[union-attr]
     assert prompts == {float(stores[store].episode(number).observations[2, 0]) for store, number in held}
     seen = {float(value) for value in batch.observations[..., 0, 0].flatten()}
     for store in range(2):
@@ -83,5 +83,5 @@ def test_a_failure_with_a_high_return_is_no_example(tmp_path: Path) -> None:
     failure = replace(failure, rewards=np.full(9, 5.0, np.float32))
     store = write(tmp_path / "data", [failure, success], ("a",))
     for pick, expected in (("topk", success), ("uniform", success), ("official", failure)):
-        best = PromptPool([store], ["a"], PromptSettings(3, pick)).best()["actions"][0]  # type: ignore[arg-type]
+        best = PromptPool([store], ["a"], PromptSettings(3, pick)).best().actions[0]  # type: ignore[arg-type]
         np.testing.assert_array_equal(best, expected.actions[len(expected) - 4 : len(expected) - 1])

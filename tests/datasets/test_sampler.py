@@ -94,7 +94,7 @@ def test_other_windows_of_the_same_episodes(store: EpisodeStore) -> None:
     before = usual.state_dict()
     other = usual.other(300, 5, np.random.default_rng(1))
     batch = other.draw(beginnings=True)
-    assert batch.observations.shape[:3] == (len(names), 300, 5) and batch.prompt_observations is None
+    assert batch.observations.shape[:3] == (len(names), 300, 5) and batch.prompt is None
     assert (batch.timesteps[..., 0] == 0).all()
     assert usual.state_dict() == before and usual.draw().observations.shape[:3] == (2, 8, 3)
     firsts = [np.flatnonzero(store.index["task"] == task)[:-2] for task in range(len(names))]  # two are held out

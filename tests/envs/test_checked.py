@@ -10,11 +10,13 @@ import pytest
 
 from mtorl import InputError
 from mtorl.envs import PointReach
-from mtorl.envs.base import ExpertPolicy, Policy, RolloutContext, Step, Suite
+from mtorl.envs.base import RolloutContext, Step, Suite
 from mtorl.envs.checked import CheckedEnv, check_suite
 from mtorl.envs.collect import collect
-from mtorl.envs.evaluator import Protocol, evaluate
+from mtorl.envs.evaluator import evaluate
 from mtorl.envs.point_reach import PointEnv
+from mtorl.envs.policies import ExpertPolicy, Policy
+from mtorl.envs.protocol import Protocol
 from mtorl.envs.workers import WorkerPool
 
 CHANGE: dict[str, Any] = {}

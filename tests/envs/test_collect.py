@@ -11,8 +11,9 @@ import pytest
 from mtorl import InputError
 from mtorl.datasets.store import EpisodeStore
 from mtorl.envs import PointReach
-from mtorl.envs.collect import behaviour, collect
+from mtorl.envs.collect import collect
 from mtorl.envs.point_reach import PointEnv
+from mtorl.envs.recipes import behaviour
 from mtorl.runs.training import train
 
 PROGRAM = """

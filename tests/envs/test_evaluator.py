@@ -8,9 +8,12 @@ import pytest
 
 from mtorl import InputError
 from mtorl.envs import PointReach
-from mtorl.envs.base import ExpertPolicy, RandomPolicy, RolloutContext, Step
-from mtorl.envs.evaluator import EvalReport, Played, Protocol, evaluate, play_block
+from mtorl.envs.base import RolloutContext, Step
+from mtorl.envs.evaluator import evaluate, play_block
+from mtorl.envs.policies import ExpertPolicy, RandomPolicy
+from mtorl.envs.protocol import Protocol
 from mtorl.envs.references import evaluate_reference
+from mtorl.envs.results import EvalReport, Played
 from mtorl.envs.workers import WorkerPool
 from mtorl.intervals import mean_rate_interval
 

@@ -11,8 +11,8 @@ from mtorl import InputError
 from mtorl.datasets.store import EpisodeStore
 from mtorl.envs import MetaWorld, metaworld
 from mtorl.envs.collect import collect
-from mtorl.envs.evaluator import Protocol
 from mtorl.envs.metaworld import MT10, MT25, draw_goals, stored_goals
+from mtorl.envs.protocol import Protocol
 from mtorl.envs.references import evaluate_reference
 
 pytestmark = pytest.mark.simulator

@@ -14,10 +14,11 @@ import pytest
 
 from mtorl.datasets.store import EpisodeStore
 from mtorl.envs import PointReach
-from mtorl.envs.base import ExpertPolicy
 from mtorl.envs.collect import collect
-from mtorl.envs.evaluator import Protocol, evaluate
+from mtorl.envs.evaluator import evaluate
 from mtorl.envs.point_reach import PointEnv
+from mtorl.envs.policies import ExpertPolicy
+from mtorl.envs.protocol import Protocol
 from mtorl.envs.workers import WorkerPool
 
 
@@ -109,9 +110,9 @@ SCRIPT = """
 import sys
 from mtorl.agents import BehaviorCloning
 from mtorl.envs import PointReach
-from mtorl.envs.base import ExpertPolicy
+from mtorl.envs.policies import ExpertPolicy
 from mtorl.envs.collect import collect
-from mtorl.envs.evaluator import Protocol
+from mtorl.envs.protocol import Protocol
 from mtorl.runs.training import train
 
 

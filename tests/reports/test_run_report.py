@@ -14,10 +14,12 @@ from mtorl import InputError
 from mtorl.commands.main import main
 from mtorl.envs import PointReach
 from mtorl.envs.collect import collect
-from mtorl.envs.evaluator import Protocol
+from mtorl.envs.protocol import Protocol
 from mtorl.envs.references import evaluate_reference
 from mtorl.files import DamageWarning
-from mtorl.reports.run_report import _Entry, _mean_cosines, _records, report
+from mtorl.reports.charts.training import conflict_records, mean_cosines
+from mtorl.reports.entries import entries_of
+from mtorl.reports.run_report import report
 from mtorl.runs.run import Run
 from mtorl.runs.training import train
 from mtorl.trainers.logs import read_log
@@ -90,8 +92,8 @@ def test_conflicts_of_batches_of_some_tasks(train_options: dict, tmp_path: Path)
     run = train(**options)
     run.evaluate(Protocol(goals=1), workers=0, quiet=True)
     assert len(Page(report([run.folder]).read_text()).links) == 3
-    entry = _Entry("part", run, run.reports()[0], read_log(run.folder), "#000000")
-    matrix = _mean_cosines(entry, _records(entry))
+    (entry,) = entries_of([run], run.reports())
+    matrix = mean_cosines(entry, conflict_records(entry))
     assert matrix.shape == (3, 3) and (abs(matrix.diagonal() - 1) < 1e-3).all() and (abs(matrix) <= 1).all()
 
 

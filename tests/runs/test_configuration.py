@@ -18,8 +18,8 @@ from mtorl.runs.experiment import Experiment
 from mtorl.runs.run import Run
 from mtorl.runs.training import train
 from mtorl.trainers.balancers import Equal, PCGrad, Rescaled, UPGrad
-from mtorl.trainers.offline import Schedule
 from mtorl.trainers.optimizer import OptimizerSettings
+from mtorl.trainers.schedule import Schedule
 from mtorl.trainers.sharing import FrozenMasks, GroupMasks, HarmonyMasks, Shared, Sharing
 
 SHARING = [k for k in concrete(Sharing) if not k.__abstractmethods__ and k.__module__.startswith("mtorl.")]

@@ -10,7 +10,8 @@ from mtorl import InputError
 from mtorl.datasets.spec import open_stores
 from mtorl.envs import PointReach
 from mtorl.envs.collect import collect
-from mtorl.envs.evaluator import Protocol, evaluate
+from mtorl.envs.evaluator import evaluate
+from mtorl.envs.protocol import Protocol
 from mtorl.envs.workers import WorkerPool
 from mtorl.files import read_json, write_json
 from mtorl.runs.action_error import action_errors

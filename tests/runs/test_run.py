@@ -19,7 +19,7 @@ from mtorl.datasets.store import EpisodeStore, sha256
 from mtorl.datasets.writer import StoreWriter
 from mtorl.envs import PointReach
 from mtorl.envs.collect import collect
-from mtorl.envs.evaluator import Protocol
+from mtorl.envs.protocol import Protocol
 from mtorl.files import locked
 from mtorl.runs import experiment, training
 from mtorl.runs.run import Run

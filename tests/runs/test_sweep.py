@@ -12,8 +12,9 @@ from mtorl.commands.base import objects, parser_of
 from mtorl.commands.main import main
 from mtorl.envs import PointReach
 from mtorl.envs.collect import collect
-from mtorl.envs.evaluator import EvalReport, Played, Protocol
+from mtorl.envs.protocol import Protocol
 from mtorl.envs.references import References, evaluate_reference
+from mtorl.envs.results import EvalReport, Played
 from mtorl.reports.comparison import compare
 from mtorl.reports.tables import show_comparison
 from mtorl.runs import sweep

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mtorl.envs.evaluator import Protocol
+from mtorl.envs.protocol import Protocol
 from mtorl.reports.run_report import report
 from mtorl.runs.training import train
 from mtorl.trainers.gradients import TaskGradients
@@ -16,7 +16,8 @@ NAMES = ["a", "b", "c"]
 
 def test_conflicts_by_hand() -> None:
     rows = torch.tensor([[2.0, 0.0], [0.0, 3.0], [-1.0, -1.0]])
-    found = conflicts(TaskGradients(torch.ones(3), rows, torch.arange(3)), NAMES)
+    found = conflicts(7, "policy", TaskGradients(torch.ones(3), rows, torch.arange(3)), NAMES).plain()
+    assert found["step"] == 7 and found["phase"] == "policy" and found["tasks"] == NAMES
     assert found["negative_pairs"] == pytest.approx(2 / 3)
     assert found["norm"] == pytest.approx({"a": 2, "b": 3, "c": 2**0.5})
     half = -round(0.5**0.5, 4)
@@ -27,13 +28,13 @@ def test_conflicts_by_hand() -> None:
 def test_routing_by_hand() -> None:
     matrices = torch.tensor([[[1.0, 0.0], [0.5, 0.5]], [[0.0, 1.0], [0.5, 0.5]]])  # t i n
     last = torch.tensor([[1.0, 0.0], [0.25, 0.75]])
-    found = routing([matrices, last], ["a", "b"])
+    found = routing(7, [matrices, last], ["a", "b"]).plain()
     sharp = -(0.25 * np.log2(0.25) + 0.75 * np.log2(0.75))
     assert found["entropy"] == pytest.approx({"a": (0 + 1 + 0) / 3, "b": (0 + 1 + sharp) / 3})
     distance = round((1 + 0 + 0.75) / 3, 4)
     assert found["distances"] == [[0, distance], [distance, 0]]
     assert (found["probabilities/1"], found["probabilities/2"]) == (matrices.flatten(1).tolist(), last.tolist())
-    assert routing([torch.ones(2, 1)], ["a", "b"])["entropy"] == {"a": 0, "b": 0}, "a single module"
+    assert routing(7, [torch.ones(2, 1)], ["a", "b"]).entropy == {"a": 0, "b": 0}, "a single module"
 
 
 def test_routing_is_recorded_and_drawn(train_options: dict, tmp_path: Path) -> None:
@@ -53,7 +54,7 @@ def test_routing_is_recorded_and_drawn(train_options: dict, tmp_path: Path) -> N
 def test_a_vanished_gradient_and_a_single_task() -> None:
     assert cosines(torch.diag(torch.tensor([1.0, 0.0]).double())).tolist() == [[1, 0], [0, 0]]
     rows = torch.ones(1, 2)
-    assert conflicts(TaskGradients(torch.ones(1), rows, torch.arange(1)), ["a"])["negative_pairs"] == 0
+    assert conflicts(0, "policy", TaskGradients(torch.ones(1), rows, torch.arange(1)), ["a"]).negative_pairs == 0
 
 
 @pytest.mark.parametrize("balancer", ["Equal", "PCGrad"])

@@ -6,7 +6,7 @@ import pytest
 
 from mtorl.envs import MetaWorld
 from mtorl.envs.collect import collect
-from mtorl.envs.evaluator import Protocol
+from mtorl.envs.protocol import Protocol
 from mtorl.runs.training import train
 
 METHODS: dict[str, dict] = {

@@ -1,0 +1,5 @@
+"""Meta-World: robot manipulation tasks with a shared arm."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

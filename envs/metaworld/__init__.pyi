@@ -1,0 +1,9 @@
+from .environment import MetaWorldEnv as MetaWorldEnv
+from .fast import TESTED_VERSIONS as TESTED_VERSIONS
+from .goals import draw_goals as draw_goals
+from .goals import regenerate_goals as regenerate_goals
+from .goals import stored_goals as stored_goals
+from .suite import ML45_TEST as ML45_TEST
+from .suite import MT10 as MT10
+from .suite import MT25 as MT25
+from .suite import MetaWorld as MetaWorld

@@ -1,0 +1,210 @@
+"""What an evaluation found: its episodes, and success of every task."""
+
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mtorl import InputError
+from mtorl.datasets.store import SUITE
+from mtorl.envs.protocol import EvaluationSettings, Protocol, record_of
+from mtorl.files import read_json, write_json
+from mtorl.intervals import mean_rate_interval, wilson_interval
+from mtorl.schema import (
+    Flag,
+    Integer,
+    ListOf,
+    MappingOf,
+    Names,
+    Nullable,
+    Number,
+    Plain,
+    Record,
+    Text,
+    check,
+    check_version,
+)
+
+SCHEMA = 1
+REPORT = Record(
+    {
+        "schema": Integer(1),
+        "policy": Text(),
+        "source": MappingOf(Plain()),
+        "protocol": record_of(Protocol),
+        "suite": SUITE,
+        "versions": MappingOf(Plain()),
+        "task_names": Names(),
+        "episodes": ListOf(
+            Record(
+                {
+                    "task": Text(),
+                    "goal": Integer(0),
+                    "success": Flag(),
+                    "success_last": Nullable(Flag()),
+                    "reward": Number(),
+                    "length": Integer(1),
+                },
+                closed=True,
+            )
+        ),
+    },
+    optional={"mean_success": Number(0, 1)},
+)
+"""What `EvalReport.save` writes."""
+
+
+class Played(NamedTuple):
+    """One episode of an evaluation."""
+
+    task: str
+    goal: int
+    success: bool
+    """At any step."""
+    success_last: bool | None
+    """At the last step; None if the episode was stopped at its first success."""
+    reward: float
+    """Undiscounted sum over the episode."""
+    length: int
+
+
+class TaskResult(NamedTuple):
+    """Success of one task."""
+
+    task: str
+    episodes: int
+    successes: int
+    low: float
+    """Lower end of the 95 % Wilson interval of the success rate."""
+    high: float
+    success_last_rate: float | None
+    mean_return: float
+    mean_length: float
+
+    @property
+    def rate(self) -> float:
+        """Share of episodes with success at any step."""
+        return self.successes / self.episodes
+
+
+@dataclass(frozen=True)
+class EvalReport:
+    """All episodes of one evaluation.
+
+    Attributes:
+        policy: What was evaluated, for headings.
+        task_names: In the suite's order.
+        episodes: One entry per episode, ordered by task and goal.
+        protocol: How they were played.
+        suite: Class and arguments of the suite.
+        versions: Of the simulator and the goals.
+        source: Of a trained run, its `checkpoint` (last, best, a step), `step` and the checkpoint's `sha256`; and
+            `demonstrations_sha256`, of the manifest of the data whose episodes were shown.
+        path: The file that holds it, if there is one.
+    """
+
+    policy: str
+    task_names: tuple[str, ...]
+    episodes: tuple[Played, ...]
+    protocol: Protocol
+    suite: dict[str, Any]
+    versions: dict[str, str]
+    source: dict[str, Any] = field(default_factory=dict)
+    path: Path | None = field(default=None, compare=False)
+
+    def tasks(self) -> list[TaskResult]:
+        """One row per task, in the suite's order."""
+        return [self._task(name) for name in self.task_names]
+
+    def _task(self, name: str) -> TaskResult:
+        mine = [episode for episode in self.episodes if episode.task == name]
+        successes = sum(episode.success for episode in mine)
+        last = [episode.success_last for episode in mine if episode.success_last is not None]
+        return TaskResult(
+            name,
+            len(mine),
+            successes,
+            *wilson_interval(successes, len(mine)),
+            success_last_rate=float(np.mean(last)) if len(last) == len(mine) else None,
+            mean_return=float(np.mean([episode.reward for episode in mine])),
+            mean_length=float(np.mean([episode.length for episode in mine])),
+        )
+
+    @property
+    def goal_hidden(self) -> bool:
+        """Whether the policy was not shown the goal."""
+        return not self.suite.get("init_args", {}).get("goal_visible", True)
+
+    @property
+    def settings(self) -> EvaluationSettings:
+        """How it was played."""
+        source = self.source
+        return EvaluationSettings(
+            self.protocol,
+            source.get("checkpoint"),
+            source.get("act_with"),
+            not self.goal_hidden,
+            source.get("demonstrations_sha256"),
+        )
+
+    @property
+    def mean_success(self) -> float:
+        """Mean over tasks of the success rates."""
+        return float(np.mean([result.rate for result in self.tasks()]))
+
+    def mean_interval(self) -> tuple[float, float]:
+        """95 % interval of the mean over tasks (see `mean_rate_interval`).
+
+        It covers which episodes were played, not which seed was trained.
+        """
+        rows = self.tasks()
+        return mean_rate_interval([row.successes for row in rows], [row.episodes for row in rows])
+
+    def save(self, path: str | Path) -> None:
+        """Writes the report as JSON, atomically."""
+        write_json(
+            Path(path),
+            {
+                "schema": SCHEMA,
+                "policy": self.policy,
+                "source": self.source,
+                "mean_success": self.mean_success,
+                "protocol": asdict(self.protocol),
+                "suite": self.suite,
+                "versions": self.versions,
+                "task_names": list(self.task_names),
+                "episodes": [episode._asdict() for episode in self.episodes],
+            },
+        )
+
+    @classmethod
+    def load(cls, path: str | Path) -> "EvalReport":
+        """Reads what `save` wrote.
+
+        Raises:
+            InputError: The file is missing, malformed, or of a newer version.
+        """
+        content = read_json(Path(path), "evaluation report")
+        what, remedy = f"evaluation report {path}", "Restore it or evaluate again."
+        check_version(content, SCHEMA, what)
+        check(content, REPORT, what, remedy)
+        report = cls(
+            content["policy"],
+            tuple(content["task_names"]),
+            tuple(Played(**episode) for episode in content["episodes"]),
+            Protocol(**content["protocol"]),
+            content["suite"],
+            content["versions"],
+            content["source"],
+            Path(path),
+        )
+        counts = Counter(task for task, _ in {(episode.task, episode.goal) for episode in report.episodes})
+        expected = dict.fromkeys(report.task_names, report.protocol.goals)
+        if counts != expected or len(report.episodes) != sum(expected.values()):
+            raise InputError(
+                f"{what} is malformed: episodes are of {len(counts)} tasks and {len(report.episodes)} in all; expected "
+                f"one for each of {report.protocol.goals} goals of each of {len(expected)} task_names. {remedy}"
+            )
+        return report

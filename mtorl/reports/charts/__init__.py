@@ -1,0 +1,1 @@
+"""Pictures of reports: each takes what was measured and gives a figure."""

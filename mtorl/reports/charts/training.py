@@ -1,0 +1,97 @@
+"""What happened while runs were trained: losses, success on training goals, conflicts, routing."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mtorl.reports.charts.base import FEW_TASKS, dress, heat_map, legend_beside, line, short, subplots
+from mtorl.reports.entries import RunEntry
+from mtorl.trainers.entries import ConflictsEntry, EvaluationEntry, RoutingEntry, TrainingEntry
+
+
+def draw_curves(entries: Sequence[RunEntry]) -> Any:
+    """Training loss, and success on training goals, over steps."""
+    figure, axes = subplots(1, 2, (11, 3.2))
+    left, right = axes[0]
+    for entry in entries:
+        losses = [(row.step, row.loss) for row in entry.log.of(TrainingEntry)]
+        success = [(row.step, 100 * row.mean_success) for row in entry.log.of(EvaluationEntry)]
+        line(left, losses, entry.name, color=entry.colour, linewidth=1.5)
+        line(right, success, entry.name, color=entry.colour, linewidth=1.5, marker="o", markersize=3)
+    positive = all(value > 0 for curve in left.lines for value in curve.get_ydata())
+    left.set_yscale("log" if positive else "linear")
+    dress(left, x="training step", y="training loss of the policy, mean of tasks")
+    right.set_ylim(-2, 102)
+    dress(right, x="training step", y="success on training goals, %")
+    right.set_visible(bool(right.lines))  # nothing to see if no evaluation was asked for
+    left.legend(frameon=False)
+    return figure
+
+
+def conflict_records(entry: RunEntry) -> list[ConflictsEntry]:
+    """What the monitor saw of the run's last phase, which is the policy's."""
+    records = entry.log.of(ConflictsEntry)
+    return [row for row in records if row.phase == records[-1].phase]
+
+
+def mean_cosines(entry: RunEntry, records: Sequence[ConflictsEntry]) -> NDArray[np.float64]:
+    """Mean over records of the cosine of every pair of tasks; NaN for pairs that no batch held."""
+    names = list(entry.task_names)
+    total, count = np.zeros((len(names), len(names))), np.zeros((len(names), len(names)))
+    for row in records:
+        places = np.ix_(*[[names.index(name) for name in row.tasks]] * 2)
+        total[places] += row.cosines
+        count[places] += 1
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def draw_conflicts(entry: RunEntry) -> Any:
+    """Cosines between task gradients, the share of pairs that conflict, and weights and norms per task over steps."""
+    records, training = conflict_records(entry), entry.log.of(TrainingEntry)
+    phase, names = records[0].phase, short(entry.task_names)
+    figure, axes = subplots(1, 4, (15, 3.4))
+    heat, share, weights, norms = axes[0]
+    cosines = mean_cosines(entry, records)
+    heat_map(figure, heat, cosines, "mean cosine of task gradients", names, cmap="RdBu_r", vmin=-1, vmax=1)
+    line(share, [(row.step, 100 * row.negative_pairs) for row in records], "", color=entry.colour, linewidth=1.5)
+    share.set_ylim(-2, 102)
+    for task, name in zip(entry.task_names, names, strict=True):
+        line(norms, [(row.step, row.norm.get(task)) for row in records], name)
+        line(weights, [(row.step, row.numbers.get(f"{phase}/weight/{task}")) for row in training], name)
+    norms.set_yscale("log")
+    dress(share, "pairs of tasks in conflict, %", "training step")
+    dress(weights, "weight of each task in the step", "training step")
+    dress(norms, "norm of each task's gradient", "training step")
+    if len(names) <= FEW_TASKS:
+        legend_beside(norms)
+    figure.tight_layout()
+    return figure
+
+
+def draw_routing(entry: RunEntry) -> Any:
+    """How far apart tasks route at the end, and how sharply each does, over steps."""
+    records, names = entry.log.of(RoutingEntry), short(entry.task_names)
+    figure, axes = subplots(1, 2, (9.5, 3.8))
+    heat, entropy = axes[0]
+    title = f"distance between the routing of tasks, step {records[-1].step:,}"
+    heat_map(figure, heat, last_distances(entry, records), title, names, cmap="viridis", vmin=0)
+    for task, name in zip(entry.task_names, names, strict=True):
+        line(entropy, [(row.step, row.entropy.get(task)) for row in records], name)
+    entropy.set_ylim(-0.02, 1.02)
+    dress(entropy, "entropy of each task's routing", "training step")
+    if len(names) <= FEW_TASKS:
+        legend_beside(entropy)
+    figure.tight_layout()
+    return figure
+
+
+def last_distances(entry: RunEntry, records: Sequence[RoutingEntry]) -> NDArray[np.float64]:
+    """The newest distance `[T, T]` of every two tasks that were in a batch together; NaN for others."""
+    place = {name: number for number, name in enumerate(entry.task_names)}
+    distances = np.full((len(place), len(place)), np.nan)
+    for row in records:
+        present = [place[name] for name in row.tasks]
+        distances[np.ix_(present, present)] = row.distances
+    return distances

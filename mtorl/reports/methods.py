@@ -1,0 +1,256 @@
+"""What was measured of every method of a comparison, and how it stands to the others."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mtorl import InputError
+from mtorl.envs.protocol import Protocol
+from mtorl.intervals import (
+    bootstrap_interval,
+    delta_m,
+    interquartile_mean,
+    probability_of_improvement,
+    wilson_interval,
+)
+from mtorl.reports.settings import report_of
+from mtorl.runs.run import Run
+from mtorl.runs.sweep import Sweep
+from mtorl.trainers.entries import TrainingEntry
+from mtorl.trainers.logs import Log
+
+Scores = NDArray[np.float64]
+Interval = tuple[float, float, float]
+"""A value and the ends of its 95 % interval."""
+
+
+@dataclass(frozen=True, eq=False)
+class Method:
+    """What was measured of one method.
+
+    Attributes:
+        name: Its label.
+        runs: For each seed the folders whose tasks together are all: one run, or one run per task.
+        tasks: Names, in the suite's order.
+        scores: Success `[seeds, tasks]`.
+        normalised: Return-normalised scores `[seeds, tasks]` (see `References.scores`), NaN for tasks without, if
+            episodes were played to their end.
+        errors: Of actions on held-out data `[seeds, tasks]`, if they were asked for.
+        protocol: How it was played.
+        steps: Training steps for one seed, over all its runs.
+        moves: Steps of the optimizers in a training step.
+        spread: The largest weight of a task in a step over the smallest, median over its runs' logs; None where moves
+            are no weighted sums.
+        milliseconds: Of a training step, median over its runs' logs.
+        minutes: Of training for one seed, over all its runs; mean of the seeds.
+    """
+
+    name: str
+    runs: Sequence[Sequence[Path]]
+    tasks: tuple[str, ...]
+    scores: Scores
+    normalised: Scores | None
+    errors: Scores | None
+    protocol: Protocol
+    steps: int
+    moves: float
+    spread: float | None
+    milliseconds: float
+    minutes: float
+
+    @cached_property
+    def success(self) -> dict[str, Interval]:
+        """Success in every task over all seeds, with its Wilson interval."""
+        goals, trials = self.protocol.goals, self.protocol.goals * len(self.scores)
+        counts = {task: round(float(self.scores[:, number].sum()) * goals) for number, task in enumerate(self.tasks)}
+        return {task: (count / trials, *wilson_interval(count, trials)) for task, count in counts.items()}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method compared to the others.
+
+    Attributes:
+        method: What was measured.
+        mean: Success over seeds and tasks.
+        middle: Its interquartile mean.
+        bases: What it is compared to, by the baselines' labels.
+        improvement: Probability that it beats each baseline, by the baseline's label; None for itself.
+        score: Return-normalised score over seeds and tasks, if there is one.
+        lead: By how much that is above each baseline's, by the baseline's label; None for itself.
+        gains: Over single-task models, by their label; none for these themselves.
+        error: Mean error of actions, if it was measured.
+    """
+
+    method: Method
+    mean: Interval
+    middle: Interval
+    bases: dict[str, Method]
+    improvement: dict[str, Interval | None]
+    score: Interval | None
+    lead: dict[str, Interval | None]
+    gains: "dict[str, Gain]"
+    error: Interval | None
+
+    @property
+    def is_base(self) -> bool:
+        """Whether it is a baseline itself."""
+        return self.method in self.bases.values()
+
+    @property
+    def step_ratio(self) -> float:
+        """Time of a training step over that of the first baseline."""
+        return self.method.milliseconds / next(iter(self.bases.values())).milliseconds
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What a method gains over single-task models (delta-m).
+
+    Attributes:
+        success: Relative gain of success, mean of the tasks; None where they never succeed.
+        solved: The same of the tasks that they solve in `SOLVED` of the episodes or more.
+        error: Of the error of actions, if that was measured.
+    """
+
+    success: Interval | None
+    solved: Interval | None
+    error: Interval | None
+
+
+SOLVED = 0.05
+"""A relative gain over a rate of success below this says little."""
+
+
+def tasks_of(runs: Sequence[Sequence[Path]], protocol: Protocol) -> tuple[str, ...]:
+    """Names of all tasks of a method's runs, in the suite's order."""
+    return tuple(name for folder in runs[0] for name in report_of(folder, protocol).task_names)
+
+
+def measure(name: str, runs: Sequence[Sequence[Path]], tasks: tuple[str, ...], sweep: Sweep) -> Method:
+    """What was measured of one method.
+
+    Args:
+        name: Its label.
+        runs: For each seed the folders of evaluated runs.
+        tasks: Names, in the suite's order.
+        sweep: How they were evaluated.
+
+    Raises:
+        InputError: They were evaluated on other tasks.
+    """
+    protocol, references, heldout_data = sweep.protocol, sweep.references, sweep.heldout_data
+    reports = [[report_of(folder, protocol) for folder in folders] for folders in runs]
+    rates = [{row.task: row.rate for report in group for row in report.tasks()} for group in reports]
+    if any(set(found) != set(tasks) for found in rates):
+        raise InputError(
+            f"runs of {name} were evaluated on other tasks than the baseline; expected {', '.join(tasks)}."
+        )
+    everything = [folder for folders in runs for folder in folders]
+    entries = [row for folder in everything for row in Log(folder).of(TrainingEntry)]
+    normalised, errors = None, None
+    if references:
+        gains = [{task: it for report in group for task, it in references.scores(report).items()} for group in reports]
+        normalised = np.array([[found.get(task, np.nan) for task in tasks] for found in gains])
+        normalised = None if np.isnan(normalised).all() else normalised
+    if heldout_data:
+        found = [
+            {task: error for folder in folders for task, error in _errors(folder, heldout_data).items()}
+            for folders in runs
+        ]
+        errors = np.array([[it[task] for task in tasks] for it in found])
+    return Method(
+        name,
+        runs,
+        tasks,
+        np.array([[found[task] for task in tasks] for found in rates]),
+        normalised,
+        errors,
+        protocol,
+        sum(int(report.source["step"]) for report in reports[0]),
+        float(np.mean([row.moves() for row in entries])),
+        _spread(entries),
+        1000 / float(np.median([row.steps_per_second for row in entries])),
+        sum(sum(_seconds(folder)) for folder in everything) / 60 / len(runs),
+    )
+
+
+def _spread(entries: Sequence[TrainingEntry]) -> float | None:
+    """Largest over smallest weight of a task in an entry of the log, at most a million; median of the entries."""
+    weights = [[abs(value) for value in row.weights()] for row in entries]
+    ratios = [max(it) / max(min(it), 1e-6 * max(it)) for it in weights if it and max(it) > 0]
+    return float(np.median(ratios)) if ratios else None
+
+
+def _errors(folder: Path, heldout_data: str) -> dict[str, float]:
+    return Run(folder).action_errors(heldout_data)["tasks"]
+
+
+def _seconds(folder: Path) -> list[float]:
+    """Seconds of training between two entries of a run's log."""
+    entries = Log(folder).of(TrainingEntry)
+    steps = np.diff([0, *[row.step for row in entries]])
+    return [count / row.steps_per_second for count, row in zip(steps, entries, strict=True)]
+
+
+def row_of(method: Method, bases: dict[str, Method], models: dict[str, Method]) -> Row:
+    """A method beside others.
+
+    Args:
+        method: What was measured of it.
+        bases: What it is compared to, by the baselines' labels.
+        models: Single-task models by their labels; none for these themselves.
+    """
+
+    def with_interval(statistic: Callable[..., float], *samples: Scores) -> Interval:
+        return statistic(*samples), *bootstrap_interval(statistic, *samples)
+
+    def mean(scores: Scores) -> float:
+        return float(np.nanmean(scores))
+
+    def difference(scores: Scores, other: Scores) -> float:
+        return mean(scores) - mean(other)
+
+    scores, errors = method.scores, method.errors
+    return Row(
+        method,
+        with_interval(mean, scores),
+        with_interval(interquartile_mean, scores),
+        bases,
+        {
+            label: None if method is base else with_interval(probability_of_improvement, scores, base.scores)
+            for label, base in bases.items()
+        },
+        with_interval(mean, method.normalised) if method.normalised is not None else None,
+        {
+            label: None if method is base else with_interval(difference, method.normalised, base.normalised)
+            for label, base in bases.items()
+            if method.normalised is not None and base.normalised is not None
+        },
+        {name: _gain(method, single) for name, single in models.items()},
+        with_interval(mean, errors) if errors is not None else None,
+    )
+
+
+def _gain(method: Method, single: Method) -> Gain:
+    """A method's gain over single-task models, with intervals."""
+
+    def success(tasks: NDArray[np.bool_]) -> Interval | None:
+        ours, theirs = method.scores[:, tasks], single.scores[:, tasks]
+        if not (theirs > 0).all(0).any():  # in every draw of seeds some task has a relative gain
+            return None
+        return delta_m(ours, theirs), *bootstrap_interval(delta_m, ours, theirs)
+
+    def error_gain(errors: Scores, reference: Scores) -> float:
+        return delta_m(errors, reference, lower_is_better=True)
+
+    error = None
+    if method.errors is not None and single.errors is not None:
+        measured = method.errors, single.errors
+        error = error_gain(*measured), *bootstrap_interval(error_gain, *measured)
+    every = np.ones(len(method.tasks), dtype=bool)
+    return Gain(success(every), success(single.scores.mean(0) >= SOLVED), error)
