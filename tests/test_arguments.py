@@ -61,7 +61,7 @@ def test_options_beat_files_wherever_they_stand(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "found"),
+    ("words", "values"),
     [
         (["--data", "a"], ["a"]),
         (["--data", "a", "b", "--seed", "1"], ["a", "b"]),
@@ -70,8 +70,8 @@ def test_options_beat_files_wherever_they_stand(tmp_path: Path) -> None:
         (["--data", "strange, name"], ["strange, name"]),
     ],
 )
-def test_lists_take_words(given: list[str], found: list[str]) -> None:
-    assert Configuration.parse(["--out", "o", *given]).plain["data"] == found
+def test_lists_take_words(words: list[str], values: list[str]) -> None:
+    assert Configuration.parse(["--out", "o", *words]).plain["data"] == values
 
 
 def test_a_list_option_without_a_value() -> None:
@@ -146,9 +146,10 @@ ABSTRACT = [
 ]
 
 
-@pytest.mark.parametrize(("option", "kind"), ABSTRACT, ids=lambda it: it if isinstance(it, str) else it.__name__)
+@pytest.mark.parametrize(("option", "kind"), ABSTRACT, ids=lambda value: getattr(value, "__name__", value))
 def test_a_base_of_others_is_refused_with_its_members(option: str, kind: type) -> None:
-    members = {it.__name__ for it in _kinds(kind) if not inspect.isabstract(it) and it.__module__.startswith("mtorl.")}
+    concrete = [member for member in _kinds(kind) if not inspect.isabstract(member)]
+    members = {member.__name__ for member in concrete if member.__module__.startswith("mtorl.")}
     for name in (kind.__name__, f"{kind.__module__}.{kind.__name__}"):
         with pytest.raises(InputError, match=rf"^option --{option}: {kind.__name__} is abstract; expected one of"):
             parse(f"--{option}", name)
@@ -231,8 +232,8 @@ def test_names_that_look_like_something_else(name: str, other: str) -> None:
     assert again == config
     words = ["--data", name, "x", f"--out={name}", "--tasks", other, "x", "--sharing.file", "f"]
     assume(not name.startswith("--") and not other.startswith("--"))
-    found = Configuration.parse(["--sharing=FrozenMasks", *words]).plain
-    assert _names(found) == ([name, "x"], name, [other, "x"], "f")
+    plain = Configuration.parse(["--sharing=FrozenMasks", *words]).plain
+    assert _names(plain) == ([name, "x"], name, [other, "x"], "f")
 
 
 @pytest.mark.parametrize("name", ["1e5", "007", "yes", "12:30:00", "1_000", "0x10", "1.5", "-1"])

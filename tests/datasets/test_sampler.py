@@ -53,9 +53,9 @@ def test_every_window_lies_inside_one_episode_of_its_task(store: EpisodeStore, l
                 "timesteps": np.arange(start, start + count),
             }
             for name, expected in rows.items():
-                found = getattr(batch, name)[position, window]
-                np.testing.assert_allclose(found[:count], expected, rtol=1e-5, err_msg=name)
-                assert not found[count:].any(), "padding is zero"
+                drawn = getattr(batch, name)[position, window]
+                np.testing.assert_allclose(drawn[:count], expected, rtol=1e-5, err_msg=name)
+                assert not drawn[count:].any(), "padding is zero"
 
 
 def test_every_recorded_step_is_drawn_alike_and_tasks_equally(store: EpisodeStore) -> None:
@@ -83,9 +83,9 @@ def test_a_draw_is_a_function_of_the_generator(store: EpisodeStore) -> None:
     expected = one.draw()
     other = sampler(store, seed=99)
     other.load_state_dict(state)
-    for found in (two.draw(), other.draw()):
-        assert torch.equal(found.observations, expected.observations)
-        assert torch.equal(found.timesteps, expected.timesteps)
+    for batch in (two.draw(), other.draw()):
+        assert torch.equal(batch.observations, expected.observations)
+        assert torch.equal(batch.timesteps, expected.timesteps)
 
 
 def test_other_windows_of_the_same_episodes(store: EpisodeStore) -> None:
@@ -99,7 +99,7 @@ def test_other_windows_of_the_same_episodes(store: EpisodeStore) -> None:
     assert usual.state_dict() == before and usual.draw().observations.shape[:3] == (2, 8, 3)
     firsts = [np.flatnonzero(store.index["task"] == task)[:-2] for task in range(len(names))]  # two are held out
     for task, numbers in enumerate(firsts):
-        expected = {store.episode(int(it)).observations[0].tobytes() for it in numbers}
+        expected = {store.episode(int(number)).observations[0].tobytes() for number in numbers}
         assert {row.numpy().tobytes() for row in batch.observations[task, :, 0]} == expected
 
 
@@ -191,10 +191,10 @@ def test_every_episode_is_drawn_alike(store: EpisodeStore) -> None:
             for step, value in enumerate(returns_to_go(one.rewards))
         }
         steps, values = drawn.timesteps[position].flatten(), drawn.returns_to_go[position].flatten()
-        found = np.array([number[pair] for pair in zip(steps.tolist(), values.tolist(), strict=True)])
-        assert chisquare(np.bincount(found, minlength=len(episodes))).pvalue > 1e-4
-        longest = max(range(len(episodes)), key=lambda it: len(episodes[it]))
-        within = np.bincount(steps[found == longest], minlength=len(episodes[longest]))
+        places = np.array([number[pair] for pair in zip(steps.tolist(), values.tolist(), strict=True)])
+        assert chisquare(np.bincount(places, minlength=len(episodes))).pvalue > 1e-4
+        longest = max(range(len(episodes)), key=lambda index: len(episodes[index]))
+        within = np.bincount(steps[places == longest], minlength=len(episodes[longest]))
         assert chisquare(within).pvalue > 1e-4, "and every step of it"
 
 
@@ -212,10 +212,12 @@ def test_the_best_of_several_stores_together(suite: PointReach, store: EpisodeSt
     one = TaskSampler(
         [other, store], store.task_names, 2000, 1, np.random.default_rng(0), sampling=SamplingSettings(top=0.25)
     )
-    found = one.draw(beginnings=True).returns_to_go
+    drawn = one.draw(beginnings=True).returns_to_go
     for position, episodes in enumerate(zip(by_task(store), by_task(other), strict=True)):
-        returns = sorted((float(returns_to_go(it.rewards)[0]) for both in episodes for it in both), reverse=True)
-        assert set(found[position].flatten().tolist()) == set(returns[:6])
+        returns = sorted(
+            (float(returns_to_go(episode.rewards)[0]) for both in episodes for episode in both), reverse=True
+        )
+        assert set(drawn[position].flatten().tolist()) == set(returns[:6])
 
 
 def test_windows_end_at_the_first_success(store: EpisodeStore) -> None:

@@ -74,8 +74,8 @@ def test_normaliser(spec: DataSpec, store: EpisodeStore) -> None:
     np.testing.assert_allclose(std[0], states.std(0), atol=1e-5)
     assert (mean == mean[0]).all() and (std == std[0]).all()
     mean, _ = spec.normaliser(per_task=True, floor=0.01)
-    mine = np.concatenate([one.observations[:-1] for one in store if one.task == "away-0"])
-    np.testing.assert_allclose(mean[2], mine.mean(0), atol=1e-5)
+    away = np.concatenate([one.observations[:-1] for one in store if one.task == "away-0"])
+    np.testing.assert_allclose(mean[2], away.mean(0), atol=1e-5)
     assert (spec.normaliser(False, 100.0)[1] == 100).all()
 
 
@@ -93,6 +93,6 @@ def test_statistics_of_all_tasks_for_one(store: EpisodeStore, spec: DataSpec) ->
     one = describe_stores([store], ["away-0"], pooled=True)
     assert one.task_names == ("away-0",) and one.steps == (spec.steps[2],)
     for floor, per_task in ((0.01, False), (0.01, True)):
-        for found, expected in zip(one.normaliser(per_task, floor), spec.normaliser(False, floor), strict=True):
-            np.testing.assert_allclose(found[0], expected[0], rtol=1e-6)
+        for moments, expected in zip(one.normaliser(per_task, floor), spec.normaliser(False, floor), strict=True):
+            np.testing.assert_allclose(moments[0], expected[0], rtol=1e-6)
     assert describe_stores([store], ["away-0"]).observation_mean == (spec.observation_mean[2],)

@@ -25,12 +25,12 @@ def test_episodes_come_back_as_they_were_written(small: EpisodeStore) -> None:
 
 
 def test_manifest_statistics(small: EpisodeStore) -> None:
-    ours = [episode("a", 5, 0), episode("a", 1, 2)]
+    episodes = [episode("a", 5, 0), episode("a", 1, 2)]
     task = small.manifest["tasks"][0]
-    states = np.concatenate([one.observations[:-1] for one in ours])
+    states = np.concatenate([one.observations[:-1] for one in episodes])
     np.testing.assert_allclose(task["observation_mean"], states.mean(0), rtol=1e-5)
     np.testing.assert_allclose(task["observation_std"], states.std(0), rtol=1e-5)
-    returns = [one.rewards.sum() for one in ours]
+    returns = [one.rewards.sum() for one in episodes]
     np.testing.assert_allclose(task["return_quantiles"], np.quantile(returns, QUANTILES), rtol=1e-5)
     assert (task["episodes"], task["steps"], task["success_rate"], task["success_last_rate"]) == (2, 6, 0.5, 0.0)
 
@@ -122,8 +122,8 @@ def test_what_is_no_flag_is_refused(tmp_path: Path, name: str, values: list) -> 
 def test_what_can_be_converted_exactly_is_taken(tmp_path: Path, convert: Callable) -> None:
     """Lists, tensors, other memory layouts, flags as exact numbers, and columns `[L, 1]`."""
     columns = ("observations", "actions", "rewards", "success", "terminated", "truncated")
-    given = dataclasses.replace(episode(), **{name: convert(getattr(episode(), name)) for name in columns})
-    store, expected = write(tmp_path / "x", [given, episode("b")]), write(tmp_path / "y", [episode(), episode("b")])
+    converted = dataclasses.replace(episode(), **{name: convert(getattr(episode(), name)) for name in columns})
+    store, expected = write(tmp_path / "x", [converted, episode("b")]), write(tmp_path / "y", [episode(), episode("b")])
     for path in sorted(expected.path.glob("*.npy")):
         assert path.read_bytes() == (store.path / path.name).read_bytes(), path.name
     store.verify()

@@ -29,13 +29,13 @@ def test_moments_against_samples() -> None:
     factor = torch.randn(3, 3, dtype=torch.float64, generator=draw)
     covariance, mean = factor @ factor.T, torch.randn(3, 2, dtype=torch.float64, generator=draw)
     features, targets = torch.randn(1, 3, dtype=torch.float64, generator=draw), tensor([[0.3, -1.0]])
-    found = gradient_moments(features, targets, mean, covariance)
+    moments = gradient_moments(features, targets, mean, covariance)
     noise = torch.randn(400_000, 3, dtype=torch.float64, generator=draw) @ factor.T
     for output in range(2):
         weights = mean[:, output] + noise
         samples = 2 * weights * (weights @ features[0] - targets[0, output])[:, None]
-        np.testing.assert_allclose(found[0][0, output], samples.mean(0), atol=0.15)
-        np.testing.assert_allclose(found[1][0, output], samples.var(0), rtol=0.03)
+        np.testing.assert_allclose(moments[0][0, output], samples.mean(0), atol=0.15)
+        np.testing.assert_allclose(moments[1][0, output], samples.var(0), rtol=0.03)
 
 
 def test_posterior_and_conditioning_again() -> None:
@@ -49,8 +49,8 @@ def test_posterior_and_conditioning_again() -> None:
 def test_aggregation_over_outputs() -> None:
     gradient, variance = tensor([[[[-1.0], [3.0]]]]), tensor([[[[2.0], [1.0]]]])
     for power, expected in ((1.0, 5 / 3), (0.5, 1.343146), (0.0, 1.0)):
-        found = BayesAgg(power=power).aggregate(gradient, variance, torch.ones(1, 1))
-        assert found.item() == pytest.approx(expected, abs=1e-6)
+        cotangent = BayesAgg(power=power).aggregate(gradient, variance, torch.ones(1, 1))
+        assert cotangent.item() == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize("mode", ["outputs", "batch"])
@@ -59,17 +59,17 @@ def test_without_trust_it_is_the_gradient_of_the_mean_loss(mode: str) -> None:
     gradient = torch.randn(3, 7, 2, 4, dtype=torch.float64, generator=draw)
     valid = torch.rand(3, 7, generator=draw) > 0.3
     for power, variance in ((0.0, torch.rand_like(gradient)), (0.7, torch.zeros_like(gradient))):
-        found = BayesAgg(mode, power=power).aggregate(gradient, variance, valid)  # type: ignore[arg-type]
+        cotangent = BayesAgg(mode, power=power).aggregate(gradient, variance, valid)  # type: ignore[arg-type]
         expected = gradient.mean(2) * (valid / valid.sum(1, keepdim=True))[..., None]
-        torch.testing.assert_close(found, expected)
+        torch.testing.assert_close(cotangent, expected)
     trusted = BayesAgg("outputs", power=1.0).aggregate(gradient, torch.rand_like(gradient), torch.ones(3, 7))
     assert (7 * trusted <= gradient.max(2).values + 1e-9).all() and (7 * trusted >= gradient.min(2).values - 1e-9).all()
 
 
 def test_batch_mode_keeps_the_total_weight() -> None:
     gradient, variance = torch.ones(2, 5, 3, 4).double(), torch.rand(2, 5, 3, 4).double()
-    found = BayesAgg("batch", power=0.5).aggregate(gradient, variance, torch.ones(2, 5))
-    torch.testing.assert_close(found.sum((0, 1)), torch.full((4,), 2.0).double())
+    cotangent = BayesAgg("batch", power=0.5).aggregate(gradient, variance, torch.ones(2, 5))
+    torch.testing.assert_close(cotangent.sum((0, 1)), torch.full((4,), 2.0).double())
 
 
 def test_an_agent_without_linear_heads_is_refused(train_options: dict) -> None:

@@ -44,21 +44,21 @@ def test_properties() -> None:
         top = top_task(strengths)
         assert torch.equal(top, top_task(strengths * torch.tensor([[1.0], [7.0], [0.1], [3.0]])))
         for task in top.unique().tolist():
-            mine = top == task
-            reference = rows[task, mine].flatten()
+            channels = top == task
+            reference = rows[task, channels].flatten()
             for other in range(4):
-                gradient = rows[other, mine].flatten()
+                gradient = rows[other, channels].flatten()
                 product = gradient @ reference
                 projected = gradient - product.clamp(max=0) / reference.square().sum() * reference
                 assert projected @ reference >= -1e-9
         expected = torch.zeros(6, 5, dtype=torch.float64)
         for task in top.unique().tolist():
-            mine = top == task
-            reference = rows[task, mine]
+            channels = top == task
+            reference = rows[task, channels]
             for other in range(4):
-                product = (rows[other, mine] * reference).sum()
+                product = (rows[other, channels] * reference).sum()
                 share = product.clamp(max=0) / reference.square().sum() if other != task else 0
-                expected[mine] += rows[other, mine] - share * reference
+                expected[channels] += rows[other, channels] - share * reference
         torch.testing.assert_close(rows.sum(0) + conserved_priority(rows, top), expected)
         assert not conserved_priority(rows.abs(), top).any(), "no conflict: bit for bit the sum"
     assert torch.isfinite(conserved_priority(torch.zeros(2, 3, 4), torch.tensor([0, 1, 0]))).all()
@@ -115,16 +115,16 @@ def test_routing_is_a_connection(strength: str, spec: DataSpec, store: EpisodeSt
     assert list(links) == ["backbone.layers.0.weight", "backbone.layers.1.weight"]
     mixtures = agent.backbone.weights(torch.zeros(3, 12), torch.eye(3))
     weights = dict(agent.named_parameters())
-    for (name, found), mixture in zip(links.items(), mixtures, strict=True):
+    for (name, strengths), mixture in zip(links.items(), mixtures, strict=True):
         shares = mixture.square().mean(1) if mixture.ndim == 3 else mixture.square()
         for row in range(24):
             expected = shares[:, row // 8] * weights[name][row].square().sum()
-            torch.testing.assert_close(found[:, row], expected.detach())
+            torch.testing.assert_close(strengths[:, row], expected.detach())
     transformer = DecisionTransformer(spec, **SMALL, ffn="soft_modules", modules=4)
     update = build(transformer, store, spec, ConnectionStrength(), Shared())
     balancer = ConnectionStrength(strength, phases="second")  # type: ignore[arg-type]
     balancer.init(3, update.phase.space, torch.Generator().manual_seed(0))
-    assert [tuple(it.shape) for it in balancer._links(update).values()] == [(3, 64), (3, 64)]
+    assert [tuple(matrix.shape) for matrix in balancer._links(update).values()] == [(3, 64), (3, 64)]
     assert balancer.step(update)["second_phase"] == 1
     by_state = build(SoftModular(spec, **small), store, spec, ConnectionStrength(), Shared())
     with pytest.raises(InputError, match=r"--agent\.routing task"):
@@ -141,11 +141,11 @@ def test_an_agent_without_connections_is_refused(spec: DataSpec, store: EpisodeS
 def test_the_second_phase_becomes_more_likely(spec: DataSpec, store: EpisodeStore) -> None:
     balancer = ConnectionStrength()
     agent = BehaviorCloning(spec, hidden=(8,), output_heads="per_task")
-    found = []
+    shares = []
     for index in (0, 5, 9):
         update = build(agent, store, spec, balancer, Shared(), index)
-        found.append(np.mean([balancer.step(update)["second_phase"] for _ in range(60)]))
-    assert found[0] == 0 and 0.25 < found[1] < 0.75 and found[2] > 0.75
+        shares.append(np.mean([balancer.step(update)["second_phase"] for _ in range(60)]))
+    assert shares[0] == 0 and 0.25 < shares[1] < 0.75 and shares[2] > 0.75
 
 
 def test_tasks_step_in_turn_and_move_only_their_own_heads(

@@ -125,8 +125,8 @@ def test_fairgrad_with_a_large_alpha_equalises_the_gains() -> None:
 
 def test_pcgrad_on_a_chain_has_four_outcomes() -> None:
     balancer = PCGrad()
-    found = {tuple(direction(balancer, E).numpy().round(6)) for _ in range(200)}
-    assert found == {(0, 0.25, 1.75), (0.5, 0.25, 1.75), (0, 0.5, 1.5), (0.5, 0.5, 1.5)}
+    outcomes = {tuple(direction(balancer, E).numpy().round(6)) for _ in range(200)}
+    assert outcomes == {(0, 0.25, 1.75), (0.5, 0.25, 1.75), (0, 0.5, 1.5), (0.5, 0.5, 1.5)}
     mean = np.mean([direction(balancer, E).numpy() for _ in range(2000)], axis=0)
     np.testing.assert_allclose(mean, [0.25, 0.375, 1.625], atol=0.03)
 
@@ -139,9 +139,9 @@ def test_weighted_pcgrad_keeps_the_task_that_was_drawn(mode: str) -> None:
         losses = torch.tensor([2.0, 1.0], dtype=torch.float64)
         balancer.weights(matrix @ matrix.T, losses)  # the first period
         np.testing.assert_allclose(balancer.probabilities(np.arange(2)), [0.8, 0.2])
-        found = [tuple((balancer.weights(matrix @ matrix.T, losses) @ matrix).numpy().round(6)) for _ in range(1000)]
-        assert set(found) == {first, second}
-        assert found.count(first) / 1000 == pytest.approx(0.8, abs=0.05)
+        outcomes = [tuple((balancer.weights(matrix @ matrix.T, losses) @ matrix).numpy().round(6)) for _ in range(1000)]
+        assert set(outcomes) == {first, second}
+        assert outcomes.count(first) / 1000 == pytest.approx(0.8, abs=0.05)
 
 
 def test_weighted_pcgrad_without_conflict_is_the_sum() -> None:
@@ -209,11 +209,11 @@ def test_cdtt_pulls_from_the_eleventh_step_on() -> None:
     balancer = CDTT()
     matrix = torch.tensor(A, dtype=torch.float64)
     losses = torch.tensor([1.0, 0.1])
-    found = [balancer.weights(matrix @ matrix.T, losses) @ matrix for _ in range(11)]
-    np.testing.assert_allclose(found[9], [0.171573, 0.414214], atol=1e-6)
-    assert not np.allclose(found[10], found[9])
+    directions = [balancer.weights(matrix @ matrix.T, losses) @ matrix for _ in range(11)]
+    np.testing.assert_allclose(directions[9], [0.171573, 0.414214], atol=1e-6)
+    assert not np.allclose(directions[10], directions[9])
     matrix[0] *= 1.5  # this task's norm has grown over the window
-    assert not np.allclose(balancer.weights(matrix @ matrix.T, losses) @ matrix, found[10])
+    assert not np.allclose(balancer.weights(matrix @ matrix.T, losses) @ matrix, directions[10])
 
 
 def test_mgda_normalisations() -> None:
@@ -222,8 +222,8 @@ def test_mgda_normalisations() -> None:
     for normalise, units in (("l2", [0.25, 1 / R]), ("loss", [0.5, 2.0]), ("loss+", [0.125, 2 / R])):
         scaled = torch.tensor(units, dtype=torch.float64)[:, None] * rows
         expected = MGDA().weights(scaled @ scaled.T) @ scaled
-        found = MGDA(normalise).weights(rows @ rows.T, losses) @ rows  # type: ignore[arg-type]
-        np.testing.assert_allclose(found, expected, atol=1e-9)
+        normalised = MGDA(normalise).weights(rows @ rows.T, losses) @ rows  # type: ignore[arg-type]
+        np.testing.assert_allclose(normalised, expected, atol=1e-9)
 
 
 @pytest.mark.parametrize(

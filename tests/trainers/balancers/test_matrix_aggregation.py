@@ -41,9 +41,9 @@ def test_dbmtl() -> None:
 
 def test_graddrop_keeps_one_sign() -> None:
     balancer = GradDrop()
-    found = torch.stack([balancer.aggregate(A) for _ in range(2000)])
-    assert {tuple(row) for row in found.tolist()} == {(1.0, 1.0), (-1.0, 1.0)}
-    np.testing.assert_allclose(found.mean(0), A.sum(0), atol=0.08)
+    directions = torch.stack([balancer.aggregate(A) for _ in range(2000)])
+    assert {tuple(row) for row in directions.tolist()} == {(1.0, 1.0), (-1.0, 1.0)}
+    np.testing.assert_allclose(directions.mean(0), A.sum(0), atol=0.08)
     rows = torch.randn(5, 40, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     mean = torch.stack([balancer.aggregate(rows) for _ in range(4000)]).mean(0)
     np.testing.assert_allclose(mean, rows.sum(0), atol=0.3)

@@ -27,10 +27,10 @@ def test_affinity_by_hand() -> None:
 
 def test_grouping() -> None:
     affinity = np.array([[1, 0.8, -0.2, -0.3], [0.8, 1, -0.1, -0.2], [-0.2, -0.1, 1, 0.7], [-0.3, -0.2, 0.7, 1]])
-    found = group_by_affinity(affinity)
-    assert found is not None and found[0] == found[1] != found[2] == found[3]
+    labels = group_by_affinity(affinity)
+    assert labels is not None and labels[0] == labels[1] != labels[2] == labels[3]
     scaled = group_by_affinity(affinity * np.array([1, 5, 0.1, 3]))
-    assert scaled is not None and (scaled == found).all(), "relative to what a task does to itself"
+    assert scaled is not None and (scaled == labels).all(), "relative to what a task does to itself"
     affinity[1, 1] = 0
     alone = group_by_affinity(affinity)
     assert alone is not None and (alone == alone[1]).sum() == 1, "a task that was not measured stays alone"
@@ -85,17 +85,17 @@ def test_affinities_are_measured_and_tasks_grouped(spec: DataSpec, store: Episod
 
 
 def test_the_released_code_credits_the_next_group(spec: DataSpec, store: EpisodeStore) -> None:
-    ours, theirs = SelectiveTaskGroups(beta=1.0), SelectiveTaskGroups(beta=1.0, official_compat=True)
-    for balancer in (ours, theirs):
+    corrected, released = SelectiveTaskGroups(beta=1.0), SelectiveTaskGroups(beta=1.0, official_compat=True)
+    for balancer in (corrected, released):
         balancer.step(build(spec, store, balancer)[1][0])
-    rows = torch.stack([ours.affinity, theirs.affinity]).any(-1)
+    rows = torch.stack([corrected.affinity, released.affinity]).any(-1)
     assert rows[0].all() and rows[1].sum() == 2, "the first group of the order is not credited, the last not measured"
     for row in rows[1].nonzero().flatten().tolist():
         matching = [
             other
             for other in range(3)
             if other != row
-            and torch.isclose(theirs.affinity[row, 3 - row - other], ours.affinity[other, 3 - row - other])
+            and torch.isclose(released.affinity[row, 3 - row - other], corrected.affinity[other, 3 - row - other])
         ]
         assert len(matching) == 1, "what the step of one group did to a third task stands in the row of the next group"
 
@@ -103,12 +103,12 @@ def test_the_released_code_credits_the_next_group(spec: DataSpec, store: Episode
 def test_many_tasks_begin_in_random_groups() -> None:
     balancer = SelectiveTaskGroups(max_groups=2)
     balancer.init(7, None, torch.Generator().manual_seed(0))
-    found = set()
+    groupings = set()
     for call in range(5):
         balancer._regroup(call)
         assert sorted(balancer.labels.bincount().tolist()) == [3, 4]
-        found.add(tuple(balancer.labels.tolist()))
-    assert len(found) > 1
+        groupings.add(tuple(balancer.labels.tolist()))
+    assert len(groupings) > 1
 
 
 def test_impossible_settings_are_refused() -> None:

@@ -9,13 +9,13 @@ from mtorl.trainers.balancers.solvers import damped_newton, min_norm_weights, no
 
 def gramians() -> list:
     draw = np.random.default_rng(0)
-    found = {}
+    matrices = {}
     for size, rank in ((1, 1), (2, 2), (5, 3), (8, 8), (20, 20), (50, 50), (50, 16), (50, 30), (50, 500)):
         for spread in (0, 3):
             rows = draw.normal(size=(size, rank)) * 10 ** draw.uniform(-spread / 2, spread / 2, (size, 1))
             rows += 0.5 * draw.normal(size=rank)  # a common part: fewer conflicts
-            found[f"{size}x{rank}-spread{spread}"] = rows @ rows.T
-    return [pytest.param(matrix, id=name) for name, matrix in found.items()]
+            matrices[f"{size}x{rank}-spread{spread}"] = rows @ rows.T
+    return [pytest.param(matrix, id=name) for name, matrix in matrices.items()]
 
 
 @pytest.mark.parametrize("gramian", gramians())
@@ -36,8 +36,8 @@ def test_nonnegative_qp_against_another_solver() -> None:
     for size in (3, 10, 30):
         factor, target = draw.normal(size=(2 * size, size)), draw.normal(size=2 * size)
         expected = lsq_linear(factor, target, (0, np.inf), tol=1e-14).x
-        found = nonnegative_qp(factor.T @ factor, -(factor.T @ target)[None])[0]
-        np.testing.assert_allclose(found, expected, atol=1e-6)
+        solution = nonnegative_qp(factor.T @ factor, -(factor.T @ target)[None])[0]
+        np.testing.assert_allclose(solution, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("gramian", gramians())

@@ -77,13 +77,13 @@ def test_reused_asks_the_method_now_and_then(
 ) -> None:
     balancer = Reused(UPGrad(), every=3)
     _, updates = build(spec, store, balancer)
-    asked = []
+    steps = []
     real = MultiTaskUpdate.gradients
-    monkeypatch.setattr(MultiTaskUpdate, "gradients", lambda self: asked.append(self._index) or real(self))
+    monkeypatch.setattr(MultiTaskUpdate, "gradients", lambda self: steps.append(self._index) or real(self))
     for update in updates:
         balancer.step(update)
         assert update.weights is not None and not update.first_losses.isnan().any()
-    assert asked == [0, 3, 6]
+    assert steps == [0, 3, 6]
     assert torch.equal(updates[4].weights, updates[3].weights)
 
 
@@ -147,9 +147,9 @@ def test_reused_steps_treat_heads_alike(spec: DataSpec, store: EpisodeStore) -> 
     for update in updates[:2]:
         update._optimizer.settings = OptimizerSettings(lr=1e-9, clip=0.0)  # gradients stay as they were given
         balancer.step(update)
-    found = agent.head.weight.grad.clone()
+    gradient = agent.head.weight.grad.clone()
     (expected,) = torch.autograd.grad(updates[1].losses().values.sum(), [agent.head.weight])
-    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-6)
 
 
 def test_composed_on_the_command_line_and_resumed(train_options: dict) -> None:

@@ -44,13 +44,13 @@ def test_two_families_that_pull_apart_are_told_apart(
     path = tmp_path / "groups.json"
     assert main(["group", str(run.folder), "--groups", "2", "--out", str(path)]) == 0
     assert "towards-0, towards-1, towards-2" in capsys.readouterr().out
-    found = Grouping.load(path)
-    assert found.task_names == run.spec.task_names and found.count == 2
-    kinds = [name.split("-")[0] for name in found.task_names]
-    assert len(set(zip(kinds, found.labels, strict=True))) == 2, found
-    assert found.labels[0] == 0 and found.score > 0.2
-    inside = np.array(found.affinity)[:3, :3].mean()
-    assert inside > np.array(found.affinity)[:3, 3:].mean()
+    grouping = Grouping.load(path)
+    assert grouping.task_names == run.spec.task_names and grouping.count == 2
+    kinds = [name.split("-")[0] for name in grouping.task_names]
+    assert len(set(zip(kinds, grouping.labels, strict=True))) == 2, grouping
+    assert grouping.labels[0] == 0 and grouping.score > 0.2
+    inside = np.array(grouping.affinity)[:3, :3].mean()
+    assert inside > np.array(grouping.affinity)[:3, 3:].mean()
 
     masked = train(
         **{**options, "out": str(tmp_path / "masked"), "schedule": {"steps": 40, "evaluate_every": 0}},
@@ -60,8 +60,8 @@ def test_two_families_that_pull_apart_are_told_apart(
     masks = masked.sharing()["policy"]
     assert isinstance(masks, GroupMasks) and len(masks.masks) == 2 and masks.changed() > 0
     name = next(iter(masks.places))
-    for one, left in enumerate(found.labels):
-        for other, right in enumerate(found.labels):
+    for one, left in enumerate(grouping.labels):
+        for other, right in enumerate(grouping.labels):
             assert torch.equal(masks.mask(name, one), masks.mask(name, other)) == (left == right)
 
 
@@ -69,10 +69,10 @@ def test_k_means_sees_exact_distances() -> None:
     draw = np.random.default_rng(0)
     vectors = draw.normal(size=(6, 500)) + 4 * draw.normal(size=(2, 500))[[0, 1, 0, 1, 1, 0]]
     grouper = AgreementKMeans(cosine=False)
-    found = grouper._cluster(vectors @ vectors.T, tuple("abcdef"), 2, 0)
-    assert found.labels == (0, 1, 0, 1, 1, 0)
+    grouping = grouper._cluster(vectors @ vectors.T, tuple("abcdef"), 2, 0)
+    assert grouping.labels == (0, 1, 0, 1, 1, 0)
     norms = np.linalg.norm(vectors, axis=1)
-    np.testing.assert_allclose(found.affinity, vectors @ vectors.T / np.outer(norms, norms), atol=1e-12)
+    np.testing.assert_allclose(grouping.affinity, vectors @ vectors.T / np.outer(norms, norms), atol=1e-12)
     assert grouper._cluster(vectors @ vectors.T, tuple("abcdef"), 6, 0).labels == (0, 1, 2, 3, 4, 5)
     assert grouper._cluster(vectors @ vectors.T, tuple("abcdef"), 1, 0).labels == (0,) * 6
 
@@ -87,9 +87,9 @@ def test_wrong_input_is_refused(options: dict, tmp_path: Path) -> None:
     grouping.save(tmp_path / "groups.json")
     masks = {"sharing": "GroupMasks", "sharing.grouping": str(tmp_path / "groups.json")}
     few = train(**{**options, **masks, "out": str(tmp_path / "two"), "tasks": [FAMILIES[0], FAMILIES[5]]})
-    found = few.sharing()["policy"]
-    assert isinstance(found, GroupMasks)
-    assert len(found.masks) == 1 + (grouping.labels[0] != grouping.labels[5]), "groups without tasks have no mask"
+    two_tasks = few.sharing()["policy"]
+    assert isinstance(two_tasks, GroupMasks)
+    assert len(two_tasks.masks) == 1 + (grouping.labels[0] != grouping.labels[5]), "groups without tasks have no mask"
     with pytest.raises(InputError, match="grouping not found"):
         train(**{**options, **masks, "out": str(tmp_path / "none"), "sharing.grouping": str(tmp_path / "none.json")})
     replace(grouping, task_names=tuple("abcdef")).save(tmp_path / "groups.json")

@@ -72,17 +72,17 @@ def test_what_is_seen_of_an_episode_as_it_begins(gate: GroupGate) -> None:
     observations = draw.normal(size=(14, 3, 4)).astype(np.float32)
     rewards = draw.random((14, 3)).astype(np.float32)
     choice = GateChoice(gate, 3, None)
-    found = []
+    groups = []
     buffer = np.empty((3, 4), np.float32)  # as in evaluations, which write every observation to the same place
     for step in range(14):
         assert choice.settled == (step >= gate.steps)
         buffer[:] = observations[step]
-        found.append(choice(buffer, rewards[step]))
+        groups.append(choice(buffer, rewards[step]))
     for step in range(gate.steps):
         seen, earned = (torch.tensor(it[: step + 1].swapaxes(0, 1)) for it in (observations, rewards))
-        assert found[step].tolist() == gate(seen, earned).argmax(-1).tolist()
-    assert all(it.tolist() == found[9].tolist() for it in found[10:])
-    assert len({tuple(it.tolist()) for it in found}) > 1
+        assert groups[step].tolist() == gate(seen, earned).argmax(-1).tolist()
+    assert all(it.tolist() == groups[9].tolist() for it in groups[10:])
+    assert len({tuple(it.tolist()) for it in groups}) > 1
 
 
 def test_a_demonstration_decides_alone(gate: GroupGate, recorded: EpisodeStore) -> None:

@@ -147,10 +147,10 @@ def test_a_task_without_gradient_disturbs_nobody() -> None:
     alone.masks, alone._drawn = alone.masks[[0, 2]].clone(), alone._drawn[[0, 2]]
     dense = torch.randn(3, len(space_of(net)))
     dense[1] = 0
-    kept = masks.masks.sum(1)
+    ones = masks.masks.sum(1)
     move(masks, net, dense)
     move(alone, net, dense[[0, 2]])  # a mean of two is larger by the same factor everywhere: lambda is, too
-    assert torch.equal(masks.masks.sum(1), kept)
+    assert torch.equal(masks.masks.sum(1), ones)
     other, _ = build(HarmonyMasks(swap_fraction=0.1, agreement_weight=15.0))
     move(other, net, dense)
     assert torch.equal(other.masks[[0, 2]], alone.masks)
@@ -158,7 +158,7 @@ def test_a_task_without_gradient_disturbs_nobody() -> None:
 
 def test_the_release_revives_blindly() -> None:
     """Other gradients where the mask is off, the same masks afterwards."""
-    found = []
+    released = []
     for factor in (1.0, -5.0):
         masks, net = build(HarmonyMasksReleased(0.5, swap_count=10))
         assert [index for index in range(500) if masks.due(index)] == [165, 331, 497], "500 steps of 3 single tasks"
@@ -166,14 +166,14 @@ def test_the_release_revives_blindly() -> None:
         for place in masks.places.values():
             dense[:, place.flat] = torch.where(masks.masks[:, place.mine], 1.0, factor) * dense[:, place.flat]
         move(masks, net, dense)
-        found.append(masks.masks.clone())
-    assert torch.equal(*found)
-    ours, net = build(HarmonyMasks(0.5, swap_count=10))
-    first = ours.masks.clone()
-    move(ours, net, dense)
-    back = (found[0] & ~first)[1].nonzero().flatten()
+        released.append(masks.masks.clone())
+    assert torch.equal(*released)
+    harmony, net = build(HarmonyMasks(0.5, swap_count=10))
+    first = harmony.masks.clone()
+    move(harmony, net, dense)
+    back = (released[0] & ~first)[1].nonzero().flatten()
     assert torch.equal(back, (~first[1]).nonzero().flatten()[:10]), "the first ones, whatever they are"
-    assert not torch.equal(ours.masks, found[0])
+    assert not torch.equal(harmony.masks, released[0])
 
 
 @pytest.mark.parametrize("distribution", ["erk", "uniform"])
