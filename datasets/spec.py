@@ -116,16 +116,15 @@ class DataSpec:
 
 def same_settings(suite: dict[str, Any], store: EpisodeStore) -> bool:
     """Whether a store was recorded in that suite (as `Suite.describe` says), whatever tasks were chosen of it."""
-    recorded = store.manifest["suite"]
-    return suite["class_path"] == recorded["class_path"] and _settings(suite) == _settings(recorded)
+    return suite["class_path"] == store.suite["class_path"] and _settings(suite) == _settings(store.suite)
 
 
 def check_fits(spec: DataSpec, store: EpisodeStore) -> None:
     """Raises InputError unless a policy that was built from `spec` can act on what a store recorded."""
-    suite, recorded_suite = spec.data[0]["suite"], store.manifest["suite"]
+    suite = spec.data[0]["suite"]
     for name, expected, found in (
-        ("suite", suite["class_path"], recorded_suite["class_path"]),
-        ("suite settings", _settings(suite), _settings(recorded_suite)),
+        ("suite", suite["class_path"], store.suite["class_path"]),
+        ("suite settings", _settings(suite), _settings(store.suite)),
         ("observation dimension", spec.observation_dim, store.observation_dim),
         ("action dimension", spec.action_dim, store.action_dim),
     ):
@@ -151,8 +150,8 @@ def open_stores(paths: Sequence[Path | str]) -> list[EpisodeStore]:
     first = stores[0]
     for store in stores[1:]:
         for name, expected, found in (
-            ("suite", first.manifest["suite"]["class_path"], store.manifest["suite"]["class_path"]),
-            ("suite settings", _settings(first.manifest["suite"]), _settings(store.manifest["suite"])),
+            ("suite", first.suite["class_path"], store.suite["class_path"]),
+            ("suite settings", _settings(first.suite), _settings(store.suite)),
             ("versions", first.manifest["versions"], store.manifest["versions"]),
             ("observation dimension", first.observation_dim, store.observation_dim),
             ("action dimension", first.action_dim, store.action_dim),
@@ -219,18 +218,18 @@ def _with_statistics_of(everything: DataSpec, spec: DataSpec) -> DataSpec:
 
 def _describe(stores: Sequence[EpisodeStore], chosen: Sequence[str]) -> DataSpec:
     rows = [_join_task(stores, name) for name in chosen]
-    manifest = stores[0].manifest
+    suite = stores[0].suite
     return DataSpec(
         task_names=tuple(chosen),
         observation_dim=stores[0].observation_dim,
         action_dim=stores[0].action_dim,
         horizon=max(max(store.manifest["horizon"], int(store.index["length"].max())) for store in stores),
-        suite={**manifest["suite"], "init_args": {**manifest["suite"]["init_args"], "tasks": chosen}},
+        suite={**suite, "init_args": {**suite["init_args"], "tasks": chosen}},
         data=tuple(
             {
                 "path": str(store.path),
                 "sha256": sha256(store.path / "manifest.json"),
-                "suite": store.manifest["suite"],
+                "suite": store.suite,
                 "source": store.manifest["source"],
             }
             for store in stores

@@ -76,6 +76,9 @@ class EpisodeStore:
     Args:
         path: The folder.
 
+    Attributes:
+        suite: How to build the suite that it was recorded in: `class_path` and `init_args`.
+
     Raises:
         InputError: No complete store is there, it was made by a newer version, a column has the wrong size, or the
             manifest, the index and the columns disagree.
@@ -97,6 +100,7 @@ class EpisodeStore:
         self.manifest = read_json(self.path / "manifest.json", "data set manifest")
         check_version(self.manifest, SCHEMA, what)
         check(self.manifest, MANIFEST, what, REMEDY)
+        self.suite: dict[str, Any] = self.manifest["suite"]
         self.task_names: tuple[str, ...] = tuple(self.manifest["task_names"])
         self.observation_dim: int = self.manifest["observation_dim"]
         self.action_dim: int = self.manifest["action_dim"]
