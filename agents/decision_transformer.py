@@ -115,7 +115,7 @@ class DecisionTransformer(Agent):
         self.encoder = TaskEncoder(task_identity, tasks)
         self.embed_return = nn.Linear(1, width) if return_conditioning else None
         self.embed_observation = nn.Linear(spec.observation_dim + self.encoder.size, width)
-        self.embed_action = nn.Linear(spec.action_dim, width) if action_context != "none" else None
+        self.embed_action = nn.Linear(spec.action_dim, width) if action_context != "none" else None  # Deviation 2
         if positions is not None and positions < spec.horizon:
             raise InputError(f"positions is {positions}; expected at least {spec.horizon}, the steps of an episode.")
         self.positions = positions or spec.horizon
@@ -210,7 +210,7 @@ class DecisionTransformer(Agent):
         """Of M windows all tokens `[M, S, width]`, the prompts among them `[M, P, width]`, and the tasks `[M]`."""
         tokens = self._tokens(
             self._observation_inputs(batch.observations, batch.task_ids).flatten(0, 1),
-            (batch.returns_to_go / self.return_scale[batch.task_ids].view(-1, 1, 1)).flatten(0, 1),
+            (batch.returns_to_go / self.return_scale[batch.task_ids].view(-1, 1, 1)).flatten(0, 1),  # Deviation 3
             batch.actions.flatten(0, 1),
             batch.timesteps.flatten(0, 1),
         )
@@ -273,7 +273,7 @@ class DecisionTransformer(Agent):
             return self.embed_time(timesteps.clamp(max=self.embed_time.num_embeddings - 1))
         if self.time == "none":
             return self.embed_time.weight[None]
-        return self.embed_time.weight[first : first + timesteps.shape[1]][None]
+        return self.embed_time.weight[first : first + timesteps.shape[1]][None]  # Deviation 4
 
     def task_links(self) -> list[TaskLink]:
         """See `Agent.task_links`."""

@@ -6,9 +6,11 @@
 | experts | the experts alone | what the expert of the task's group says |
 | router | the routers alone | a mixture of all, which the block's router decides on for every token |
 
-Deviations: the backbone is this package's decision transformer, without a prompt; routers have one hidden layer instead
-of four; and the experts are trained in one run, so that they are clipped together, and that an expert none of whose
-tasks is in a batch still moves by its momentum (`tasks_per_batch`).
+Deviations:
+1. The backbone is this package's decision transformer, without a prompt.
+2. Routers have one hidden layer instead of four.
+3. The experts are trained in one run, so that they are clipped together, and that an expert none of whose tasks is in a
+   batch still moves by its momentum (`tasks_per_batch`).
 """
 
 from collections.abc import Callable, Sequence
@@ -32,7 +34,7 @@ STAGES = ("backbone", "experts", "router")
 BACKBONE, EXPERTS, ROUTER = range(3)
 
 
-class M3DT(DecisionTransformer):
+class M3DT(DecisionTransformer):  # Deviation 1
     """A decision transformer; then an expert for each group of tasks in every block; then routers that mix them.
 
     Groups are those of `mtorl group RUN --groups N --out FILE`, of a run with a transformer on the same tasks: the list
@@ -82,6 +84,7 @@ class M3DT(DecisionTransformer):
         maskable = [part for it in experts for part in (it.own.expand, it.own.contract)]
         self.phases = (
             self._stage_phase(BACKBONE, whole.space, moved, 0.0, backbone_until),
+            # Deviation 3: one phase for all experts
             self._stage_phase(EXPERTS, ParameterSpace(self, [], maskable, [own]), own, backbone_until, experts_until),
             self._stage_phase(ROUTER, ParameterSpace(self, [], routers, [routers]), routers, experts_until, 1.0),
         )
@@ -154,7 +157,7 @@ class Experts(nn.Module):
     def __init__(self, width: int, count: int, units: int) -> None:
         super().__init__()
         self.own = FeedForwards(width, count, units)
-        self.router = nn.Sequential(nn.Linear(width, 2 * width), nn.ReLU(), nn.Linear(2 * width, count))
+        self.router = nn.Sequential(nn.Linear(width, 2 * width), nn.ReLU(), nn.Linear(2 * width, count))  # Deviation 2
 
     def forward(self, tokens: Tensor, shares: Tensor | None) -> Tensor:
         """What they add to tokens `[M, S, width]`.

@@ -68,7 +68,7 @@ class PromptDecisionTransformer(DecisionTransformer):
         router_context: RouterContext = "prompt",
         **options: Any,
     ) -> None:
-        settings = PromptSettings(prompt_length, prompt_pick, prompt_source, prompt_best)
+        settings = PromptSettings(prompt_length, prompt_pick, prompt_source, prompt_best)  # Deviation 1
         super().__init__(
             spec,
             width=width,
@@ -88,7 +88,7 @@ class PromptDecisionTransformer(DecisionTransformer):
             }
         )
         initialise_transformer(prompt)
-        self.embed_prompt = prompt
+        self.embed_prompt = prompt  # Deviation 3: in tokens only, no heads
         tasks, length = len(spec.task_names), settings.length
         self.register_buffer("best_observations", torch.zeros(tasks, length, spec.observation_dim))
         self.register_buffer("best_actions", torch.zeros(tasks, length, spec.action_dim))
@@ -126,7 +126,7 @@ class PromptDecisionTransformer(DecisionTransformer):
         kinds = [
             self.embed_prompt["returns"](returns[..., None]),
             self.embed_prompt["observations"](self._observation_inputs(prompt.observations, task_ids)),
-            self.embed_prompt["actions"](prompt.actions),
+            self.embed_prompt["actions"](prompt.actions),  # Deviation 2
         ]
         steps = torch.stack(kinds, -2) + self.embed_prompt["time"](prompt.timesteps)[..., None, :]
         return steps.flatten(-3, -2)  # t b k 3 f -> t b (k 3) f

@@ -134,7 +134,7 @@ class Block(nn.Module):
 
     def _attend(self, tokens: Tensor, last_only: bool, before: KeysValues | None) -> tuple[Tensor, KeysValues]:
         queries, keys, values = self._project(tokens)
-        visible = None  # the plain causal mask
+        visible = None  # the plain causal mask: Deviation 1 of decision_transformer.py
         if before is not None:
             keys, values = torch.cat([before[0], keys], 2), torch.cat([before[1], values], 2)
             size, earlier = queries.shape[2], before[0].shape[2]

@@ -86,13 +86,15 @@ class TaskBatch:
 
     def with_tensors(self, values: Iterable[Tensor]) -> "TaskBatch":
         """A batch of the same fields with other tensors, given in the order of `tensors`."""
-        given = iter(values)
-        columns = {name: next(given) for name, value in vars(self).items() if torch.is_tensor(value)}
-        return replace(self, **columns, prompt=Prompt(*given) if self.prompt else None)
+        tensors = iter(values)
+        columns = {name: next(tensors) for name, value in vars(self).items() if torch.is_tensor(value)}
+        return replace(self, **columns, prompt=Prompt(*tensors) if self.prompt else None)  # the prompt's come last
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "TaskBatch":
         """The same windows on another device; floating point columns in another dtype if given."""
-        return self.with_tensors(it.to(device, dtype if it.is_floating_point() else None) for it in self.tensors)
+        return self.with_tensors(
+            tensor.to(device, dtype if tensor.is_floating_point() else None) for tensor in self.tensors
+        )
 
     def select(self, tasks: Sequence[int] | Tensor) -> "TaskBatch":
         """Only the tasks at these positions of the batch (not task ids)."""

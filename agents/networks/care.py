@@ -14,7 +14,7 @@ from mtorl.agents.networks.soft_modules import ModuleLayer
 class CARE(Backbone):
     """Encoders of what is observed, mixed as the task decides by attention, and linear layers that read the mixture.
 
-    Deviation: the context is the task's vector (onehot, or learned), not a sentence about the task that a language
+    Deviation 1: the context is the task's vector (onehot, or learned), not a sentence about the task that a language
     model read.
 
     Source: Sodhani et al., Multi-Task Reinforcement Learning with Context-based Representations, 2021, section 4.
@@ -36,6 +36,7 @@ class CARE(Backbone):
         self.encoders = nn.ModuleList(
             [ModuleLayer(encoders, inputs, encoding, True), ModuleLayer(encoders, encoding, encoding, False)]
         )
+        # Deviation 1: of the task's vector
         self.context = nn.Sequential(nn.Linear(code, encoding), nn.ReLU(), nn.Linear(encoding, encoding))
         self.attention = nn.Sequential(nn.Linear(encoding, encoding), nn.ReLU(), nn.Linear(encoding, encoders))
         self.trunk = MLPBackbone(encoding, encoding, hidden)

@@ -17,7 +17,7 @@ Weights = list[tuple[Tensor, Tensor]]
 class PaCo(Backbone):
     """Linear layers whose weights are, for every task, its own mixture of a few sets of weights that all share.
 
-    Deviation: the published scheme that leaves out tasks whose loss explodes is not there.
+    Deviation 1: the published scheme that leaves out tasks whose loss explodes is not there.
 
     Source: Sun et al., PaCo: Parameter-Compositional Multi-Task Reinforcement Learning, 2022, section 3.
 
@@ -33,7 +33,7 @@ class PaCo(Backbone):
         check_network(self, code, hidden, components=components)
         self.size = hidden[-1]
         self.layers = nn.ModuleList([ModuleLayer(components, *each, True) for each in pairwise((inputs, *hidden))])
-        self.mix = nn.Linear(code, components)
+        self.mix = nn.Linear(code, components)  # Deviation 1: moved by every task's loss, whatever its size
         nn.init.constant_(self.mix.bias, components**-0.5)  # a mixture of independent weights is of their size
 
     def maskable(self) -> list[nn.Module]:

@@ -74,7 +74,7 @@ class SoftModularMLP(Backbone):
         shape = observations.shape[:-1]
         base = self._base(observations)
         weights = self.weights(base, code)
-        if self.routing == "task":
+        if self.routing == "task":  # Deviation 2
             inner = [it.view(len(code), *[1] * (base.ndim - 2), *it.shape[1:]) for it in weights]
             weights = [it.expand(*shape, *it.shape[len(shape) :]) for it in inner]
         flat = [it.flatten(0, len(shape) - 1) for it in weights]
@@ -146,7 +146,7 @@ class ModuleLayer(nn.Module):
         super().__init__()
         bound = inputs**-0.5
         self.number, self.common = modules, common
-        self.weight = nn.Parameter(torch.empty(modules * outputs, inputs).uniform_(-bound, bound))
+        self.weight = nn.Parameter(torch.empty(modules * outputs, inputs).uniform_(-bound, bound))  # Deviation 1
         self.bias = nn.Parameter(torch.empty(modules * outputs).uniform_(-bound, bound))
 
     def forward(self, values: Tensor) -> Tensor:
