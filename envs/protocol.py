@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args
 
 from mtorl import InputError, checks
 from mtorl.datasets.store import EpisodeStore, sha256
-from mtorl.envs.base import ContextMode, Split
+from mtorl.envs.base import ContextMode, Split, Suite
 from mtorl.envs.spelling import Option, command_line, options_of, ranked, remarks, spelled, spellings
 from mtorl.schema import Flag, Integer, Nullable, Record, Text
 
@@ -102,6 +102,10 @@ class Protocol:
     def hides_tasks(self) -> bool:
         """Whether policies are not told the task."""
         return self.task_identity == "hidden"
+
+    def plays(self, suite: Suite) -> Suite:
+        """What a policy for that suite plays: the suite, or the tasks that do not belong to it."""
+        return suite.unseen() if self.unseen_tasks else suite
 
     @property
     def chosen(self) -> list[Option]:
