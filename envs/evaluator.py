@@ -70,8 +70,7 @@ def evaluate(
     source = {**(source or {}), **({"demonstrations_sha256": digest} if digest else {})}
     refuse_other_policy(out, name, source)
     content, token = _pickled(policy)
-    weights = source if "sha256" in source else [source, token]
-    partial = Partial(out, evaluation_key(name, weights, protocol, suite))
+    partial = Partial(out, evaluation_key(name, source if "sha256" in source else [source, token], protocol, suite))
     played = partial.read()
     total = len(suite.task_names) * len(goals)
     with (
