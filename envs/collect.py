@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from mtorl import InputError
+from mtorl import InputError, checks
 from mtorl.datasets.store import Episode, EpisodeStore
 from mtorl.datasets.writer import StoreWriter
 from mtorl.envs.base import Env, Split, Suite, checked_action
@@ -73,24 +74,15 @@ def collect(
     check_suite(suite)
     if after_success is None:
         after_success = AFTER_SUCCESS if recipe in ("expert", "mixed", "medium") else suite.horizon
-    if episodes < 1 or workers < 0 or after_success < 0 or seed < 0:
-        raise InputError(
-            f"episodes is {episodes}, workers {workers}, after_success {after_success}, seed {seed}; expected at least "
-            "one episode and no negative number."
-        )
+    checks.at_least(1, episodes=episodes)
+    checks.at_least(0, workers=workers, after_success=after_success, seed=seed)
     if not len(suite.goals(split)):
         raise InputError(f"the suite {type(suite).__name__} has no {split} goals; expected at least one to record.")
     behaviour(recipe, 0, episodes)
     out = Path(out)
-    described = suite.describe()
-    if type(suite).__module__ == "__main__":
-        warnings.warn(
-            f"the data name their suite {described['class_path']}, and whoever uses them imports it: keep what this "
-            "script does under `if __name__ == '__main__':`, or move the class into a module of its own.",
-            stacklevel=2,
-        )
+    _warn_of_script(suite)
     request = {
-        "suite": described,
+        "suite": suite.describe(),
         "task_names": list(suite.task_names),
         "versions": suite.versions(),
         "recipe": recipe,
@@ -102,6 +94,15 @@ def collect(
     }
     with locked(out, "episodes"):
         return _collect(out, request, suite, workers, quiet)
+
+
+def _warn_of_script(suite: Suite) -> None:
+    if type(suite).__module__ == "__main__":
+        warnings.warn(
+            f"the data name their suite {suite.describe()['class_path']}, and whoever uses them imports it: keep what "
+            "this script does under `if __name__ == '__main__':`, or move the class into a module of its own.",
+            stacklevel=3,
+        )
 
 
 def _collect(out: Path, request: dict[str, Any], suite: Suite, workers: int, quiet: bool) -> EpisodeStore:
@@ -218,11 +219,8 @@ def record(suite: Suite, environment: Env, task: int, number: int, request: dict
     observations, steps = [suite.observe(full.copy())], []
     since_success = 0  # steps since the first success, counting it; 0 before
     for step in range(suite.horizon):
-        action = checked_action(actor.act(step, full, request["hold"] and since_success > 0, action), name)
-        if action.shape != (suite.action_dim,):
-            raise InputError(
-                f"{name}: the expert's action has shape {list(action.shape)}; expected {suite.action_dim}."
-            )
+        done = request["hold"] and since_success > 0
+        action = _experts_action(actor.act(step, full, done, action), name, suite.action_dim)
         full, reward, success, over = played.step(action.copy())
         observations.append(suite.observe(full.copy()))
         steps.append((action, reward, success, over))
@@ -245,6 +243,13 @@ def record(suite: Suite, environment: Env, task: int, number: int, request: dict
         noise=kind.noise,
         random=kind.random,
     )
+
+
+def _experts_action(action: NDArray[Any], task: str, size: int) -> NDArray[np.float32]:
+    action = checked_action(action, task)
+    if action.shape != (size,):
+        raise InputError(f"{task}: the expert's action has shape {list(action.shape)}; expected {size}.")
+    return action
 
 
 def _merge(out: Path, request: dict[str, Any]) -> Iterator[Episode]:

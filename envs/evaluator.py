@@ -9,6 +9,7 @@ simulator amplifies them.
 import hashlib
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -59,31 +60,25 @@ def evaluate(
         InputError: The suite, what its environments return or the policy's actions are malformed; the policy knows its
             tasks in another order; or `out` holds the report of a policy of another name.
     """
-    if protocol.unseen_tasks:
-        suite = suite.unseen()
+    suite = protocol.plays(suite)
     check_suite(suite)
     if _is_told(policy, protocol):
         check_positions(policy, suite.task_names)
     goals = _goals(suite, protocol)
-    source = dict(source or {})
     shown = demonstrations(protocol, suite, getattr(policy, "demonstration_steps", 1))
-    if protocol.demonstrations is not None:
-        source["demonstrations_sha256"] = demonstrations_hash(protocol)
+    digest = demonstrations_hash(protocol)
+    source = {**(source or {}), **({"demonstrations_sha256": digest} if digest else {})}
     refuse_other_policy(out, name, source)
-    content = _pickled(policy)
-    token = hashlib.sha256(content).hexdigest()
-    weights = source if "sha256" in source else [source, token]
-    partial = Partial(out, evaluation_key(name, weights, protocol, suite))
+    content, token = _pickled(policy)
+    partial = Partial(out, evaluation_key(name, source if "sha256" in source else [source, token], protocol, suite))
     played = partial.read()
     total = len(suite.task_names) * len(goals)
     with (
-        tempfile.TemporaryDirectory(prefix="mtorl-") as folder,
+        _parcel(content) as parcel,
         Progress(f"playing {name}", total, "episodes", start=len(played), quiet=quiet) as progress,
     ):
-        parcel = Path(folder) / "policy.pickle"
-        parcel.write_bytes(content)
-        blocks = list(_missing_blocks(suite, goals, protocol.block, played))
-        jobs = ((str(parcel), token, suite, task, row, protocol, shown[task]) for task, row in blocks)
+        blocks = _missing_blocks(suite, goals, protocol.block, played)
+        jobs = ((parcel, token, suite, task, row, protocol, shown[task]) for task, row in blocks)
         for episodes in pool.run(_play_block, jobs):
             played |= {(episode.task, episode.goal): episode for episode in episodes}
             partial.append(episodes)
@@ -110,20 +105,32 @@ def _goals(suite: Suite, protocol: Protocol) -> range:
 
 def _missing_blocks(
     suite: Suite, goals: range, size: int, played: dict[tuple[str, int], Played]
-) -> Iterator[tuple[int, list[int]]]:
+) -> list[tuple[int, list[int]]]:
     """Task and goals of each block of which an episode is still to be played."""
-    for task, name in enumerate(suite.task_names):
-        for start in range(0, len(goals), size):
-            row = list(goals[start : start + size])
-            if any((name, goal) not in played for goal in row):
-                yield task, row
+    rows = [list(goals[start : start + size]) for start in range(0, len(goals), size)]
+    return [
+        (task, row)
+        for task, name in enumerate(suite.task_names)
+        for row in rows
+        if any((name, goal) not in played for goal in row)
+    ]
 
 
-def _pickled(policy: Policy) -> bytes:
+def _pickled(policy: Policy) -> tuple[bytes, str]:
+    """A policy for the workers, and what tells it from others."""
     import cloudpickle  # by value where the class lives in the user's script
 
     content: bytes = cloudpickle.dumps(policy)
-    return content
+    return content, hashlib.sha256(content).hexdigest()
+
+
+@contextmanager
+def _parcel(content: bytes) -> Iterator[str]:
+    """A file from which workers load the policy once, instead of getting it with every block."""
+    with tempfile.TemporaryDirectory(prefix="mtorl-") as folder:
+        path = Path(folder) / "policy.pickle"
+        path.write_bytes(content)
+        yield str(path)
 
 
 _unpacked: tuple[str, Any] = ("", None)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from mtorl import InputError
+from mtorl import InputError, checks
 from mtorl.envs.base import Env, Split, Step, Suite, checked_action
 
 SPEED = 0.1
@@ -35,8 +35,7 @@ class PointReach(Suite):
             raise InputError(f"the list of tasks is empty; expected some of {list(every)}.")
         if len(set(tasks or ())) < len(tasks or ()):
             raise InputError(f"a task is listed twice in {list(tasks or ())}; expected each once.")
-        if horizon < 1:
-            raise InputError(f"horizon is {horizon}; expected at least 1.")
+        checks.at_least(1, horizon=horizon)
         self.task_names = tuple(tasks or every)
         self.observation_dim, self.action_dim, self.horizon, self.goal_visible = 4, 2, horizon, goal_visible
         self.arguments = {"tasks": list(self.task_names), "horizon": horizon, "goal_visible": goal_visible}

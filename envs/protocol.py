@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args
 
 from mtorl import InputError, checks
 from mtorl.datasets.store import EpisodeStore, sha256
-from mtorl.envs.base import ContextMode, Split
+from mtorl.envs.base import ContextMode, Split, Suite
 from mtorl.envs.spelling import Option, command_line, options_of, ranked, remarks, spelled, spellings
 from mtorl.schema import Flag, Integer, Nullable, Record, Text
 
@@ -27,21 +27,22 @@ TaskVisibility = Literal["shown", "hidden"]
 
 @dataclass(frozen=True)
 class Protocol:
-    """How episodes are played.
+    """How episodes are played. What is said of an option here is its help on the command line.
+
+    Tasks are deterministic. Agents without use for demonstrations or a context do not care for them. A context that is
+    anchored is faster because what was worked out for earlier steps is kept.
 
     Attributes:
-        name: `official` (training goals), `heldout` (unseen goals) or `ml45-like` (unseen goals of unseen tasks).
-        goals: Goals per task, one episode each; the first that many.
-        stop_at_success: End an episode at its first success: 5 times faster, but success at the last step is then
-            unknown and returns are returns until success.
-        seed: Seed of random policies; the tasks themselves are deterministic.
+        name: official (training goals), heldout (unseen goals) or ml45-like (unseen goals of unseen tasks).
+        goals: Goals per task; the first that many.
+        stop_at_success: End episodes at their first success: faster, but success at the last step is unknown.
+        seed: Seed of random actions.
         block: Episodes of one task that a policy sees as one batch.
-        task_identity: Whether policies are told the task: shown or hidden.
-        demonstrations: Folder of a data set: of each task its best episode is shown to the policy. Agents without use
-            for it do not care.
-        context: Agents that look at the last K steps do so at each step (exact), or let what they see grow up to K
-            steps and then begin again with half of it (anchored): faster, because what was worked out for earlier
-            steps is kept, but not the same actions. Other agents do not care.
+        task_identity: Tell the policy which task it is in (shown), or not (hidden).
+        demonstrations: A data set whose best episode of each task is shown to the policy: for prompts, and to find the
+            group of a task whose identity is hidden.
+        context: Agents that look at the last K steps do so at each step (exact), or begin again with half of them
+            whenever they have seen K (anchored): faster, but not the same actions.
     """
 
     name: ProtocolName = field(
@@ -101,6 +102,10 @@ class Protocol:
     def hides_tasks(self) -> bool:
         """Whether policies are not told the task."""
         return self.task_identity == "hidden"
+
+    def plays(self, suite: Suite) -> Suite:
+        """What a policy for that suite plays: the suite, or the tasks that do not belong to it."""
+        return suite.unseen() if self.unseen_tasks else suite
 
     @property
     def chosen(self) -> list[Option]:

@@ -71,18 +71,14 @@ def evaluate_reference(
     Returns:
         The report; `path` is its file.
     """
-    played, path = _played(suite, protocol), _path(policy, suite, protocol, folder)
+    played, path = protocol.plays(suite), _path(policy, suite, protocol, folder)
     kind: Policy = ExpertPolicy(played) if policy == "expert" else RandomPolicy(played)
     with WorkerPool(workers) as pool:
         return evaluate(kind, suite, protocol, pool, policy, out=path, quiet=quiet)
 
 
-def _played(suite: Suite, protocol: Protocol) -> Suite:
-    return suite.unseen() if protocol.unseen_tasks else suite
-
-
 def _path(policy: ReferenceName, suite: Suite, protocol: Protocol, folder: Path) -> Path:
-    played = _played(suite, protocol)
+    played = protocol.plays(suite)
     settings = json.dumps([played.describe(), asdict(protocol)], sort_keys=True)
     tag = hashlib.sha256(settings.encode()).hexdigest()[:8]
     return folder / f"{policy}-{type(suite).__name__}-{len(played.task_names)}-tasks-{protocol.name}-{tag}.json"

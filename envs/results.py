@@ -66,7 +66,7 @@ class Played(NamedTuple):
     success_last: bool | None
     """At the last step; None if the episode was stopped at its first success."""
     reward: float
-    """Undiscounted sum over the episode."""
+    """Undiscounted sum over the episode, until it was stopped."""
     length: int
 
 

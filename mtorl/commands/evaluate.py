@@ -1,6 +1,5 @@
 """Play a trained run, the expert or random actions: success per task."""
 
-import inspect
 from typing import Any
 
 from mtorl import InputError
@@ -25,19 +24,17 @@ def run(arguments: list[str]) -> None:
     options = objects(parser, arguments)
     recorded = options.pop("recorded")
     if recorded is not None:
-        _compare_actions(recorded, options)
+        _compare_actions(recorded, options, vars(parser.get_defaults()))
         return
     report = evaluate(**options)
     show_report(report)
     print(f"saved: {report.path}")
 
 
-def _compare_actions(recorded: str, options: dict[str, Any]) -> None:
+def _compare_actions(recorded: str, options: dict[str, Any], usual: dict[str, Any]) -> None:
     from mtorl.reports.tables import show_action_errors
-    from mtorl.runs.evaluations import evaluate
     from mtorl.runs.run import Run
 
-    usual = {name: it.default for name, it in inspect.signature(evaluate).parameters.items()}
     if options["run"] is None:
         raise InputError("--recorded is for runs; give the folder of one, whose actions are compared.")
     free = ("run", "checkpoint", "workers", "quiet")

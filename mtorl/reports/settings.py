@@ -104,7 +104,7 @@ def report_of(folder: Path, protocol: Protocol) -> EvalReport:
         InputError: There is none.
     """
     run, asked = Run(folder), EvaluationSettings.asked(protocol)
-    suite = (run.suite().unseen() if protocol.unseen_tasks else run.suite()).describe()
+    suite = protocol.plays(run.suite()).describe()
     found = [it for it in run.reports(protocol.name) if it.suite == suite and _is(it.settings, asked)]
     if not found:
         raise InputError(f"{folder} has no evaluation with {protocol}. Evaluate it first.")

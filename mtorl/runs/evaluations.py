@@ -1,10 +1,11 @@
 """Evaluations, of trained runs and of what they are measured against."""
 
 from pathlib import Path
+from typing import Any
 
 from mtorl import InputError
-from mtorl.envs.base import ContextMode, Suite
-from mtorl.envs.protocol import Protocol, ProtocolName, TaskVisibility
+from mtorl.envs.base import Suite
+from mtorl.envs.protocol import Protocol, ProtocolName
 from mtorl.envs.references import ReferenceName, evaluate_reference
 from mtorl.envs.results import EvalReport
 from mtorl.runs.run import Run
@@ -15,18 +16,13 @@ def evaluate(
     policy: ReferenceName | None = None,
     suite: Suite | None = None,
     protocol: ProtocolName = "heldout",
-    goals: int = 50,
-    stop_at_success: bool = False,
-    task_identity: TaskVisibility = "shown",
-    demonstrations: str | None = None,
-    context: ContextMode = "exact",
     goal_visible: bool | None = None,
     act_with: str | None = None,
-    seed: int = 0,
     checkpoint: str = "last",
     out: str | Path | None = None,
     workers: int = 2,
     quiet: bool = False,
+    **options: Any,
 ) -> EvalReport:
     """Plays a trained run, the scripted expert or random actions in every task and reports success per task.
 
@@ -36,33 +32,18 @@ def evaluate(
         suite: The suite, with --policy; a run knows its own.
         protocol: official (the 50 training goals, one episode each), heldout (50 goals never trained on) or ml45-like
             (the same of tasks that were not trained on, with their identity hidden: the five test tasks of ML45).
-        goals: Goals per task; the first that many.
-        stop_at_success: End episodes at their first success: faster, but success at the last step is unknown.
-        task_identity: Tell the policy which task it is in (shown), or not (hidden).
-        demonstrations: A data set whose best episode of each task is shown to the policy: for prompts, and to find the
-            group of a task whose identity is hidden.
-        context: Agents that look at the last K steps do so at each step (exact), or begin again with half of them
-            whenever they have seen K (anchored): faster, but not the same actions.
         goal_visible: Show the run the goal's position, or hide it; as in its data by default.
         act_with: Which policy of an agent that has several; by default what its configuration says.
-        seed: Seed of random actions.
         checkpoint: Which checkpoint of the run: last, best (on training goals), or a step.
         out: Folder of the report; by default the run's own, or runs/references.
         workers: Processes that play episodes.
         quiet: Show no progress.
+        options: How episodes are played: any option of `Protocol`.
 
     Returns:
         The report; `path` is its file.
     """
-    how = Protocol(
-        protocol,
-        goals,
-        stop_at_success,
-        seed,
-        task_identity=task_identity,
-        demonstrations=demonstrations,
-        context=context,
-    )
+    how = Protocol(protocol, block=Protocol.block, **options)  # blocks are no option: they change last bits
     if (run is None) == (policy is None):
         raise InputError("give either the folder of a run or --policy expert|random, not both and not neither.")
     if run is not None:

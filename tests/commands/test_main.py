@@ -166,7 +166,7 @@ def test_presets_are_valid(preset: Path, tmp_path: Path, capsys: pytest.CaptureF
         (["evaluate", "no/run", "--policy", "expert"], "not both"),
         (["evaluate", "no/run"], "no run in no/run"),
         (["evaluate", "--policy", "expert", *SUITE, "--checkpoint", "best"], "are for runs"),
-        (["evaluate", "--policy", "expert", *SUITE, "--seed", "-1"], "seed -1"),
+        (["evaluate", "--policy", "expert", *SUITE, "--seed", "-1"], "seed is -1"),
         (["evaluate", "--policy", "expert", *SUITE, "--workers", "-1"], "workers is -1"),
         (
             ["evaluate", "--policy", "expert", *SUITE, "--workers", "100000"],

@@ -1,22 +1,27 @@
 """How evaluations are played is spelled as it always was: names of files, labels, command lines, what is compared."""
 
 import hashlib
+import inspect
 import itertools
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mtorl import InputError
+from mtorl.commands.base import objects, parser_of
 from mtorl.datasets.store import EpisodeStore
 from mtorl.envs import PointReach
-from mtorl.envs.protocol import Protocol, demonstrations_hash
+from mtorl.envs.protocol import EvaluationSettings, Protocol, demonstrations_hash, record_of
 from mtorl.envs.references import _path
 from mtorl.envs.results import EvalReport, Played
+from mtorl.envs.spelling import spelled, spellings
 from mtorl.reports.settings import Asked, choose, differences
+from mtorl.runs import evaluations
 from mtorl.runs.run import Run
+from mtorl.schema import Number, check
 
 DATA = "data/a data set"
 
@@ -190,3 +195,55 @@ def test_names_of_reference_files() -> None:
     names = [_path("expert", PointReach(["away-0"]), it, Path()).name for it in every_protocol()]
     assert digest(names) == "b0584314659392b3"
     assert names[0] == "expert-PointReach-1-tasks-official-fe77f784.json"
+
+
+@dataclass(frozen=True)
+class Noisy(Protocol):
+    """With one more option.
+
+    Attributes:
+        noise: Of the motors.
+    """
+
+    noise: float = field(
+        default=0.0, metadata=spelled(Number(0), remark="motors of noise {}", word="noise{}", rank=5, of_agents=True)
+    )
+
+
+def test_a_new_option_is_declared_once() -> None:
+    """Labels, names of files, pages, comparisons and reports ask the protocol; whoever plays is the second file."""
+    plain, noisy = Noisy(), Noisy(noise=0.5, seed=1)
+    settings = EvaluationSettings.asked(noisy, act_with="low")
+    assert settings.key == "heldout-last-low-noise0.5-seed1-50"
+    assert settings.label == "50 goals, motors of noise 0.5, seed 1, played by low"
+    assert noisy.options == "--protocol heldout --goals 50 --noise 0.5 --seed 1"
+    assert plain.options == Protocol().options and plain.remarks == []
+    assert chosen([report(Noisy(noise=0.5)), report(plain)]).protocol == plain
+    assert differences(report(plain), report(Noisy(noise=0.5))) == ["protocol"]
+    assert differences(report(plain), report(Noisy(noise=0.5), policy="expert")) == []
+    check({**asdict(noisy)}, record_of(Noisy), "a protocol")
+    check({**asdict(Protocol())}, record_of(Noisy), "a protocol of an earlier version")
+    with pytest.raises(InputError, match="noise"):
+        check({**asdict(noisy), "noise": -1.0}, record_of(Noisy), "a protocol")
+
+
+def test_a_new_option_is_one_of_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluations, "Protocol", Noisy)
+    parser = parser_of("evaluate", evaluations.evaluate, skip={"run"})
+    text = " ".join(parser.format_help().split())
+    assert "--noise NOISE Of the motors. (type: float, default: 0.0)" in text
+    played: list[Protocol] = []
+    monkeypatch.setattr(evaluations, "evaluate_reference", lambda policy, suite, how, *rest: played.append(how))
+    line = ["--policy", "random", "--suite", "PointReach", "--noise", "0.5", "--goals", "3"]
+    evaluations.evaluate(**objects(parser, line))
+    assert played == [Noisy(goals=3, noise=0.5)]
+
+
+def test_the_command_has_all_options_of_a_protocol_but_blocks() -> None:
+    mentioned = set(inspect.signature(evaluations.evaluate).parameters) & set(spellings(Protocol))
+    assert not mentioned, "options of protocols are handed on, so that new ones are too"
+    parser = parser_of("evaluate", evaluations.evaluate, skip={"run"})
+    hidden = {name for name, it in spellings(Protocol).items() if it.argument is not True}
+    assert hidden == {"name", "block"}
+    told = {action.dest: action.help for action in parser._actions}
+    assert all(told[name] for name in set(spellings(Protocol)) - hidden) and "block" not in told
