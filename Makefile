@@ -9,6 +9,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 
 EXTRAS ?= dev
+CONSTRAINTS ?= constraints.txt
 
 DEMO ?= runs/demo
 DEMO_DATA ?= data/mt10_expert
@@ -21,16 +22,16 @@ DEMO_PLAY = --goals $(DEMO_GOALS) --protocol heldout
 # A test process for every processor, with one thread each; a process that has nothing left takes over from another.
 TEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
-.PHONY: install demo test check coverage lint clean
+.PHONY: install demo test check quick coverage lint clean
 
 install: $(VENV)/.installed
 
-$(VENV)/.installed: pyproject.toml constraints.txt
+$(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' \
 	  || { echo "error: $(PYTHON) is $$($(PYTHON) --version 2>&1); expected Python 3.11, 3.12 or 3.13. Set PYTHON=python3.12, say."; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable '.[$(EXTRAS)]'
 	@touch $@
 
 demo: install
@@ -45,7 +46,9 @@ demo: install
 test: install
 	$(TEST)
 
-check: lint
+check: lint quick
+
+quick: install
 	$(TEST) -m 'not simulator and not slow and not training'
 
 coverage: install

@@ -194,6 +194,9 @@ def sampler_of(agent: Agent, store: EpisodeStore, spec: DataSpec, windows: int =
     )
 
 
+GROUPER_OPTIONS: dict[str, dict] = {"AgreementKMeans": {"batches": 3}}
+"""What keeps groupers short, or what they cannot be built without."""
+
 load(*FAMILIES)
 
 

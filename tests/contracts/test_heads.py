@@ -1,0 +1,133 @@
+"""What every head must do."""
+
+import inspect
+
+import pytest
+import torch
+from families import concrete
+from torch import Tensor
+
+from mtorl.agents.heads import GaussianHead, Head, RegressionHead
+
+FEATURES, ACTIONS, TASKS = 5, 2, 4
+HEADS: dict[str, tuple[type, tuple]] = {
+    "RegressionHead-shared": (RegressionHead, (FEATURES, ACTIONS, TASKS, "shared")),
+    "RegressionHead-per_task": (RegressionHead, (FEATURES, ACTIONS, TASKS, "per_task")),
+    "RegressionHead-linear": (RegressionHead, (FEATURES, ACTIONS, TASKS, "linear")),
+    "GaussianHead-shared": (GaussianHead, (FEATURES, ACTIONS, TASKS, "shared")),
+    "GaussianHead-per_task": (GaussianHead, (FEATURES, ACTIONS, TASKS, "per_task")),
+}
+IDS = torch.tensor([3, 0, 2])
+"""Tasks of a batch: not all of them, and not in order."""
+
+
+@pytest.fixture(params=HEADS)
+def head(request: pytest.FixtureRequest) -> Head:
+    kind, arguments = HEADS[request.param]
+    torch.manual_seed(0)
+    made: Head = kind(*arguments).double()
+    with torch.no_grad():
+        for value in made.parameters():
+            value.add_(0.3 * torch.randn_like(value))
+    return made
+
+
+def batch(dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
+    """Features, targets, and which positions are valid, of the three tasks."""
+    draw = torch.Generator().manual_seed(1)
+    features = torch.randn(3, 4, 6, FEATURES, generator=draw, dtype=dtype)
+    targets = 2 * torch.rand(3, 4, 6, ACTIONS, generator=draw, dtype=dtype) - 1
+    return features, targets, torch.rand(3, 4, 6, generator=draw) < 0.6
+
+
+def test_every_head_is_under_this_contract() -> None:
+    kinds = {kind for kind in concrete(Head) if not inspect.isabstract(kind) and kind.__module__.startswith("mtorl.")}
+    assert kinds == {kind for kind, _ in HEADS.values()}
+
+
+def test_losses_are_means_over_valid_positions(head: Head) -> None:
+    features, targets, valid = batch()
+    found = head.losses(features, targets, valid, IDS)
+    assert found.shape == (3,) and found.isfinite().all()
+    for place in range(3):
+        alone = []
+        for window, step in valid[place].nonzero().tolist():
+            one = torch.zeros_like(valid)
+            one[place, window, step] = True
+            alone.append(head.losses(features, targets, one, IDS)[place])
+        torch.testing.assert_close(found[place], torch.stack(alone).mean(), rtol=1e-12, atol=1e-12)
+
+
+def test_padding_is_not_seen(head: Head) -> None:
+    features, targets, valid = batch()
+    features.requires_grad_(True)
+    found = head.losses(features, targets, valid, IDS)
+    (gradient,) = torch.autograd.grad(found.sum(), features)
+    assert not gradient[~valid].any() and gradient[valid].any(-1).all()
+    noise, other = 1e3 * torch.randn_like(features), torch.randn_like(targets)
+    seen = torch.where(valid[..., None], features, noise), torch.where(valid[..., None], targets, other)
+    assert torch.equal(head.losses(*seen, valid, IDS), found)
+
+
+def test_a_task_without_valid_positions_has_loss_zero(head: Head) -> None:
+    features, targets, valid = batch()
+    valid[1] = False
+    found = head.losses(features, targets, valid, IDS)
+    assert found[1] == 0 and found.isfinite().all()
+    found.sum().backward()
+    assert all(value.grad is None or value.grad.isfinite().all() for value in head.parameters())
+
+
+def test_tasks_do_not_see_each_other(head: Head) -> None:
+    features, targets, valid = batch()
+    found = head.losses(features, targets, valid, IDS)
+    for order in ([2, 0, 1], [1], [0, 2]):
+        some = head.losses(features[order], targets[order], valid[order], IDS[order])
+        torch.testing.assert_close(some, found[order], rtol=1e-12, atol=1e-12)
+
+
+def test_rows_of_other_tasks_get_no_gradient(head: Head) -> None:
+    features, targets, valid = batch()
+    head.losses(features, targets, valid, IDS)[0].backward()
+    rows = {id(row) for row in head.task_rows()}
+    for row in head.task_rows():
+        assert len(row) == TASKS and row.grad is not None
+        assert row.grad[3].any() and not row.grad[:3].any()
+    for name, value in head.named_parameters():
+        assert id(value) in rows or (value.grad is not None and value.grad.any()), f"{name} learns from every task"
+
+
+@pytest.mark.parametrize("size", [0.0, 1.0, 1e6])
+def test_actions_are_within_their_limits(head: Head, size: float) -> None:
+    draw = torch.Generator().manual_seed(2)
+    features = size * torch.randn(50, FEATURES, generator=draw, dtype=torch.float64)
+    tasks = torch.arange(50) % TASKS
+    actions = head.act(features, tasks)
+    assert actions.shape == (50, ACTIONS) and actions.isfinite().all() and actions.abs().max() <= 1
+    assert torch.equal(head.act(features, tasks), actions), "acting draws nothing"
+
+
+def test_rows_that_act_do_not_see_each_other(head: Head) -> None:
+    features, tasks = batch()[0].flatten(0, 2), torch.arange(72) % TASKS
+    together = head.act(features, tasks)
+    for row in (0, 13, 71):
+        torch.testing.assert_close(head.act(features[row : row + 1], tasks[row : row + 1])[0], together[row])
+    own = head.act(features[:1].expand(TASKS, -1), torch.arange(TASKS))
+    assert len({tuple(row) for row in own.tolist()}) == (TASKS if head.task_rows() else 1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("device", ["cpu", "meta", *(["cuda"] if torch.cuda.is_available() else [])])
+def test_everything_is_of_the_dtype_and_on_the_device_of_the_features(
+    head: Head, dtype: torch.dtype, device: str
+) -> None:
+    """`meta` computes shapes only, and refuses what lies elsewhere as a GPU does."""
+    head.to(device, dtype)
+    features, targets, valid = (it.to(device) for it in batch(dtype))
+    tasks = IDS.to(device)
+    losses, actions = head.losses(features, targets, valid, tasks), head.act(features[:, 0, 0], tasks)
+    assert losses.dtype == actions.dtype == dtype
+    assert losses.device.type == actions.device.type == device
+    strengths = head.strengths()
+    assert (strengths is None) == (not head.task_rows())
+    assert strengths is None or (strengths.shape == (TASKS, FEATURES) and not strengths.requires_grad)
