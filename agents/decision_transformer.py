@@ -31,17 +31,17 @@ from torch import Tensor, nn
 from mtorl import InputError, checks
 from mtorl.agents.base import Agent, Phase, TaskLink, TaskLosses
 from mtorl.agents.heads import OutputHeads, RegressionHead
+from mtorl.agents.history import History, TransformerRollout
 from mtorl.agents.networks.soft_modules import SoftRouter
 from mtorl.agents.parameters import ParameterSpace
+from mtorl.agents.returns import SPREAD, ReturnRange, recorded_reach, spread
 from mtorl.agents.task_parts import TaskEncoder, TaskGains, TaskIdentity
-from mtorl.agents.transformer import CausalTransformer, KeysValues, initialise_transformer
+from mtorl.agents.transformer import CausalTransformer, initialise_transformer
 from mtorl.datasets.sampler import TaskBatch
 from mtorl.datasets.spec import DataSpec
 from mtorl.datasets.store import EpisodeStore
 from mtorl.envs.base import RolloutContext
 
-SPREAD = 0.05, 0.95
-"""Quantiles between which returns-to-go spread: one odd episode does not decide how the others look."""
 FeedForward = Literal["dense", "soft_modules"]
 RouterContext = Literal["task", "token", "prompt"]
 
@@ -76,6 +76,7 @@ class DecisionTransformer(Agent):
     """
 
     router_contexts: tuple[str, ...] = ("task", "token")
+    rollout: TransformerRollout
 
     def __init__(
         self,
@@ -131,30 +132,16 @@ class DecisionTransformer(Agent):
         least, low, target, high, most = (
             torch.from_numpy(spec.return_quantile(it)) for it in (0.0, SPREAD[0], target_quantile, SPREAD[1], 1.0)
         )
-        self.register_buffer("return_scale", _spread(low, high))
+        self.register_buffer("return_scale", spread(low, high))
         self.register_buffer("return_target", target)
         self.register_buffer("return_least", least.clamp(max=0.0))
         self.register_buffer("return_most", most.clamp(min=0.0))
         self.phases = (self._phase(),)
-        self._history: _History | None = None
 
     def remember(self, stores: Sequence[EpisodeStore]) -> None:
         """Keeps how far returns-to-go reach: where rewards are of both signs, further than returns do."""
-        reach = [
-            np.stack([each.reduceat(store.returns_to_go, store.starts[:-1]) for each in (np.minimum, np.maximum)])
-            for store in stores
-        ]
-        for number, name in enumerate(self.spec.task_names):
-            mine = [
-                found[:, store.index["task"] == store.task_names.index(name)]
-                for store, found in zip(stores, reach, strict=True)
-                if name in store.task_names
-            ]
-            lowest, highest = np.concatenate(mine, 1).astype(np.float64)
-            low, high = np.quantile(lowest, SPREAD[0]), np.quantile(highest, SPREAD[1])
-            self.return_scale[number] = _spread(torch.tensor(low), torch.tensor(high))
-            self.return_least[number] = min(float(lowest.min()), 0.0)
-            self.return_most[number] = max(float(highest.max()), 0.0)
+        for number, (width, least, most) in enumerate(recorded_reach(stores, self.spec.task_names)):
+            self.return_scale[number], self.return_least[number], self.return_most[number] = width, least, most
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
         """Checkpoints made before there was a limit above have none, and act as they did."""
@@ -302,131 +289,62 @@ class DecisionTransformer(Agent):
         """What to ask for is known of the agent's own tasks; of others it is what a demonstration earned."""
         return self.return_conditioning
 
-    def reset(self, context: RolloutContext) -> None:
-        """See `Agent.reset`."""
-        super().reset(context)
-        self._history = _History(self, *self._wanted(context))
-        self._before: Sequence[KeysValues] = ()
-        self._prompt: Tensor | None = None
-        self._anchored = context.context == "anchored"
-        self._kept: Sequence[KeysValues] = ()
-        self._length = 0  # steps in `_kept`
+    @property
+    def returns(self) -> ReturnRange:
+        """Of each task, `[T]`."""
+        return ReturnRange(self.return_scale, self.return_target, self.return_least, self.return_most)
 
-    def _wanted(self, context: RolloutContext) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Of N episodes what returns are divided by, the return that is asked for, the least and the most, `[N]` each.
+    def begin(self, tasks: Tensor, context: RolloutContext) -> TransformerRollout:
+        """See `Agent.begin`."""
+        inputs = self.spec.observation_dim + self.encoder.size
+        history = History(self.window, inputs, self.spec.action_dim, self._wanted(tasks, context))
+        return TransformerRollout(tasks, history, context.context == "anchored")
 
-        Where the task is hidden, what a demonstration shows stands for the task's data.
-        """
-        rows = self._tasks
-        if context.tasks is not None or context.demonstration is None:
-            return self.return_scale[rows], self.return_target[rows], self.return_least[rows], self.return_most[rows]
-        shown = self.return_target.new_full((len(rows),), float(context.demonstration.rewards.sum()))
-        if bool(self.return_most.isinf().any()):  # trained before returns were divided by their spread
-            return shown.clamp(min=1.0), shown, shown.clamp(max=0.0), torch.full_like(shown, math.inf)
-        left = self._to_tensor(context.demonstration.returns_to_go)
-        left[0] = shown[0]  # the same sum to the last bit
-        least, most = left.min().clamp(max=0.0).expand_as(shown), left.max().clamp(min=0.0).expand_as(shown)
-        return _spread(least, most), shown, least, most
+    def _wanted(self, tasks: Tensor, context: RolloutContext) -> ReturnRange:
+        """What is asked for in N episodes; where the task is hidden, what a demonstration earned."""
+        if context.tasks is None and context.demonstration is not None:
+            return self.returns.shown(context.demonstration, len(tasks))
+        return self.returns.select(tasks)
 
     def acted(self, actions: NDArray[np.float32]) -> None:
         """See `Agent.acted`."""
-        assert self._history is not None, "reset() before acted()"
-        self._history.acted(self._to_tensor(actions))
+        self.rollout.history.acted(self._to_tensor(actions))
 
     @torch.no_grad()
     def act(self, observations: NDArray[np.float32], rewards: NDArray[np.float32]) -> NDArray[np.float32]:
         """See `Agent.act`. One forward pass for all episodes of the block."""
-        history = self._history
-        assert history is not None, "reset() before act()"
-        history.observe(self._observation_inputs(self._to_tensor(observations), self._tasks), self._to_tensor(rewards))
-        if self._anchored:
-            features = self._anchored_features(history)
+        now = self.rollout
+        inputs = self._observation_inputs(self._to_tensor(observations), now.tasks)
+        now.history.observe(inputs, self._to_tensor(rewards))
+        if now.anchored:
+            features = self._anchored_features(now)
         else:
-            tokens = self._asking(history.window(self.window))
-            gains = self._gains(tokens, self._tasks, self._prompt)
-            features = self.backbone(tokens, True, gains, self._before)
-        actions = self._decide(features[:, 0], history)
-        history.acted(actions)
+            tokens = self._asking(now.history.window(self.window))
+            features = self.backbone(tokens, True, self._gains(tokens, now.tasks, now.prompt), now.before)
+        actions = self._decide(features[:, 0], now)
+        now.history.acted(actions)
         return actions.to(torch.float32).cpu().numpy()
 
-    def _decide(self, features: Tensor, history: "_History") -> Tensor:
+    def _decide(self, features: Tensor, now: TransformerRollout) -> Tensor:
         """Actions `[N, A]` from the features of the newest observations `[N, width]`."""
-        return self.head.act(features, self._tasks)
+        return self.head.act(features, now.tasks)
 
     def _asking(self, window: tuple[Tensor, Tensor, Tensor, Tensor], first: int = 0) -> Tensor:
         """The tokens of some steps, without the newest action, which is what is asked for."""
         tokens = self._tokens(*window, first)
         return tokens if self.embed_action is None else tokens[:, :-1]
 
-    def _anchored_features(self, history: "_History") -> Tensor:
+    def _anchored_features(self, now: TransformerRollout) -> Tensor:
         """The newest output `[N, 1, width]`: what is new is computed, and when K steps are seen, half of them anew."""
-        if 0 < self._length < self.window:
-            tokens = self._asking(history.window(2), self._length - 1)
+        if 0 < now.length < self.window:
+            tokens = self._asking(now.history.window(2), now.length - 1)
             known = self.tokens_per_step - (self.embed_action is not None)  # the older step's, but for its action
-            gains = self._gains(tokens[:, known:], self._tasks, self._prompt)
-            features, self._kept = self.backbone.extend(tokens[:, known:], gains, self._kept)
-            self._length += 1
-            return features
-        window = history.window(max(self.window // 2, 1))
-        tokens = self._asking(window)
-        gains = self._gains(tokens, self._tasks, self._prompt)
-        features, self._kept = self.backbone.extend(tokens, gains, self._before)
-        self._length = window[0].shape[1]
+            tokens, before, now.length = tokens[:, known:], now.kept, now.length + 1
+        else:
+            window = now.history.window(max(self.window // 2, 1))
+            tokens, before, now.length = self._asking(window), now.before, window[0].shape[1]
+        features, now.kept = self.backbone.extend(tokens, self._gains(tokens, now.tasks, now.prompt), before)
         return features
-
-
-class _History:
-    """The last K steps of N episodes in buffers of length 2K: a window is a view, nothing grows.
-
-    Args:
-        agent: The agent that acts.
-        scale: `[N]`, what returns are divided by.
-        target: `[N]`, the return that is asked for.
-        least: `[N]`, what is left of it does not fall below this, unless less is asked for.
-        most: `[N]`, nor rise above this, unless more is asked for.
-    """
-
-    def __init__(self, agent: DecisionTransformer, scale: Tensor, target: Tensor, least: Tensor, most: Tensor) -> None:
-        rows, size = len(scale), 2 * agent.window
-        like = agent.observation_mean
-        self._length = agent.window
-        self._observations = like.new_zeros(rows, size, agent.spec.observation_dim + agent.encoder.size)
-        self._actions = like.new_zeros(rows, size, agent.spec.action_dim)
-        self._returns = like.new_zeros(rows, size)
-        self._timesteps = torch.zeros(rows, size, dtype=torch.long, device=like.device)
-        self._scale, self._left = scale, target.clone()
-        self._least, self._most = least.minimum(target), most.maximum(target)
-        self._next = self._step = 0
-
-    def observe(self, observations: Tensor, rewards: Tensor) -> None:
-        """Adds the newest inputs `[N, O + task]`; the rewards `[N]` were earned on the way to them."""
-        if self._next == self._observations.shape[1]:
-            keep = self._length - 1
-            for buffer in (self._observations, self._actions, self._returns, self._timesteps):
-                buffer[:, :keep] = buffer[:, -keep:].clone() if keep else buffer[:, :0]
-            self._next = keep
-        self._left -= rewards
-        self._observations[:, self._next] = observations
-        self._returns[:, self._next] = self._left.clamp(self._least, self._most) / self._scale  # Deviation 5
-        self._timesteps[:, self._next] = self._step
-        self._actions[:, self._next] = 0
-        self._next += 1
-        self._step += 1
-
-    def acted(self, actions: Tensor) -> None:
-        """Writes the action `[N, A]` that answered the newest observation."""
-        self._actions[:, self._next - 1] = actions
-
-    def window(self, steps: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Observations, returns, actions and timesteps of the last steps, or of all if there are fewer."""
-        part = slice(max(self._next - steps, 0), self._next)
-        return self._observations[:, part], self._returns[:, part], self._actions[:, part], self._timesteps[:, part]
-
-
-def _spread(low: Tensor, high: Tensor) -> Tensor:
-    """Width of the range from `low` to `high` that includes zero; one where nothing but zero is in it (Deviation 3)."""
-    width = high.clamp(min=0.0) - low.clamp(max=0.0)
-    return torch.where(width > 0, width, 1.0)
 
 
 def _check(

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from mtorl import InputError
 from mtorl.agents.base import Phase, TaskLosses
-from mtorl.agents.decision_transformer import DecisionTransformer, _History
+from mtorl.agents.decision_transformer import DecisionTransformer
 from mtorl.agents.heads import OutputHeads, RegressionHead
+from mtorl.agents.history import TransformerRollout
 from mtorl.agents.networks.soft_modules import Routing, SoftModularMLP
 from mtorl.agents.parameters import ParameterSpace
 from mtorl.datasets.sampler import TaskBatch
@@ -117,10 +118,10 @@ class DualPolicy(DecisionTransformer):
         seen = torch.cat([features, self.normalise(batch.observations, batch.task_ids)], -1)
         return self.modular_head.task_losses(self.modular(seen, self.encoder(batch.task_ids)), batch)
 
-    def _decide(self, features: Tensor, history: _History) -> Tensor:
+    def _decide(self, features: Tensor, now: TransformerRollout) -> Tensor:
         """See `DecisionTransformer`."""
         if self.act_with == TRANSFORMER:
-            return super()._decide(features, history)
-        newest = history.window(1)[0][:, 0, : self.spec.observation_dim]
-        outputs = self.modular(torch.cat([features, newest], -1), self.encoder(self._tasks))
-        return self.modular_head.act(outputs, self._tasks)
+            return super()._decide(features, now)
+        newest = now.history.window(1)[0][:, 0, : self.spec.observation_dim]
+        outputs = self.modular(torch.cat([features, newest], -1), self.encoder(now.tasks))
+        return self.modular_head.act(outputs, now.tasks)

@@ -22,6 +22,7 @@ from torch.nn import functional
 from mtorl import InputError
 from mtorl.agents.base import Phase, TaskLosses
 from mtorl.agents.decision_transformer import DecisionTransformer
+from mtorl.agents.history import TransformerRollout
 from mtorl.agents.parameters import ParameterSpace
 from mtorl.agents.transformer import initialise_transformer
 from mtorl.datasets.sampler import TaskBatch
@@ -112,10 +113,10 @@ class M3DT(DecisionTransformer):
         """Whether acting depends on the task's identity: experts without routers do, too."""
         return super().needs_task or int(self.stage) == EXPERTS
 
-    def reset(self, context: RolloutContext) -> None:
-        """See `Agent.reset`: acting is as in the stage that training is in."""
+    def begin(self, tasks: Tensor, context: RolloutContext) -> TransformerRollout:
+        """See `Agent.begin`: acting is as in the stage that training is in."""
         self._present = int(self.stage)
-        super().reset(context)
+        return super().begin(tasks, context)
 
     def _gains(self, tokens: Tensor, task_ids: Tensor, prompt: Tensor | None = None) -> list[Tensor]:
         """Of each block the shares of the experts `[M, G]`, or `[M, 0]` for none; no list where routers decide."""
