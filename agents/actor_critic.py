@@ -191,9 +191,3 @@ class ActorCritic(FeedForwardPolicy):
 def target_of(module: nn.Module) -> nn.Module:
     """A copy that no gradient moves."""
     return copy.deepcopy(module).requires_grad_(False)
-
-
-def held(module: nn.Module) -> Callable[..., Tensor]:
-    """A module as a function whose parameters no gradient reaches."""
-    fixed = {name: value.detach() for name, value in module.named_parameters()}
-    return lambda *inputs: torch.func.functional_call(module, fixed, inputs)

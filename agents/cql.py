@@ -8,9 +8,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from mtorl import checks
-from mtorl.agents.actor_critic import ActorCritic, held
+from mtorl.agents.actor_critic import ActorCritic
 from mtorl.agents.base import TaskLosses
 from mtorl.agents.heads import GaussianHead, masked_mean
+from mtorl.agents.parameters import held
 from mtorl.datasets.sampler import TaskBatch
 from mtorl.datasets.spec import DataSpec
 

@@ -30,20 +30,19 @@ from torch import Tensor, nn
 
 from mtorl import InputError, checks
 from mtorl.agents.base import Agent, Phase, TaskLink, TaskLosses
+from mtorl.agents.block_router import BlockRouter, RouterContext
 from mtorl.agents.heads import OutputHeads, RegressionHead
 from mtorl.agents.history import History, TransformerRollout
-from mtorl.agents.networks.soft_modules import SoftRouter
 from mtorl.agents.parameters import ParameterSpace
 from mtorl.agents.returns import SPREAD, ReturnRange, recorded_reach, spread
 from mtorl.agents.task_parts import TaskEncoder, TaskGains, TaskIdentity
-from mtorl.agents.transformer import CausalTransformer, initialise_transformer
+from mtorl.agents.transformer import CausalTransformer, FeedForward, initialise_transformer
 from mtorl.datasets.sampler import TaskBatch
 from mtorl.datasets.spec import DataSpec
 from mtorl.datasets.store import EpisodeStore
 from mtorl.envs.base import RolloutContext
 
-FeedForward = Literal["dense", "soft_modules"]
-RouterContext = Literal["task", "token", "prompt"]
+FeedForwardKind = Literal["dense", "soft_modules"]
 
 
 class DecisionTransformer(Agent):
@@ -95,7 +94,7 @@ class DecisionTransformer(Agent):
         task_identity: TaskIdentity = "onehot",
         output_heads: OutputHeads = "shared",
         task_gain: bool = False,
-        ffn: FeedForward = "dense",
+        ffn: FeedForwardKind = "dense",
         modules: int = 4,
         router_context: RouterContext = "task",
         per_task_normalisation: bool = False,
@@ -125,9 +124,10 @@ class DecisionTransformer(Agent):
         self.backbone = CausalTransformer(width, layers, attention_heads, dropout)
         initialise_transformer(self)
         self.gains = TaskGains(tasks, [4 * width] * layers if task_gain else ())
-        self.router = self._make_router(width, layers, modules, router_context) if ffn == "soft_modules" else None
-        if ffn not in ("dense", "soft_modules"):
-            raise InputError(f"ffn is {ffn!r}; expected dense or soft_modules.")
+        checks.one_of("ffn", ffn, FeedForwardKind)
+        self.router: BlockRouter | None = None
+        if ffn == "soft_modules":
+            self.router = BlockRouter(self.encoder.size, width, layers, modules, router_context, self.router_contexts)
         self.head = RegressionHead(width, spec.action_dim, tasks, output_heads)
         least, low, target, high, most = (
             torch.from_numpy(spec.return_quantile(it)) for it in (0.0, SPREAD[0], target_quantile, SPREAD[1], 1.0)
@@ -153,27 +153,12 @@ class DecisionTransformer(Agent):
         private = [self.encoder, self.gains, *([self.head] if self.head.per_task else [])]
         return Phase("policy", self._losses, ParameterSpace(self, private=private, maskable=[self.backbone]), self)
 
-    def _make_router(self, width: int, layers: int, modules: int, context: str) -> SoftRouter:
-        if modules < 1 or 4 * width % modules:
-            raise InputError(f"modules is {modules}; expected a divisor of 4 * width = {4 * width}.")
-        if context not in self.router_contexts:
-            raise InputError(f"router_context is {context!r}; expected one of {', '.join(self.router_contexts)}.")
-        if context == "task" and not self.encoder.size:
-            raise InputError("router_context=task needs a vector for each task. Use task_identity onehot or embed.")
-        self.router_context, self._units = context, 4 * width // modules
-        return SoftRouter(self.encoder.size, width, (width,), [(modules,)] * layers)
-
     def _routes(self, tokens: Tensor, task_ids: Tensor, prompt: Tensor | None) -> list[Tensor]:
-        """Of each block the mixture of modules `[M, n]`, or of each token `[M, S, n]`; nothing without modules."""
-        if self.router is None:
-            return []
-        observed = {"task": None, "token": tokens, "prompt": None if prompt is None else prompt.mean(1)}
-        return self.router(observed[self.router_context], self.encoder(task_ids))
+        """See `BlockRouter.routes`; nothing without modules."""
+        return [] if self.router is None else self.router.routes(tokens, self.encoder(task_ids), prompt)
 
     def _gains(self, tokens: Tensor, task_ids: Tensor, prompt: Tensor | None = None) -> list[Tensor]:
-        """Factors on the hidden units of each block: those of the tasks times the mixture of modules.
-
-        A mixture of modules is a dense network whose hidden units are multiplied by their module's share.
+        """Factors on the hidden units of each block: those of the tasks times the shares of the units' modules.
 
         Args:
             tokens: `[M, S, width]`, as they enter the transformer.
@@ -181,10 +166,16 @@ class DecisionTransformer(Agent):
             prompt: `[M, P, width]`, the tokens of prompts, if there are any.
         """
         gains = self.gains(task_ids)
-        routes = [it.repeat_interleave(self._units, -1) for it in self._routes(tokens, task_ids, prompt)]
-        if not gains or not routes:
-            return routes or gains
+        if self.router is None:
+            return gains
+        routes = [it.repeat_interleave(self.router.units, -1) for it in self._routes(tokens, task_ids, prompt)]
+        if not gains:
+            return routes
         return [route * (gain if route.ndim == 2 else gain[:, None]) for route, gain in zip(routes, gains, strict=True)]
+
+    def _feed_forwards(self, tokens: Tensor, task_ids: Tensor, prompt: Tensor | None = None) -> list[FeedForward]:
+        """The feed-forward networks of the blocks, or nothing where they are the blocks' own; arguments as `_gains`."""
+        return self.backbone.scaled(self._gains(tokens, task_ids, prompt))
 
     @torch.no_grad()
     def routing(self, batch: TaskBatch) -> list[Tensor]:
@@ -207,17 +198,20 @@ class DecisionTransformer(Agent):
         return tokens, prefix, batch.task_ids.repeat_interleave(batch.valid.shape[1])
 
     def _losses(self, batch: TaskBatch) -> TaskLosses:
-        return self.head.task_losses(self._features(batch), batch)
+        return self.head(self._features(batch), batch)
 
     def _features(self, batch: TaskBatch) -> Tensor:
         """What the transformer says at each observation, `[T, B, L, width]`."""
+        tokens, prompt, rows = self._inputs(batch)
+        outputs = self.backbone(tokens, feed_forwards=self._feed_forwards(tokens, rows, prompt))
+        return self._at_observations(outputs, batch)
+
+    def _at_observations(self, outputs: Tensor, batch: TaskBatch) -> Tensor:
+        """Of outputs `[M, S, width]` those of the windows' observations, from which actions are read."""
         tasks, windows, steps = batch.valid.shape
-        tokens, prefix, rows = self._inputs(batch)
-        outputs = self.backbone(tokens, gains=self._gains(tokens, rows, prefix))
-        outputs = outputs[:, 0 if prefix is None else prefix.shape[1] :]
+        outputs = outputs[:, -steps * self.tokens_per_step :]  # behind the prompt
         outputs = rearrange(outputs, "m (l k) f -> m l k f", k=self.tokens_per_step)
-        features = outputs[:, :, int(self.return_conditioning)]  # the action is read from the observation's token
-        return features.view(tasks, windows, steps, -1)
+        return outputs[:, :, int(self.return_conditioning)].view(tasks, windows, steps, -1)
 
     def _prefix(self, batch: TaskBatch) -> Tensor | None:
         """Tokens `[M, S, width]` in front of each window; none here."""
@@ -268,16 +262,9 @@ class DecisionTransformer(Agent):
             TaskLink("gain", f"backbone.blocks.{number}.expand.weight", value.detach().square())
             for number, value in enumerate(self.gains.values)
         ]
-        if self.router is not None and self.router_context == "task":
-            code = self.encoder(torch.arange(len(self.spec.task_names), device=self.observation_mean.device))
-            links += [
-                TaskLink(
-                    "route",
-                    f"backbone.blocks.{number}.expand.weight",
-                    share.detach().square().repeat_interleave(self._units, 1),
-                )
-                for number, share in enumerate(self.router(None, code))
-            ]
+        if self.router is not None:
+            every = torch.arange(len(self.spec.task_names), device=self.observation_mean.device)
+            links += self.router.task_links(self.encoder(every))
         heads = self.head.strengths()
         if heads is not None:
             last = len(self.backbone.blocks) - 1
@@ -320,7 +307,7 @@ class DecisionTransformer(Agent):
             features = self._anchored_features(now)
         else:
             tokens = self._asking(now.history.window(self.window))
-            features = self.backbone(tokens, True, self._gains(tokens, now.tasks, now.prompt), now.before)
+            features = self.backbone(tokens, True, self._feed_forwards(tokens, now.tasks, now.prompt), now.before)
         actions = self._decide(features[:, 0], now)
         now.history.acted(actions)
         return actions.to(torch.float32).cpu().numpy()
@@ -343,7 +330,8 @@ class DecisionTransformer(Agent):
         else:
             window = now.history.window(max(self.window // 2, 1))
             tokens, before, now.length = self._asking(window), now.before, window[0].shape[1]
-        features, now.kept = self.backbone.extend(tokens, self._gains(tokens, now.tasks, now.prompt), before)
+        feed_forwards = self._feed_forwards(tokens, now.tasks, now.prompt)
+        features, now.kept = self.backbone.extend(tokens, feed_forwards, before)
         return features
 
 

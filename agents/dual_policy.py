@@ -116,7 +116,7 @@ class DualPolicy(DecisionTransformer):
         else:
             features = self._features(batch)
         seen = torch.cat([features, self.normalise(batch.observations, batch.task_ids)], -1)
-        return self.modular_head.task_losses(self.modular(seen, self.encoder(batch.task_ids)), batch)
+        return self.modular_head(self.modular(seen, self.encoder(batch.task_ids)), batch)
 
     def _decide(self, features: Tensor, now: TransformerRollout) -> Tensor:
         """See `DecisionTransformer`."""

@@ -63,7 +63,7 @@ class FeedForwardPolicy(Agent):
         return self.backbone(seen, self.encoder(task_ids), self.gains(task_ids))
 
     def _losses(self, batch: TaskBatch) -> TaskLosses:
-        return self.head.task_losses(self._features(batch.observations, batch.task_ids), batch)
+        return self.head(self._features(batch.observations, batch.task_ids), batch)
 
     @torch.no_grad()
     def routing(self, batch: TaskBatch) -> list[Tensor]:

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from mtorl import InputError
-from mtorl.agents.decision_transformer import DecisionTransformer, RouterContext
+from mtorl.agents.block_router import RouterContext
+from mtorl.agents.decision_transformer import DecisionTransformer
 from mtorl.agents.history import TransformerRollout
 from mtorl.agents.task_parts import TaskIdentity
 from mtorl.agents.transformer import initialise_transformer
@@ -136,7 +137,7 @@ class PromptDecisionTransformer(DecisionTransformer):
     def begin(self, tasks: Tensor, context: RolloutContext) -> TransformerRollout:
         """See `Agent.begin`; the prompt is read once: that of a demonstration if there is one, else the task's own."""
         tokens = self._prompt_tokens(self._shown(tasks, context), tasks, self._wanted(tasks, context).scale)
-        before = self.backbone.keys_values(tokens, self._gains(tokens, tasks, tokens))
+        before = self.backbone.keys_values(tokens, self._feed_forwards(tokens, tasks, tokens))
         return replace(super().begin(tasks, context), prompt=tokens, before=before)
 
     def _shown(self, tasks: Tensor, context: RolloutContext) -> Prompt:

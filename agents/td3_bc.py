@@ -5,9 +5,10 @@ from typing import Any
 import torch
 
 from mtorl import checks
-from mtorl.agents.actor_critic import ActorCritic, held, target_of
+from mtorl.agents.actor_critic import ActorCritic, target_of
 from mtorl.agents.base import TaskLosses
 from mtorl.agents.heads import RegressionHead, masked_mean
+from mtorl.agents.parameters import held
 from mtorl.datasets.sampler import TaskBatch
 from mtorl.datasets.spec import DataSpec
 

@@ -43,8 +43,8 @@ class Naive(PromptDecisionTransformer):
         assert prompt is not None
         whole = type(self.backbone).forward
 
-        def forward(tokens: torch.Tensor, _: bool, gains: list, before: list) -> torch.Tensor:
-            return whole(self.backbone, torch.cat([prompt, tokens], 1), False, gains)[:, -1:]
+        def forward(tokens: torch.Tensor, _: bool, feed_forwards: list, before: list) -> torch.Tensor:
+            return whole(self.backbone, torch.cat([prompt, tokens], 1), False, feed_forwards)[:, -1:]
 
         self.backbone.forward = forward  # type: ignore[method-assign]
         return found

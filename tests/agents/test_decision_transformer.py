@@ -311,7 +311,9 @@ def test_soft_modules_are_what_they_say(spec: DataSpec, store: EpisodeStore, kin
             )
         values = values + total + block.contract.bias
     expected = agent.backbone.norm(values)
-    torch.testing.assert_close(agent.backbone(tokens, gains=agent._gains(tokens, rows, prompt)), expected)
+    torch.testing.assert_close(
+        agent.backbone(tokens, feed_forwards=agent._feed_forwards(tokens, rows, prompt)), expected
+    )
     found = agent.routing(batch)
     assert [tuple(it.shape) for it in found] == [(3, 4)] * 2 and routes[0].std(0).max() > 0.01
 
@@ -347,8 +349,8 @@ def test_routed_transformers_act_as_they_are_trained(
             window = agent.rollout.history.window(agent.rollout.length if anchored == "anchored" else agent.window)
             tokens, prompt = agent._asking(window), agent.rollout.prompt
             whole = tokens if prompt is None else torch.cat([prompt, tokens], 1)
-            gains = agent._gains(whole, agent.rollout.tasks, prompt)
-            expected = agent.head.act(agent.backbone(whole, gains=gains)[:, -1], agent.rollout.tasks)
+            feed_forwards = agent._feed_forwards(whole, agent.rollout.tasks, prompt)
+            expected = agent.head.act(agent.backbone(whole, feed_forwards=feed_forwards)[:, -1], agent.rollout.tasks)
             np.testing.assert_allclose(found, expected.detach(), atol=1e-5, err_msg=f"step {step}")
 
 
