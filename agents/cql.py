@@ -68,7 +68,7 @@ class CQL(ActorCritic):
 
     def _follow(self) -> None:
         self.moves += 1
-        self.follow(self.target_critics, self.critics)
+        self.follow()
 
     def _draw(self, observed: Tensor, task_ids: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """Actions of the policy `[T, count * B, L, A]`, differentiable in it, and their log-densities."""
