@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mtorl import InputError
+from mtorl import InputError, checks
 from mtorl.agents.base import Phase, TaskLosses
 from mtorl.agents.feed_forward import FeedForwardPolicy
 from mtorl.agents.heads import OutputHeads, RegressionHead, make_head, masked_mean
@@ -88,11 +88,8 @@ class ActorCritic(FeedForwardPolicy):
         clip: float = 5.0,
     ) -> None:
         super().__init__(spec, per_task_normalisation, std_floor, clip)
-        if not 0 <= discount < 1 or not 0 < target_rate <= 1:
-            raise InputError(
-                f"discount is {discount} and target_rate {target_rate}; expected numbers from 0 to below 1, and from "
-                "above 0 to 1."
-            )
+        checks.within("[0, 1)", discount=discount)
+        checks.within("(0, 1]", target_rate=target_rate)
         if output_heads == "linear":
             raise InputError("output_heads is 'linear'; expected shared or per_task: losses here are no plain errors.")
         self.discount, self.target_rate = discount, target_rate

@@ -34,7 +34,7 @@ from mtorl.agents.block_router import BlockRouter, RouterContext
 from mtorl.agents.heads import OutputHeads, RegressionHead
 from mtorl.agents.history import History, TransformerRollout
 from mtorl.agents.parameters import ParameterSpace
-from mtorl.agents.returns import SPREAD, ReturnRange, recorded_reach, spread
+from mtorl.agents.returns import ReturnRange, expected_returns, recorded_reach
 from mtorl.agents.task_parts import TaskEncoder, TaskGains, TaskIdentity
 from mtorl.agents.transformer import CausalTransformer, FeedForward, initialise_transformer
 from mtorl.datasets.sampler import TaskBatch
@@ -106,7 +106,10 @@ class DecisionTransformer(Agent):
         self.return_target: Tensor
         self.return_least: Tensor
         self.return_most: Tensor
-        _check(context, width, layers, attention_heads, dropout, action_dropout, target_quantile)
+        checks.at_least(1, context=context, layers=layers, attention_heads=attention_heads)
+        checks.within("[0, 1]", dropout=dropout, action_dropout=action_dropout, target_quantile=target_quantile)
+        if width < 1 or width % attention_heads:
+            raise InputError(f"width is {width}; expected a positive multiple of attention_heads={attention_heads}.")
         tasks = len(spec.task_names)
         self.window, self.width = context, width
         self.return_conditioning, self.action_context, self.time = return_conditioning, action_context, time
@@ -129,13 +132,8 @@ class DecisionTransformer(Agent):
         if ffn == "soft_modules":
             self.router = BlockRouter(self.encoder.size, width, layers, modules, router_context, self.router_contexts)
         self.head = RegressionHead(width, spec.action_dim, tasks, output_heads)
-        least, low, target, high, most = (
-            torch.from_numpy(spec.return_quantile(it)) for it in (0.0, SPREAD[0], target_quantile, SPREAD[1], 1.0)
-        )
-        self.register_buffer("return_scale", spread(low, high))
-        self.register_buffer("return_target", target)
-        self.register_buffer("return_least", least.clamp(max=0.0))
-        self.register_buffer("return_most", most.clamp(min=0.0))
+        for name, values in vars(expected_returns(spec, target_quantile)).items():
+            self.register_buffer(f"return_{name}", values)
         self.phases = (self._phase(),)
 
     def remember(self, stores: Sequence[EpisodeStore]) -> None:
@@ -333,18 +331,3 @@ class DecisionTransformer(Agent):
         feed_forwards = self._feed_forwards(tokens, now.tasks, now.prompt)
         features, now.kept = self.backbone.extend(tokens, feed_forwards, before)
         return features
-
-
-def _check(
-    context: int,
-    width: int,
-    layers: int,
-    attention_heads: int,
-    dropout: float,
-    action_dropout: float,
-    target_quantile: float,
-) -> None:
-    checks.at_least(1, context=context, layers=layers, attention_heads=attention_heads)
-    if width < 1 or width % attention_heads:
-        raise InputError(f"width is {width}; expected a positive multiple of attention_heads={attention_heads}.")
-    checks.within("[0, 1]", dropout=dropout, action_dropout=action_dropout, target_quantile=target_quantile)

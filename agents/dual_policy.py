@@ -6,7 +6,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from mtorl import InputError
+from mtorl import checks
 from mtorl.agents.base import Phase, TaskLosses
 from mtorl.agents.decision_transformer import DecisionTransformer
 from mtorl.agents.heads import OutputHeads, RegressionHead
@@ -17,6 +17,7 @@ from mtorl.datasets.sampler import TaskBatch
 from mtorl.datasets.spec import DataSpec
 
 TRANSFORMER, MODULES = "transformer", "modules"
+Order = Literal["together", "in_turn"]
 
 
 class DualPolicy(DecisionTransformer):
@@ -53,15 +54,14 @@ class DualPolicy(DecisionTransformer):
         policy_base: Sequence[int] = (256,),
         policy_gating: Sequence[int] = (128,),
         policy_routing: Routing = "state",
-        order: Literal["together", "in_turn"] = "together",
+        order: Order = "together",
         freeze: bool = False,
         act_with: Literal["transformer", "modules"] = "modules",
         output_heads: OutputHeads = "shared",
         **options: Any,
     ) -> None:
         super().__init__(spec, output_heads=output_heads, **options)
-        if order not in ("together", "in_turn"):
-            raise InputError(f"order is {order!r}; expected together or in_turn.")
+        checks.one_of("order", order, Order)
         self.frozen = freeze
         self.choose(act_with)
         tasks, first = len(spec.task_names), list(self.children())
@@ -99,8 +99,7 @@ class DualPolicy(DecisionTransformer):
 
     def choose(self, policy: str) -> None:
         """See `Agent.choose`."""
-        if policy not in self.policies:
-            raise InputError(f"act_with is {policy!r}; expected one of {', '.join(self.policies)}.")
+        checks.one_of("act_with", policy, self.policies)
         self.act_with = policy
 
     @torch.no_grad()

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mtorl import InputError
+from mtorl import InputError, checks
 from mtorl.agents.base import Phase, TaskLosses
 from mtorl.agents.decision_transformer import DecisionTransformer
 from mtorl.agents.parameters import ParameterSpace, held
@@ -64,10 +64,11 @@ class M3DT(DecisionTransformer):
         super().__init__(spec, **options)
         if self.router is not None or self.gains.task_rows():
             raise InputError("M3DT has experts in its feed-forward networks: leave ffn and task_gain out.")
-        if not 0 < backbone_until < experts_until < 1 or (units is not None and units < 1):
+        checks.at_least(1, units=units)
+        if not 0 < backbone_until < experts_until < 1:
             raise InputError(
-                f"backbone_until is {backbone_until}, experts_until {experts_until} and units {units}; expected "
-                "0 < backbone_until < experts_until < 1, and at least one unit."
+                f"backbone_until is {backbone_until} and experts_until {experts_until}; expected "
+                "0 < backbone_until < experts_until < 1."
             )
         self.register_buffer("groups", _one_group_each(spec.task_names, groups), persistent=False)
         self.register_buffer("stage", torch.tensor(BACKBONE))

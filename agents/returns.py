@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mtorl.datasets.episode import Demonstration
+from mtorl.datasets.spec import DataSpec
 from mtorl.datasets.store import EpisodeStore
 
 SPREAD = 0.05, 0.95
@@ -50,6 +51,14 @@ def spread(low: Tensor, high: Tensor) -> Tensor:
     """Width of the range from `low` to `high` that includes zero; one where nothing but zero is in it."""
     width = high.clamp(min=0.0) - low.clamp(max=0.0)  # Deviation 3 of decision_transformer.py
     return torch.where(width > 0, width, 1.0)
+
+
+def expected_returns(spec: DataSpec, quantile: float) -> ReturnRange:
+    """That of each task `[T]`, as far as returns of whole episodes say; asked for is that quantile of them."""
+    least, low, target, high, most = (
+        torch.from_numpy(spec.return_quantile(it)) for it in (0.0, SPREAD[0], quantile, SPREAD[1], 1.0)
+    )
+    return ReturnRange(spread(low, high), target, least.clamp(max=0.0), most.clamp(min=0.0))
 
 
 def recorded_reach(
