@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mtorl import InputError
+from mtorl import InputError, checks
 from mtorl.agents.base import Phase, TaskLosses
 from mtorl.agents.feed_forward import FeedForwardPolicy
 from mtorl.agents.heads import OutputHeads, RegressionHead, make_head, masked_mean
@@ -88,11 +88,8 @@ class ActorCritic(FeedForwardPolicy):
         clip: float = 5.0,
     ) -> None:
         super().__init__(spec, per_task_normalisation, std_floor, clip)
-        if not 0 <= discount < 1 or not 0 < target_rate <= 1:
-            raise InputError(
-                f"discount is {discount} and target_rate {target_rate}; expected numbers from 0 to below 1, and from "
-                "above 0 to 1."
-            )
+        checks.within("[0, 1)", discount=discount)
+        checks.within("(0, 1]", target_rate=target_rate)
         if output_heads == "linear":
             raise InputError("output_heads is 'linear'; expected shared or per_task: losses here are no plain errors.")
         self.discount, self.target_rate = discount, target_rate
@@ -103,7 +100,8 @@ class ActorCritic(FeedForwardPolicy):
         self.set_policy(encoder, backbone, TaskGains(tasks, ()), head)
         self._new_critic = partial(Critic, critic, code=encoder.size, tasks=tasks, heads=critic_heads)
         self.critics = nn.ModuleList([self._new_critic(inputs=inputs) for _ in range(2)])
-        self.target_critics = target_of(self.critics)
+        self._targets: list[tuple[nn.Module, nn.Module]] = []
+        self.target_critics = self.target_of(self.critics)
         self.register_buffer("reward_scale", torch.ones(tasks))
 
     def remember(self, stores: Sequence[EpisodeStore]) -> None:
@@ -125,7 +123,13 @@ class ActorCritic(FeedForwardPolicy):
     @property
     def shadows(self) -> dict[str, str]:
         """See `Agent.shadows`: a target network is masked as what it follows."""
-        return {name: name.removeprefix("target_") for name, _ in self.named_parameters() if name.startswith("target_")}
+        names = {id(value): name for name, value in self.named_parameters()}
+        pairs = [
+            (old, new)
+            for target, source in self._targets
+            for old, new in zip(target.parameters(), source.parameters(), strict=True)
+        ]
+        return {names[id(old)]: names[id(new)] for old, new in pairs}
 
     @property
     def needs_task(self) -> bool:
@@ -181,19 +185,15 @@ class ActorCritic(FeedForwardPolicy):
         values = self.values_of(self.critics, self.observed(batch), batch.actions, batch.task_ids)
         return masked_mean((values - targets).square().sum(0), batch.valid)
 
+    def target_of(self, source: nn.Module) -> nn.Module:
+        """A copy of a part of the agent that no gradient moves, and that follows it."""
+        target = copy.deepcopy(source).requires_grad_(False)
+        self._targets.append((target, source))
+        return target
+
     @torch.no_grad()
-    def follow(self, target: nn.Module, source: nn.Module) -> None:
-        """Moves a target network towards its source."""
-        for old, new in zip(target.parameters(), source.parameters(), strict=True):
-            old.lerp_(new, self.target_rate)
-
-
-def target_of(module: nn.Module) -> nn.Module:
-    """A copy that no gradient moves."""
-    return copy.deepcopy(module).requires_grad_(False)
-
-
-def held(module: nn.Module) -> Callable[..., Tensor]:
-    """A module as a function whose parameters no gradient reaches."""
-    fixed = {name: value.detach() for name, value in module.named_parameters()}
-    return lambda *inputs: torch.func.functional_call(module, fixed, inputs)
+    def follow(self) -> None:
+        """Moves all target networks towards what they follow."""
+        for target, source in self._targets:
+            for old, new in zip(target.parameters(), source.parameters(), strict=True):
+                old.lerp_(new, self.target_rate)

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -84,6 +84,7 @@ class Agent(nn.Module, ABC):
         next_observations: Its losses need what follows each step.
         policies: Names of its policies, if it has several; `choose` says which one acts.
         act_with: Which one that is.
+        rollout: What it keeps during the block of episodes that it plays, from `begin`.
     """
 
     window: int
@@ -95,6 +96,7 @@ class Agent(nn.Module, ABC):
     privileged = False
     observation_mean: Tensor
     observation_std: Tensor
+    rollout: Any
 
     def __init__(self, spec: DataSpec, per_task_normalisation: bool, std_floor: float, clip: float) -> None:
         super().__init__()
@@ -106,7 +108,6 @@ class Agent(nn.Module, ABC):
         mean, std = spec.normaliser(per_task_normalisation, std_floor)
         self.register_buffer("observation_mean", torch.from_numpy(mean))
         self.register_buffer("observation_std", torch.from_numpy(std))
-        self._tasks = torch.zeros(0, dtype=torch.long)
 
     @abstractmethod
     def act(self, observations: NDArray[np.float32], rewards: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -138,6 +139,16 @@ class Agent(nn.Module, ABC):
     def remember(self, stores: Sequence[EpisodeStore]) -> None:
         """Keeps, in buffers, what acting needs of the training data; nothing by default."""
 
+    @abstractmethod
+    def begin(self, tasks: Tensor, context: RolloutContext) -> Any:
+        """What it keeps during a block of N episodes: nothing else of an agent changes while it acts.
+
+        Args:
+            tasks: int64 `[N]`; zero where the task is hidden.
+            context: What is known of the episodes.
+        """
+
+    @torch.no_grad()
     def reset(self, context: RolloutContext) -> None:
         """Begins a block of N episodes.
 
@@ -156,9 +167,10 @@ class Agent(nn.Module, ABC):
                     "only; where the task is hidden it cannot act unless it is shown an episode of it. "
                     "Say where there are some with --demonstrations DATA."
                 )
-            self._tasks = torch.zeros(len(context.goals), dtype=torch.long)
+            tasks = torch.zeros(len(context.goals), dtype=torch.long)
         else:
-            self._tasks = torch.from_numpy(context.tasks)
+            tasks = torch.from_numpy(context.tasks)
+        self.rollout = self.begin(tasks, context)
 
     @property
     def needs_task(self) -> bool:

@@ -8,9 +8,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from mtorl import checks
-from mtorl.agents.actor_critic import ActorCritic, held
+from mtorl.agents.actor_critic import ActorCritic
 from mtorl.agents.base import TaskLosses
 from mtorl.agents.heads import GaussianHead, masked_mean
+from mtorl.agents.parameters import held
 from mtorl.datasets.sampler import TaskBatch
 from mtorl.datasets.spec import DataSpec
 
@@ -70,7 +71,7 @@ class CQL(ActorCritic):
 
     def _follow(self) -> None:
         self.moves += 1
-        self.follow(self.target_critics, self.critics)
+        self.follow()
 
     def _draw(self, observed: Tensor, task_ids: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """Actions of the policy `[T, count * B, L, A]`, differentiable in it, and their log-densities."""

@@ -30,20 +30,19 @@ from torch import Tensor, nn
 
 from mtorl import InputError, checks
 from mtorl.agents.base import Agent, Phase, TaskLink, TaskLosses
+from mtorl.agents.block_router import BlockRouter, RouterContext
 from mtorl.agents.heads import OutputHeads, RegressionHead
-from mtorl.agents.networks.soft_modules import SoftRouter
+from mtorl.agents.history import History, TransformerRollout
 from mtorl.agents.parameters import ParameterSpace
+from mtorl.agents.returns import ReturnRange, expected_returns, recorded_reach
 from mtorl.agents.task_parts import TaskEncoder, TaskGains, TaskIdentity
-from mtorl.agents.transformer import CausalTransformer, KeysValues, initialise_transformer
+from mtorl.agents.transformer import CausalTransformer, FeedForward, initialise_transformer
 from mtorl.datasets.sampler import TaskBatch
 from mtorl.datasets.spec import DataSpec
 from mtorl.datasets.store import EpisodeStore
 from mtorl.envs.base import RolloutContext
 
-SPREAD = 0.05, 0.95
-"""Quantiles between which returns-to-go spread: one odd episode does not decide how the others look."""
-FeedForward = Literal["dense", "soft_modules"]
-RouterContext = Literal["task", "token", "prompt"]
+FeedForwardKind = Literal["dense", "soft_modules"]
 
 
 class DecisionTransformer(Agent):
@@ -76,6 +75,7 @@ class DecisionTransformer(Agent):
     """
 
     router_contexts: tuple[str, ...] = ("task", "token")
+    rollout: TransformerRollout
 
     def __init__(
         self,
@@ -94,7 +94,7 @@ class DecisionTransformer(Agent):
         task_identity: TaskIdentity = "onehot",
         output_heads: OutputHeads = "shared",
         task_gain: bool = False,
-        ffn: FeedForward = "dense",
+        ffn: FeedForwardKind = "dense",
         modules: int = 4,
         router_context: RouterContext = "task",
         per_task_normalisation: bool = False,
@@ -106,7 +106,10 @@ class DecisionTransformer(Agent):
         self.return_target: Tensor
         self.return_least: Tensor
         self.return_most: Tensor
-        _check(context, width, layers, attention_heads, dropout, action_dropout, target_quantile)
+        checks.at_least(1, context=context, layers=layers, attention_heads=attention_heads)
+        checks.within("[0, 1]", dropout=dropout, action_dropout=action_dropout, target_quantile=target_quantile)
+        if width < 1 or width % attention_heads:
+            raise InputError(f"width is {width}; expected a positive multiple of attention_heads={attention_heads}.")
         tasks = len(spec.task_names)
         self.window, self.width = context, width
         self.return_conditioning, self.action_context, self.time = return_conditioning, action_context, time
@@ -124,37 +127,19 @@ class DecisionTransformer(Agent):
         self.backbone = CausalTransformer(width, layers, attention_heads, dropout)
         initialise_transformer(self)
         self.gains = TaskGains(tasks, [4 * width] * layers if task_gain else ())
-        self.router = self._make_router(width, layers, modules, router_context) if ffn == "soft_modules" else None
-        if ffn not in ("dense", "soft_modules"):
-            raise InputError(f"ffn is {ffn!r}; expected dense or soft_modules.")
+        checks.one_of("ffn", ffn, FeedForwardKind)
+        self.router: BlockRouter | None = None
+        if ffn == "soft_modules":
+            self.router = BlockRouter(self.encoder.size, width, layers, modules, router_context, self.router_contexts)
         self.head = RegressionHead(width, spec.action_dim, tasks, output_heads)
-        least, low, target, high, most = (
-            torch.from_numpy(spec.return_quantile(it)) for it in (0.0, SPREAD[0], target_quantile, SPREAD[1], 1.0)
-        )
-        self.register_buffer("return_scale", _spread(low, high))
-        self.register_buffer("return_target", target)
-        self.register_buffer("return_least", least.clamp(max=0.0))
-        self.register_buffer("return_most", most.clamp(min=0.0))
+        for name, values in vars(expected_returns(spec, target_quantile)).items():
+            self.register_buffer(f"return_{name}", values)
         self.phases = (self._phase(),)
-        self._history: _History | None = None
 
     def remember(self, stores: Sequence[EpisodeStore]) -> None:
         """Keeps how far returns-to-go reach: where rewards are of both signs, further than returns do."""
-        reach = [
-            np.stack([each.reduceat(store.returns_to_go, store.starts[:-1]) for each in (np.minimum, np.maximum)])
-            for store in stores
-        ]
-        for number, name in enumerate(self.spec.task_names):
-            mine = [
-                found[:, store.index["task"] == store.task_names.index(name)]
-                for store, found in zip(stores, reach, strict=True)
-                if name in store.task_names
-            ]
-            lowest, highest = np.concatenate(mine, 1).astype(np.float64)
-            low, high = np.quantile(lowest, SPREAD[0]), np.quantile(highest, SPREAD[1])
-            self.return_scale[number] = _spread(torch.tensor(low), torch.tensor(high))
-            self.return_least[number] = min(float(lowest.min()), 0.0)
-            self.return_most[number] = max(float(highest.max()), 0.0)
+        for number, (width, least, most) in enumerate(recorded_reach(stores, self.spec.task_names)):
+            self.return_scale[number], self.return_least[number], self.return_most[number] = width, least, most
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
         """Checkpoints made before there was a limit above have none, and act as they did."""
@@ -166,27 +151,12 @@ class DecisionTransformer(Agent):
         private = [self.encoder, self.gains, *([self.head] if self.head.per_task else [])]
         return Phase("policy", self._losses, ParameterSpace(self, private=private, maskable=[self.backbone]), self)
 
-    def _make_router(self, width: int, layers: int, modules: int, context: str) -> SoftRouter:
-        if modules < 1 or 4 * width % modules:
-            raise InputError(f"modules is {modules}; expected a divisor of 4 * width = {4 * width}.")
-        if context not in self.router_contexts:
-            raise InputError(f"router_context is {context!r}; expected one of {', '.join(self.router_contexts)}.")
-        if context == "task" and not self.encoder.size:
-            raise InputError("router_context=task needs a vector for each task. Use task_identity onehot or embed.")
-        self.router_context, self._units = context, 4 * width // modules
-        return SoftRouter(self.encoder.size, width, (width,), [(modules,)] * layers)
-
     def _routes(self, tokens: Tensor, task_ids: Tensor, prompt: Tensor | None) -> list[Tensor]:
-        """Of each block the mixture of modules `[M, n]`, or of each token `[M, S, n]`; nothing without modules."""
-        if self.router is None:
-            return []
-        observed = {"task": None, "token": tokens, "prompt": None if prompt is None else prompt.mean(1)}
-        return self.router(observed[self.router_context], self.encoder(task_ids))
+        """See `BlockRouter.routes`; nothing without modules."""
+        return [] if self.router is None else self.router.routes(tokens, self.encoder(task_ids), prompt)
 
     def _gains(self, tokens: Tensor, task_ids: Tensor, prompt: Tensor | None = None) -> list[Tensor]:
-        """Factors on the hidden units of each block: those of the tasks times the mixture of modules.
-
-        A mixture of modules is a dense network whose hidden units are multiplied by their module's share.
+        """Factors on the hidden units of each block: those of the tasks times the shares of the units' modules.
 
         Args:
             tokens: `[M, S, width]`, as they enter the transformer.
@@ -194,10 +164,16 @@ class DecisionTransformer(Agent):
             prompt: `[M, P, width]`, the tokens of prompts, if there are any.
         """
         gains = self.gains(task_ids)
-        routes = [it.repeat_interleave(self._units, -1) for it in self._routes(tokens, task_ids, prompt)]
-        if not gains or not routes:
-            return routes or gains
+        if self.router is None:
+            return gains
+        routes = [it.repeat_interleave(self.router.units, -1) for it in self._routes(tokens, task_ids, prompt)]
+        if not gains:
+            return routes
         return [route * (gain if route.ndim == 2 else gain[:, None]) for route, gain in zip(routes, gains, strict=True)]
+
+    def _feed_forwards(self, tokens: Tensor, task_ids: Tensor, prompt: Tensor | None = None) -> list[FeedForward]:
+        """The feed-forward networks of the blocks, or nothing where they are the blocks' own; arguments as `_gains`."""
+        return self.backbone.scaled(self._gains(tokens, task_ids, prompt))
 
     @torch.no_grad()
     def routing(self, batch: TaskBatch) -> list[Tensor]:
@@ -220,17 +196,20 @@ class DecisionTransformer(Agent):
         return tokens, prefix, batch.task_ids.repeat_interleave(batch.valid.shape[1])
 
     def _losses(self, batch: TaskBatch) -> TaskLosses:
-        return self.head.task_losses(self._features(batch), batch)
+        return self.head(self._features(batch), batch)
 
     def _features(self, batch: TaskBatch) -> Tensor:
         """What the transformer says at each observation, `[T, B, L, width]`."""
+        tokens, prompt, rows = self._inputs(batch)
+        outputs = self.backbone(tokens, feed_forwards=self._feed_forwards(tokens, rows, prompt))
+        return self._at_observations(outputs, batch)
+
+    def _at_observations(self, outputs: Tensor, batch: TaskBatch) -> Tensor:
+        """Of outputs `[M, S, width]` those of the windows' observations, from which actions are read."""
         tasks, windows, steps = batch.valid.shape
-        tokens, prefix, rows = self._inputs(batch)
-        outputs = self.backbone(tokens, gains=self._gains(tokens, rows, prefix))
-        outputs = outputs[:, 0 if prefix is None else prefix.shape[1] :]
+        outputs = outputs[:, -steps * self.tokens_per_step :]  # behind the prompt
         outputs = rearrange(outputs, "m (l k) f -> m l k f", k=self.tokens_per_step)
-        features = outputs[:, :, int(self.return_conditioning)]  # the action is read from the observation's token
-        return features.view(tasks, windows, steps, -1)
+        return outputs[:, :, int(self.return_conditioning)].view(tasks, windows, steps, -1)
 
     def _prefix(self, batch: TaskBatch) -> Tensor | None:
         """Tokens `[M, S, width]` in front of each window; none here."""
@@ -281,16 +260,9 @@ class DecisionTransformer(Agent):
             TaskLink("gain", f"backbone.blocks.{number}.expand.weight", value.detach().square())
             for number, value in enumerate(self.gains.values)
         ]
-        if self.router is not None and self.router_context == "task":
-            code = self.encoder(torch.arange(len(self.spec.task_names), device=self.observation_mean.device))
-            links += [
-                TaskLink(
-                    "route",
-                    f"backbone.blocks.{number}.expand.weight",
-                    share.detach().square().repeat_interleave(self._units, 1),
-                )
-                for number, share in enumerate(self.router(None, code))
-            ]
+        if self.router is not None:
+            every = torch.arange(len(self.spec.task_names), device=self.observation_mean.device)
+            links += self.router.task_links(self.encoder(every))
         heads = self.head.strengths()
         if heads is not None:
             last = len(self.backbone.blocks) - 1
@@ -302,143 +274,60 @@ class DecisionTransformer(Agent):
         """What to ask for is known of the agent's own tasks; of others it is what a demonstration earned."""
         return self.return_conditioning
 
-    def reset(self, context: RolloutContext) -> None:
-        """See `Agent.reset`."""
-        super().reset(context)
-        self._history = _History(self, *self._wanted(context))
-        self._before: Sequence[KeysValues] = ()
-        self._prompt: Tensor | None = None
-        self._anchored = context.context == "anchored"
-        self._kept: Sequence[KeysValues] = ()
-        self._length = 0  # steps in `_kept`
+    @property
+    def returns(self) -> ReturnRange:
+        """Of each task, `[T]`."""
+        return ReturnRange(self.return_scale, self.return_target, self.return_least, self.return_most)
 
-    def _wanted(self, context: RolloutContext) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Of N episodes what returns are divided by, the return that is asked for, the least and the most, `[N]` each.
+    def begin(self, tasks: Tensor, context: RolloutContext) -> TransformerRollout:
+        """See `Agent.begin`."""
+        inputs = self.spec.observation_dim + self.encoder.size
+        history = History(self.window, inputs, self.spec.action_dim, self._wanted(tasks, context))
+        return TransformerRollout(tasks, history, context.context == "anchored")
 
-        Where the task is hidden, what a demonstration shows stands for the task's data.
-        """
-        rows = self._tasks
-        if context.tasks is not None or context.demonstration is None:
-            return self.return_scale[rows], self.return_target[rows], self.return_least[rows], self.return_most[rows]
-        shown = self.return_target.new_full((len(rows),), float(context.demonstration.rewards.sum()))
-        if bool(self.return_most.isinf().any()):  # trained before returns were divided by their spread
-            return shown.clamp(min=1.0), shown, shown.clamp(max=0.0), torch.full_like(shown, math.inf)
-        left = self._to_tensor(context.demonstration.returns_to_go)
-        left[0] = shown[0]  # the same sum to the last bit
-        least, most = left.min().clamp(max=0.0).expand_as(shown), left.max().clamp(min=0.0).expand_as(shown)
-        return _spread(least, most), shown, least, most
+    def _wanted(self, tasks: Tensor, context: RolloutContext) -> ReturnRange:
+        """What is asked for in N episodes; where the task is hidden, what a demonstration earned."""
+        if context.tasks is None and context.demonstration is not None:
+            return self.returns.shown(context.demonstration, len(tasks))
+        return self.returns.select(tasks)
 
     def acted(self, actions: NDArray[np.float32]) -> None:
         """See `Agent.acted`."""
-        assert self._history is not None, "reset() before acted()"
-        self._history.acted(self._to_tensor(actions))
+        self.rollout.history.acted(self._to_tensor(actions))
 
     @torch.no_grad()
     def act(self, observations: NDArray[np.float32], rewards: NDArray[np.float32]) -> NDArray[np.float32]:
         """See `Agent.act`. One forward pass for all episodes of the block."""
-        history = self._history
-        assert history is not None, "reset() before act()"
-        history.observe(self._observation_inputs(self._to_tensor(observations), self._tasks), self._to_tensor(rewards))
-        if self._anchored:
-            features = self._anchored_features(history)
+        now = self.rollout
+        inputs = self._observation_inputs(self._to_tensor(observations), now.tasks)
+        now.history.observe(inputs, self._to_tensor(rewards))
+        if now.anchored:
+            features = self._anchored_features(now)
         else:
-            tokens = self._asking(history.window(self.window))
-            gains = self._gains(tokens, self._tasks, self._prompt)
-            features = self.backbone(tokens, True, gains, self._before)
-        actions = self._decide(features[:, 0], history)
-        history.acted(actions)
+            tokens = self._asking(now.history.window(self.window))
+            features = self.backbone(tokens, True, self._feed_forwards(tokens, now.tasks, now.prompt), now.before)
+        actions = self._decide(features[:, 0], now)
+        now.history.acted(actions)
         return actions.to(torch.float32).cpu().numpy()
 
-    def _decide(self, features: Tensor, history: "_History") -> Tensor:
+    def _decide(self, features: Tensor, now: TransformerRollout) -> Tensor:
         """Actions `[N, A]` from the features of the newest observations `[N, width]`."""
-        return self.head.act(features, self._tasks)
+        return self.head.act(features, now.tasks)
 
     def _asking(self, window: tuple[Tensor, Tensor, Tensor, Tensor], first: int = 0) -> Tensor:
         """The tokens of some steps, without the newest action, which is what is asked for."""
         tokens = self._tokens(*window, first)
         return tokens if self.embed_action is None else tokens[:, :-1]
 
-    def _anchored_features(self, history: "_History") -> Tensor:
+    def _anchored_features(self, now: TransformerRollout) -> Tensor:
         """The newest output `[N, 1, width]`: what is new is computed, and when K steps are seen, half of them anew."""
-        if 0 < self._length < self.window:
-            tokens = self._asking(history.window(2), self._length - 1)
+        if 0 < now.length < self.window:
+            tokens = self._asking(now.history.window(2), now.length - 1)
             known = self.tokens_per_step - (self.embed_action is not None)  # the older step's, but for its action
-            gains = self._gains(tokens[:, known:], self._tasks, self._prompt)
-            features, self._kept = self.backbone.extend(tokens[:, known:], gains, self._kept)
-            self._length += 1
-            return features
-        window = history.window(max(self.window // 2, 1))
-        tokens = self._asking(window)
-        gains = self._gains(tokens, self._tasks, self._prompt)
-        features, self._kept = self.backbone.extend(tokens, gains, self._before)
-        self._length = window[0].shape[1]
+            tokens, before, now.length = tokens[:, known:], now.kept, now.length + 1
+        else:
+            window = now.history.window(max(self.window // 2, 1))
+            tokens, before, now.length = self._asking(window), now.before, window[0].shape[1]
+        feed_forwards = self._feed_forwards(tokens, now.tasks, now.prompt)
+        features, now.kept = self.backbone.extend(tokens, feed_forwards, before)
         return features
-
-
-class _History:
-    """The last K steps of N episodes in buffers of length 2K: a window is a view, nothing grows.
-
-    Args:
-        agent: The agent that acts.
-        scale: `[N]`, what returns are divided by.
-        target: `[N]`, the return that is asked for.
-        least: `[N]`, what is left of it does not fall below this, unless less is asked for.
-        most: `[N]`, nor rise above this, unless more is asked for.
-    """
-
-    def __init__(self, agent: DecisionTransformer, scale: Tensor, target: Tensor, least: Tensor, most: Tensor) -> None:
-        rows, size = len(scale), 2 * agent.window
-        like = agent.observation_mean
-        self._length = agent.window
-        self._observations = like.new_zeros(rows, size, agent.spec.observation_dim + agent.encoder.size)
-        self._actions = like.new_zeros(rows, size, agent.spec.action_dim)
-        self._returns = like.new_zeros(rows, size)
-        self._timesteps = torch.zeros(rows, size, dtype=torch.long, device=like.device)
-        self._scale, self._left = scale, target.clone()
-        self._least, self._most = least.minimum(target), most.maximum(target)
-        self._next = self._step = 0
-
-    def observe(self, observations: Tensor, rewards: Tensor) -> None:
-        """Adds the newest inputs `[N, O + task]`; the rewards `[N]` were earned on the way to them."""
-        if self._next == self._observations.shape[1]:
-            keep = self._length - 1
-            for buffer in (self._observations, self._actions, self._returns, self._timesteps):
-                buffer[:, :keep] = buffer[:, -keep:].clone() if keep else buffer[:, :0]
-            self._next = keep
-        self._left -= rewards
-        self._observations[:, self._next] = observations
-        self._returns[:, self._next] = self._left.clamp(self._least, self._most) / self._scale  # Deviation 5
-        self._timesteps[:, self._next] = self._step
-        self._actions[:, self._next] = 0
-        self._next += 1
-        self._step += 1
-
-    def acted(self, actions: Tensor) -> None:
-        """Writes the action `[N, A]` that answered the newest observation."""
-        self._actions[:, self._next - 1] = actions
-
-    def window(self, steps: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Observations, returns, actions and timesteps of the last steps, or of all if there are fewer."""
-        part = slice(max(self._next - steps, 0), self._next)
-        return self._observations[:, part], self._returns[:, part], self._actions[:, part], self._timesteps[:, part]
-
-
-def _spread(low: Tensor, high: Tensor) -> Tensor:
-    """Width of the range from `low` to `high` that includes zero; one where nothing but zero is in it (Deviation 3)."""
-    width = high.clamp(min=0.0) - low.clamp(max=0.0)
-    return torch.where(width > 0, width, 1.0)
-
-
-def _check(
-    context: int,
-    width: int,
-    layers: int,
-    attention_heads: int,
-    dropout: float,
-    action_dropout: float,
-    target_quantile: float,
-) -> None:
-    checks.at_least(1, context=context, layers=layers, attention_heads=attention_heads)
-    if width < 1 or width % attention_heads:
-        raise InputError(f"width is {width}; expected a positive multiple of attention_heads={attention_heads}.")
-    checks.within("[0, 1]", dropout=dropout, action_dropout=action_dropout, target_quantile=target_quantile)

@@ -6,16 +6,18 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from mtorl import InputError
+from mtorl import checks
 from mtorl.agents.base import Phase, TaskLosses
-from mtorl.agents.decision_transformer import DecisionTransformer, _History
+from mtorl.agents.decision_transformer import DecisionTransformer
 from mtorl.agents.heads import OutputHeads, RegressionHead
+from mtorl.agents.history import TransformerRollout
 from mtorl.agents.networks.soft_modules import Routing, SoftModularMLP
 from mtorl.agents.parameters import ParameterSpace
 from mtorl.datasets.sampler import TaskBatch
 from mtorl.datasets.spec import DataSpec
 
 TRANSFORMER, MODULES = "transformer", "modules"
+Order = Literal["together", "in_turn"]
 
 
 class DualPolicy(DecisionTransformer):
@@ -52,15 +54,14 @@ class DualPolicy(DecisionTransformer):
         policy_base: Sequence[int] = (256,),
         policy_gating: Sequence[int] = (128,),
         policy_routing: Routing = "state",
-        order: Literal["together", "in_turn"] = "together",
+        order: Order = "together",
         freeze: bool = False,
         act_with: Literal["transformer", "modules"] = "modules",
         output_heads: OutputHeads = "shared",
         **options: Any,
     ) -> None:
         super().__init__(spec, output_heads=output_heads, **options)
-        if order not in ("together", "in_turn"):
-            raise InputError(f"order is {order!r}; expected together or in_turn.")
+        checks.one_of("order", order, Order)
         self.frozen = freeze
         self.choose(act_with)
         tasks, first = len(spec.task_names), list(self.children())
@@ -98,8 +99,7 @@ class DualPolicy(DecisionTransformer):
 
     def choose(self, policy: str) -> None:
         """See `Agent.choose`."""
-        if policy not in self.policies:
-            raise InputError(f"act_with is {policy!r}; expected one of {', '.join(self.policies)}.")
+        checks.one_of("act_with", policy, self.policies)
         self.act_with = policy
 
     @torch.no_grad()
@@ -115,12 +115,12 @@ class DualPolicy(DecisionTransformer):
         else:
             features = self._features(batch)
         seen = torch.cat([features, self.normalise(batch.observations, batch.task_ids)], -1)
-        return self.modular_head.task_losses(self.modular(seen, self.encoder(batch.task_ids)), batch)
+        return self.modular_head(self.modular(seen, self.encoder(batch.task_ids)), batch)
 
-    def _decide(self, features: Tensor, history: _History) -> Tensor:
+    def _decide(self, features: Tensor, now: TransformerRollout) -> Tensor:
         """See `DecisionTransformer`."""
         if self.act_with == TRANSFORMER:
-            return super()._decide(features, history)
-        newest = history.window(1)[0][:, 0, : self.spec.observation_dim]
-        outputs = self.modular(torch.cat([features, newest], -1), self.encoder(self._tasks))
-        return self.modular_head.act(outputs, self._tasks)
+            return super()._decide(features, now)
+        newest = now.history.window(1)[0][:, 0, : self.spec.observation_dim]
+        outputs = self.modular(torch.cat([features, newest], -1), self.encoder(now.tasks))
+        return self.modular_head.act(outputs, now.tasks)

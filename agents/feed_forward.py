@@ -1,6 +1,8 @@
 """Policies that look at the newest observation only: a backbone and a head."""
 
 from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,12 +19,30 @@ from mtorl.datasets.spec import DataSpec
 from mtorl.envs.base import RolloutContext
 
 
+@dataclass(frozen=True)
+class FeedForwardRollout:
+    """A block of N episodes that is being played.
+
+    Attributes:
+        tasks: int64 `[N]`.
+        features: The backbone for these tasks: from normalised observations `[N, O]` to `[N, F]`.
+        mean: `[N, O]`, of the observations.
+        std: `[N, O]`.
+    """
+
+    tasks: Tensor
+    features: Callable[[Tensor], Tensor]
+    mean: Tensor
+    std: Tensor
+
+
 class FeedForwardPolicy(Agent):
     """A backbone and a head. A subclass hands them over with `set_policy`, and says what they are trained for."""
 
     window = 1
     backbone: Backbone
     head: Head
+    rollout: FeedForwardRollout
 
     @abstractmethod
     def __init__(self, spec: DataSpec, per_task_normalisation: bool, std_floor: float, clip: float) -> None:
@@ -43,7 +63,7 @@ class FeedForwardPolicy(Agent):
         return self.backbone(seen, self.encoder(task_ids), self.gains(task_ids))
 
     def _losses(self, batch: TaskBatch) -> TaskLosses:
-        return self.head.task_losses(self._features(batch.observations, batch.task_ids), batch)
+        return self.head(self._features(batch.observations, batch.task_ids), batch)
 
     @torch.no_grad()
     def routing(self, batch: TaskBatch) -> list[Tensor]:
@@ -51,15 +71,14 @@ class FeedForwardPolicy(Agent):
         seen = self.normalise(batch.observations, batch.task_ids)
         return self.backbone.mean_weights(seen, self.encoder(batch.task_ids))
 
-    @torch.no_grad()
-    def reset(self, context: RolloutContext) -> None:
-        """See `Agent.reset`; what stays the same within an episode is worked out once."""
-        super().reset(context)
-        self._play = self.backbone.prepared(self.encoder(self._tasks), self.gains(self._tasks))
-        self._mean, self._std = self.observation_mean[self._tasks], self.observation_std[self._tasks]
+    def begin(self, tasks: Tensor, context: RolloutContext) -> FeedForwardRollout:
+        """See `Agent.begin`; what stays the same within an episode is worked out once."""
+        features = self.backbone.prepared(self.encoder(tasks), self.gains(tasks))
+        return FeedForwardRollout(tasks, features, self.observation_mean[tasks], self.observation_std[tasks])
 
     @torch.no_grad()
     def act(self, observations: NDArray[np.float32], rewards: NDArray[np.float32]) -> NDArray[np.float32]:
         """See `Agent.act`."""
-        seen = ((self._to_tensor(observations) - self._mean) / self._std).clamp(-self.clip, self.clip)
-        return self.head.act(self._play(seen), self._tasks).to(torch.float32).cpu().numpy()
+        now = self.rollout
+        seen = ((self._to_tensor(observations) - now.mean) / now.std).clamp(-self.clip, self.clip)
+        return self.head.act(now.features(seen), now.tasks).to(torch.float32).cpu().numpy()

@@ -45,12 +45,9 @@ class IQL(ActorCritic):
         self.value = self._new_critic(inputs=spec.observation_dim)
         self.phases = (
             self.phase("value", self._value_losses, [self.value]),
-            self.phase("critic", self._critic_losses, [self.critics], after_step=self._follow),
+            self.phase("critic", self._critic_losses, [self.critics], after_step=self.follow),
             self.phase("actor", self._actor_losses, [self.encoder, self.backbone, self.head]),
         )
-
-    def _follow(self) -> None:
-        self.follow(self.target_critics, self.critics)
 
     @torch.no_grad()
     def _worth(self, batch: TaskBatch) -> torch.Tensor:

@@ -21,14 +21,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mtorl import InputError
+from mtorl import InputError, checks
 from mtorl.agents.base import Phase, TaskLosses
 from mtorl.agents.decision_transformer import DecisionTransformer
-from mtorl.agents.parameters import ParameterSpace
-from mtorl.agents.transformer import initialise_transformer
+from mtorl.agents.parameters import ParameterSpace, held
+from mtorl.agents.transformer import Block, FeedForward, initialise_transformer
 from mtorl.datasets.sampler import TaskBatch
 from mtorl.datasets.spec import DataSpec
-from mtorl.envs.base import RolloutContext
 
 STAGES = ("backbone", "experts", "router")
 BACKBONE, EXPERTS, ROUTER = range(3)
@@ -67,10 +66,11 @@ class M3DT(DecisionTransformer):  # Deviation 1
         super().__init__(spec, **options)
         if self.router is not None or self.gains.task_rows():
             raise InputError("M3DT has experts in its feed-forward networks: leave ffn and task_gain out.")
-        if not 0 < backbone_until < experts_until < 1 or (units is not None and units < 1):
+        checks.at_least(1, units=units)
+        if not 0 < backbone_until < experts_until < 1:
             raise InputError(
-                f"backbone_until is {backbone_until}, experts_until {experts_until} and units {units}; expected "
-                "0 < backbone_until < experts_until < 1, and at least one unit."
+                f"backbone_until is {backbone_until} and experts_until {experts_until}; expected "
+                "0 < backbone_until < experts_until < 1."
             )
         self.register_buffer("groups", _one_group_each(spec.task_names, groups), persistent=False)
         self.register_buffer("stage", torch.tensor(BACKBONE))
@@ -88,7 +88,6 @@ class M3DT(DecisionTransformer):  # Deviation 1
             self._stage_phase(EXPERTS, ParameterSpace(self, [], maskable, [own]), own, backbone_until, experts_until),
             self._stage_phase(ROUTER, ParameterSpace(self, [], routers, [routers]), routers, experts_until, 1.0),
         )
-        self._present, self._held = BACKBONE, False
 
     def _stage_phase(self, stage: int, space: ParameterSpace, module: nn.Module, start: float, stop: float) -> Phase:
         losses, reached = partial(self._stage_losses, stage), partial(self._reached, stage)
@@ -98,50 +97,47 @@ class M3DT(DecisionTransformer):  # Deviation 1
         self.stage.fill_(stage)
 
     def _stage_losses(self, stage: int, batch: TaskBatch) -> TaskLosses:
-        """The losses of a stage; no gradient reaches what it does not move."""
-        self._present = stage
-        if stage == BACKBONE or self._held:
-            return self._losses(batch)
-        moved = set(self.phases[stage].space.names)
-        held = {name: value.detach() for name, value in self.named_parameters() if name not in moved}
-        self._held = True
-        try:
-            return torch.func.functional_call(self, held, (stage, batch))
-        finally:
-            self._held = False
+        """The losses of a stage; no gradient reaches what its phase does not move."""
+        whole, backbone, head = stage == BACKBONE, self.backbone, self.head
+        transform: Callable[..., Tensor] = backbone if whole else held(backbone, self.phases[stage].module)
+        compare: Callable[..., TaskLosses] = head if whole else held(head)
+        with torch.set_grad_enabled(whole and torch.is_grad_enabled()):
+            tokens, _, rows = self._inputs(batch)
+        outputs = transform(tokens, feed_forwards=self._of_stage(stage, rows))
+        return compare(self._at_observations(outputs, batch), batch)
 
     @property
     def needs_task(self) -> bool:
         """Whether acting depends on the task's identity: experts without routers do, too."""
         return super().needs_task or int(self.stage) == EXPERTS
 
-    def reset(self, context: RolloutContext) -> None:
-        """See `Agent.reset`: acting is as in the stage that training is in."""
-        self._present = int(self.stage)
-        super().reset(context)
+    def _feed_forwards(self, tokens: Tensor, task_ids: Tensor, prompt: Tensor | None = None) -> list[FeedForward]:
+        """See `DecisionTransformer`: acting is as in the stage that training is in."""
+        return self._of_stage(int(self.stage), task_ids)
 
-    def _gains(self, tokens: Tensor, task_ids: Tensor, prompt: Tensor | None = None) -> list[Tensor]:
-        """Of each block the shares of the experts `[M, G]`, or `[M, 0]` for none; no list where routers decide."""
-        if self._present == ROUTER:
+    def _of_stage(self, stage: int, task_ids: Tensor) -> list[FeedForward]:
+        """The feed-forward networks of the blocks in a stage, for tasks `[M]`."""
+        if stage == BACKBONE:
             return []
-        shares = self.groups[task_ids].to(tokens)
-        return [shares if self._present == EXPERTS else shares[:, :0]] * len(self.backbone.blocks)
+        groups = self.groups[task_ids][:, None]
+        shares: Shares = Experts.mixture if stage == ROUTER else lambda _, normed: groups.to(normed)
+        return [_with_experts(block, shares) for block in self.backbone.blocks]
 
     @torch.no_grad()
     def routing(self, batch: TaskBatch) -> list[Tensor]:
         """See `Agent.routing`: of each block the shares of the experts, as in the stage that training is in."""
-        self._present = int(self.stage)
-        if self._present != ROUTER:
-            count = len(self.backbone.blocks) if self._present == EXPERTS else 0
+        stage = int(self.stage)
+        if stage != ROUTER:
+            count = len(self.backbone.blocks) if stage == EXPERTS else 0
             return [self.groups[batch.task_ids].to(batch.observations)] * count
         found: list[Tensor] = []
-        keep: Callable[..., None] = lambda module, inputs, output: found.append(output.softmax(-1))  # noqa: E731
-        hooks = [it.router.register_forward_hook(keep) for it in self.modules() if isinstance(it, Experts)]
-        try:
-            self._features(batch)
-        finally:
-            for hook in hooks:
-                hook.remove()
+
+        def noted(experts: Experts, normed: Tensor) -> Tensor:
+            found.append(experts.mixture(normed))
+            return found[-1]
+
+        blocks = [_with_experts(block, noted) for block in self.backbone.blocks]
+        self.backbone(self._inputs(batch)[0], feed_forwards=blocks)
         return [it.unflatten(0, (len(batch.task_ids), -1)).mean((1, 2)) for it in found]
 
 
@@ -159,16 +155,9 @@ class Experts(nn.Module):
         self.own = FeedForwards(width, count, units)
         self.router = nn.Sequential(nn.Linear(width, 2 * width), nn.ReLU(), nn.Linear(2 * width, count))  # Deviation 2
 
-    def forward(self, tokens: Tensor, shares: Tensor | None) -> Tensor:
-        """What they add to tokens `[M, S, width]`.
-
-        Args:
-            tokens: The feed-forward network's input.
-            shares: Of each expert `[M, G]`; `[M, 0]` for none; None lets the router decide.
-        """
-        if shares is None:
-            return self.own(tokens, self.router(tokens).softmax(-1))
-        return self.own(tokens, shares[:, None]) if shares.shape[1] else torch.zeros_like(tokens)
+    def mixture(self, tokens: Tensor) -> Tensor:
+        """The share `[M, S, G]` that the router gives each expert, from tokens `[M, S, width]`."""
+        return self.router(tokens).softmax(-1)
 
 
 class FeedForwards(nn.Module):
@@ -185,6 +174,17 @@ class FeedForwards(nn.Module):
         """The mixture `[M, S, width]` of what they say of tokens, with shares `[M, S or 1, G]`."""
         hidden = functional.relu(self.expand(tokens)) * shares.repeat_interleave(self.units, -1)
         return self.contract(hidden) + shares @ self.bias
+
+
+Shares = Callable[[Experts, Tensor], Tensor]
+"""The share `[M, S or 1, G]` of each expert, from the experts and normalised tokens `[M, S, width]`."""
+
+
+def _with_experts(block: nn.Module, shares: Shares) -> FeedForward:
+    """The own feed-forward network of a block that has experts, and what these add to it."""
+    assert isinstance(block, Block) and isinstance(block.experts, Experts)
+    own, experts = block.feed_forward, block.experts
+    return lambda normed: own(normed) + experts.own(normed, shares(experts, normed))
 
 
 def _one_group_each(task_names: Sequence[str], groups: Sequence[Sequence[str]]) -> Tensor:

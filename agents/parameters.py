@@ -1,8 +1,9 @@
 """Which parameters tasks share, and their place in one flat vector."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -81,3 +82,10 @@ class ParameterSpace:
                 self.names, self.shapes, self.offsets[:-1], self.offsets[1:], strict=True
             )
         }
+
+
+def held(module: nn.Module, moved: nn.Module | None = None) -> Callable[..., Any]:
+    """A module as a function whose parameters no gradient reaches, but for those of `moved`, a part of it."""
+    reached = {id(it) for it in moved.parameters()} if moved is not None else set()
+    fixed = {name: value.detach() for name, value in module.named_parameters() if id(value) not in reached}
+    return lambda *inputs, **options: torch.func.functional_call(module, fixed, inputs, options)

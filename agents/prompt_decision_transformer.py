@@ -12,13 +12,16 @@ Deviations:
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mtorl import InputError
-from mtorl.agents.decision_transformer import DecisionTransformer, RouterContext
+from mtorl.agents.block_router import RouterContext
+from mtorl.agents.decision_transformer import DecisionTransformer
+from mtorl.agents.history import TransformerRollout
 from mtorl.agents.task_parts import TaskIdentity
 from mtorl.agents.transformer import initialise_transformer
 from mtorl.datasets.prompts import Prompt, PromptPick, PromptPool, PromptSettings, PromptSource, prompt_of
@@ -131,22 +134,19 @@ class PromptDecisionTransformer(DecisionTransformer):
         steps = torch.stack(kinds, -2) + self.embed_prompt["time"](prompt.timesteps)[..., None, :]
         return steps.flatten(-3, -2)  # t b k 3 f -> t b (k 3) f
 
-    @torch.no_grad()
-    def reset(self, context: RolloutContext) -> None:
-        """See `Agent.reset`; the prompt is read once: that of a demonstration if there is one, else the task's own."""
-        super().reset(context)
-        rows = self._tasks
-        tokens = self._prompt_tokens(self._shown(context), rows, self._wanted(context)[0])
-        self._prompt = tokens
-        self._before = self.backbone.keys_values(tokens, self._gains(tokens, rows, tokens))
+    def begin(self, tasks: Tensor, context: RolloutContext) -> TransformerRollout:
+        """See `Agent.begin`; the prompt is read once: that of a demonstration if there is one, else the task's own."""
+        tokens = self._prompt_tokens(self._shown(tasks, context), tasks, self._wanted(tasks, context).scale)
+        before = self.backbone.keys_values(tokens, self._feed_forwards(tokens, tasks, tokens))
+        return replace(super().begin(tasks, context), prompt=tokens, before=before)
 
-    def _shown(self, context: RolloutContext) -> Prompt:
+    def _shown(self, tasks: Tensor, context: RolloutContext) -> Prompt:
         """What is shown to N episodes `[N, K, ...]`."""
         if context.demonstration is None:
-            return self.best.map(lambda values: values[self._tasks])
-        like, rows = self.observation_mean, len(self._tasks)
+            return self.best.map(lambda values: values[tasks])
+        like = self.observation_mean
         shown = prompt_of(context.demonstration, self.best_timesteps.shape[1]).to(like.device, like.dtype)
-        return shown.map(lambda values: values.expand(rows, *values.shape))
+        return shown.map(lambda values: values.expand(len(tasks), *values.shape))
 
     @property
     def needs_demonstration(self) -> bool:

@@ -5,9 +5,10 @@ from typing import Any
 import torch
 
 from mtorl import checks
-from mtorl.agents.actor_critic import ActorCritic, held, target_of
+from mtorl.agents.actor_critic import ActorCritic
 from mtorl.agents.base import TaskLosses
 from mtorl.agents.heads import RegressionHead, masked_mean
+from mtorl.agents.parameters import held
 from mtorl.datasets.sampler import TaskBatch
 from mtorl.datasets.spec import DataSpec
 
@@ -42,18 +43,13 @@ class TD3BC(ActorCritic):
         checks.within("[0, inf]", noise_clip=noise_clip)
         checks.at_least(1, policy_delay=policy_delay)
         self.critic_weight, self.target_noise, self.noise_clip = critic_weight, target_noise, noise_clip
-        self.target_backbone, self.target_head = target_of(self.backbone), target_of(self.head)
+        self.target_backbone, self.target_head = self.target_of(self.backbone), self.target_of(self.head)
         self.phases = (
             self.phase("critic", self._critic_losses, [self.critics]),
             self.phase(
-                "actor", self._actor_losses, [self.encoder, self.backbone, self.head], policy_delay, self._follow
+                "actor", self._actor_losses, [self.encoder, self.backbone, self.head], policy_delay, self.follow
             ),
         )
-
-    def _follow(self) -> None:
-        self.follow(self.target_critics, self.critics)
-        self.follow(self.target_backbone, self.backbone)
-        self.follow(self.target_head, self.head)
 
     @torch.no_grad()
     def _next_actions(self, batch: TaskBatch) -> torch.Tensor:

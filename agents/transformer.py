@@ -1,12 +1,15 @@
 """The transformer that sequence policies are built from."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 KeysValues = tuple[Tensor, Tensor]
+FeedForward = Callable[[Tensor], Tensor]
+"""What a block adds to its tokens besides attention: from them, normalised, `[M, S, width]` to the same shape."""
 
 
 class CausalTransformer(nn.Module):
@@ -27,37 +30,50 @@ class CausalTransformer(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(
-        self, tokens: Tensor, last_only: bool = False, gains: Sequence[Tensor] = (), before: Sequence[KeysValues] = ()
+        self,
+        tokens: Tensor,
+        last_only: bool = False,
+        feed_forwards: Sequence[FeedForward] = (),
+        before: Sequence[KeysValues] = (),
     ) -> Tensor:
         """Transforms tokens `[M, S, width]`.
 
         Args:
             tokens: M sequences of S tokens.
             last_only: Compute the last block only for the newest token.
-            gains: `[M, 4 * width]` or, for each token, `[M, S, 4 * width]` for each block, or none.
+            feed_forwards: Of each block, in place of its own; or none.
             before: Keys and values of tokens that come before these, from `keys_values`, or none.
 
         Returns:
             `[M, S, width]`, or `[M, 1, width]` with `last_only`.
         """
         for number, block in enumerate(self.blocks, start=1):
-            gain = gains[number - 1] if gains else None
+            own = feed_forwards[number - 1] if feed_forwards else None
             seen = before[number - 1] if before else None
-            tokens = block(tokens, last_only and number == len(self.blocks), gain, seen)
+            tokens = block(tokens, last_only and number == len(self.blocks), own, seen)
         return self.norm(tokens)
 
-    def keys_values(self, tokens: Tensor, gains: Sequence[Tensor] = ()) -> list[KeysValues]:
+    def scaled(self, gains: Sequence[Tensor]) -> list[FeedForward]:
+        """The blocks' own feed-forward networks, with factors on their hidden units.
+
+        Args:
+            gains: `[M, 4 * width]` or, for each token, `[M, S, 4 * width]` for each block; or none.
+        """
+        blocks = [block for block in self.blocks if isinstance(block, Block)]
+        return [partial(block.feed_forward, gain=gain) for block, gain in zip(blocks, gains, strict=bool(gains))]
+
+    def keys_values(self, tokens: Tensor, feed_forwards: Sequence[FeedForward] = ()) -> list[KeysValues]:
         """What later tokens attend to of these `[M, S, width]`, for each block: keys and values `[M, heads, S, w]`."""
-        return self.extend(tokens, gains)[1]
+        return self.extend(tokens, feed_forwards)[1]
 
     def extend(
-        self, tokens: Tensor, gains: Sequence[Tensor] = (), before: Sequence[KeysValues] = ()
+        self, tokens: Tensor, feed_forwards: Sequence[FeedForward] = (), before: Sequence[KeysValues] = ()
     ) -> tuple[Tensor, list[KeysValues]]:
         """Transforms tokens `[M, S, width]` that follow others, and says what the next ones will attend to.
 
         Args:
             tokens: M sequences of S tokens.
-            gains: See `forward`.
+            feed_forwards: See `forward`.
             before: Of the tokens before these, for each block; or none.
 
         Returns:
@@ -66,9 +82,9 @@ class CausalTransformer(nn.Module):
         found = []
         for number, block in enumerate(self.blocks, start=1):
             assert isinstance(block, Block)
-            gain = gains[number - 1] if gains else None
+            own = feed_forwards[number - 1] if feed_forwards else None
             seen = before[number - 1] if before else None
-            tokens, attended = block.extend(tokens, number == len(self.blocks), gain, seen)
+            tokens, attended = block.extend(tokens, number == len(self.blocks), own, seen)
             found.append(attended)
         return self.norm(tokens), found
 
@@ -80,9 +96,6 @@ class Block(nn.Module):
         width: Size of a token.
         heads: Attention heads.
         dropout: Probability.
-
-    Attributes:
-        experts: Adds to the feed-forward network: called with its input, and with the gain, which is then its own.
     """
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
@@ -94,36 +107,41 @@ class Block(nn.Module):
         self.norm_feed_forward = nn.LayerNorm(width)
         self.expand = nn.Linear(width, 4 * width)
         self.contract = nn.Linear(4 * width, width)
-        self.experts: nn.Module | None = None
 
     def forward(
         self,
         tokens: Tensor,
         last_only: bool = False,
-        gain: Tensor | None = None,
+        feed_forward: FeedForward | None = None,
         before: KeysValues | None = None,
     ) -> Tensor:
         """Tokens `[M, S, width]` to the same shape, or to `[M, 1, width]` of the newest token."""
-        return self.extend(tokens, last_only, gain, before)[0]
+        return self.extend(tokens, last_only, feed_forward, before)[0]
 
     def extend(
         self,
         tokens: Tensor,
         last_only: bool = False,
-        gain: Tensor | None = None,
+        feed_forward: FeedForward | None = None,
         before: KeysValues | None = None,
     ) -> tuple[Tensor, KeysValues]:
         """As `forward`, and the keys and values that were attended to: those before and those of these tokens."""
         attended, seen = self._attend(self.norm_attention(tokens), last_only, before)
         tokens = (tokens[:, -1:] if last_only else tokens) + self._drop(attended)
-        normed = self.norm_feed_forward(tokens)
+        return tokens + self._drop((feed_forward or self.feed_forward)(self.norm_feed_forward(tokens))), seen
+
+    def feed_forward(self, normed: Tensor, gain: Tensor | None = None) -> Tensor:
+        """The block's own feed-forward network.
+
+        Args:
+            normed: `[M, S, width]`, all tokens of a pass or the newest ones.
+            gain: Factors on the hidden units, `[M, 4 * width]`, or `[M, ..., 4 * width]` for all tokens of the pass.
+        """
         hidden = self.expand(normed)
-        if self.experts is not None:
-            return tokens + self._drop(self.contract(functional.relu(hidden)) + self.experts(normed, gain)), seen
         if gain is not None:
             each = gain if gain.ndim == 3 else gain[:, None]
-            hidden = hidden * (each[:, -1:] if last_only else each)
-        return tokens + self._drop(self.contract(functional.relu(hidden))), seen
+            hidden = hidden * each[:, -normed.shape[1] :]
+        return self.contract(functional.relu(hidden))
 
     def _project(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         queries, keys, values = (

@@ -16,6 +16,7 @@ import torch
 from common import make_spec, save
 
 from mtorl.agents import DecisionTransformer, PromptDecisionTransformer
+from mtorl.agents.history import TransformerRollout
 from mtorl.envs.base import ContextMode, RolloutContext
 
 TASKS, ROWS, STEPS = 10, 10, 100
@@ -35,17 +36,18 @@ def make_agent(last_only: bool) -> DecisionTransformer:
 class Naive(PromptDecisionTransformer):
     """Passes prompt and window through the whole network at every step."""
 
-    def reset(self, context: RolloutContext) -> None:
+    def begin(self, tasks: torch.Tensor, context: RolloutContext) -> TransformerRollout:
         """Keeps the prompt's tokens instead of their keys and values."""
-        super().reset(context)
-        rows = self._tasks
-        prompt = self._prompt_tokens(self._shown(context), rows, self.return_scale[rows])
+        found = super().begin(tasks, context)
+        prompt = found.prompt
+        assert prompt is not None
         whole = type(self.backbone).forward
 
-        def forward(tokens: torch.Tensor, _: bool, gains: list, before: list) -> torch.Tensor:
-            return whole(self.backbone, torch.cat([prompt, tokens], 1), False, gains)[:, -1:]
+        def forward(tokens: torch.Tensor, _: bool, feed_forwards: list, before: list) -> torch.Tensor:
+            return whole(self.backbone, torch.cat([prompt, tokens], 1), False, feed_forwards)[:, -1:]
 
         self.backbone.forward = forward  # type: ignore[method-assign]
+        return found
 
 
 def make_prompted(kind: type[PromptDecisionTransformer]) -> PromptDecisionTransformer:

@@ -57,7 +57,7 @@ class Head(nn.Module, ABC):
         """See `TaskLosses.linear`."""
         return False
 
-    def task_losses(self, features: Tensor, batch: TaskBatch) -> TaskLosses:
+    def forward(self, features: Tensor, batch: TaskBatch) -> TaskLosses:
         """The losses of a batch with what balancers at the representation need.
 
         Args:

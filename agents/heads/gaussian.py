@@ -6,9 +6,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from mtorl import InputError
+from mtorl import InputError, checks
 from mtorl.agents.heads.base import OutputHeads, masked_mean
 from mtorl.agents.heads.regression import RegressionHead
+
+Distribution = Literal["deterministic", "gaussian"]
 
 
 class GaussianHead(RegressionHead):
@@ -58,10 +60,7 @@ class GaussianHead(RegressionHead):
         return masked_mean(-self.log_likelihood(features, targets, task_ids) / targets.shape[-1], valid)
 
 
-def make_head(
-    distribution: Literal["deterministic", "gaussian"], features: int, actions: int, tasks: int, kind: OutputHeads
-) -> RegressionHead:
+def make_head(distribution: Distribution, features: int, actions: int, tasks: int, kind: OutputHeads) -> RegressionHead:
     """The head of that distribution."""
-    if distribution not in ("deterministic", "gaussian"):
-        raise InputError(f"distribution is {distribution!r}; expected deterministic or gaussian.")
+    checks.one_of("distribution", distribution, Distribution)
     return (GaussianHead if distribution == "gaussian" else RegressionHead)(features, actions, tasks, kind)

@@ -1,11 +1,9 @@
 """Actions themselves, with the squared error."""
 
-from typing import get_args
-
 import torch
 from torch import Tensor, nn
 
-from mtorl import InputError
+from mtorl import checks
 from mtorl.agents.heads.base import Head, OutputHeads, masked_mean
 
 
@@ -22,8 +20,7 @@ class RegressionHead(Head):
 
     def __init__(self, features: int, actions: int, tasks: int, kind: OutputHeads = "shared") -> None:
         super().__init__()
-        if kind not in get_args(OutputHeads):
-            raise InputError(f"output_heads is {kind!r}; expected one of {', '.join(get_args(OutputHeads))}.")
+        checks.one_of("output_heads", kind, OutputHeads)
         maps = 1 if kind == "shared" else tasks
         bound = features**-0.5
         self.weight = nn.Parameter(torch.empty(maps, features, actions).uniform_(-bound, bound))

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from mtorl import InputError
+from mtorl import InputError, checks
 
 
 class Backbone(nn.Module, ABC):
@@ -58,8 +58,11 @@ def check_network(network: Backbone, code: int, hidden: Sequence[int], **numbers
     name = type(network).__name__
     if not code:
         raise InputError(f"{name} needs a vector for each task; found none. Use task_identity onehot or embed.")
-    if not hidden or min(hidden) < 1:
-        raise InputError(f"{name}: hidden is {list(hidden)}; expected one or more positive layer sizes.")
-    for option, value in numbers.items():
-        if value < 1:
-            raise InputError(f"{name}: {option} is {value}; expected at least 1.")
+    check_sizes(f"{name}: hidden", hidden)
+    checks.at_least(1, **{f"{name}: {option}": value for option, value in numbers.items()})
+
+
+def check_sizes(name: str, sizes: Sequence[int]) -> None:
+    """Refuses sizes of layers that are none, or not positive. Raises InputError as `checks.within` does."""
+    if not sizes or min(sizes) < 1:
+        raise InputError(f"{name} is {list(sizes)}; expected one or more positive layer sizes.")

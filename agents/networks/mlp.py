@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mtorl import InputError
-from mtorl.agents.networks.base import Backbone, Network, over_inner_axes
+from mtorl.agents.networks.base import Backbone, Network, check_sizes, over_inner_axes
 
 
 class MLPBackbone(Backbone):
@@ -22,8 +21,7 @@ class MLPBackbone(Backbone):
 
     def __init__(self, inputs: int, code: int, hidden: Sequence[int]) -> None:
         super().__init__()
-        if not hidden or min(hidden) < 1:
-            raise InputError(f"hidden is {list(hidden)}; expected one or more positive layer sizes.")
+        check_sizes("hidden", hidden)
         self.size = hidden[-1]
         self.layers = nn.ModuleList([nn.Linear(before, after) for before, after in pairwise((inputs + code, *hidden))])
 

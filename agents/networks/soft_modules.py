@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mtorl import InputError, checks
-from mtorl.agents.networks.base import Backbone
+from mtorl.agents.networks.base import Backbone, check_sizes
 
 Routing = Literal["state", "task"]
 FEW = 32
@@ -214,9 +214,8 @@ def _check(
     modules: int, layers: int, width: int, base: Sequence[int], gating: Sequence[int], routing: str, code: int
 ) -> None:
     checks.at_least(1, modules=modules, layers=layers, width=width)
-    for name, sizes in (("base", base), ("gating", gating)):
-        if not sizes or min(sizes) < 1:
-            raise InputError(f"{name} is {list(sizes)}; expected one or more positive layer sizes.")
+    check_sizes("base", base)
+    check_sizes("gating", gating)
     checks.one_of("routing", routing, Routing)
     if routing == "task" and not code:
         raise InputError("routing=task needs a vector for each task; found none. Use task_identity onehot or embed.")

@@ -375,7 +375,7 @@ def test_balancers_that_need_positive_losses_say_so(balancer: str, train_options
         (IQL, {"output_heads": "linear"}, "output_heads is 'linear'; expected shared or per_task"),
         (TD3BC, {"policy_delay": 0}, "policy_delay is 0"),
         (CQL, {"samples": 0}, "samples is 0"),
-        (TD3BC, {"target_rate": 0.0}, "target_rate 0.0"),
+        (TD3BC, {"target_rate": 0.0}, "target_rate is 0.0; expected a number in"),
     ],
 )
 def test_wrong_settings_are_refused(kind: type, options: dict, message: str, spec: DataSpec) -> None:

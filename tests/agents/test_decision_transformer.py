@@ -85,7 +85,7 @@ def test_return_to_go_falls_by_the_rewards(spec: DataSpec) -> None:
     agent.reset(RolloutContext(np.array([1]), np.array([0])))
     for reward in (0.0, 10.0, 10.0, 10.0):
         agent.act(np.zeros((1, 4), np.float32), np.array([reward], np.float32))
-    returns = agent._history.window(agent.window)[1][0]
+    returns = agent.rollout.history.window(agent.window)[1][0]
     torch.testing.assert_close(returns, torch.tensor([4.5, 4.49, 4.48, 4.47]))
 
 
@@ -97,7 +97,7 @@ def test_what_is_left_of_the_target_stays_within_the_data(spec: DataSpec) -> Non
         agent.reset(RolloutContext(np.array([0]), np.array([0])))
         for _ in range(3):
             agent.act(np.zeros((1, 4), np.float32), np.full(1, 1e4, np.float32))
-        returns = agent._history.window(agent.window)[1] * agent.return_scale[0]
+        returns = agent.rollout.history.window(agent.window)[1] * agent.return_scale[0]
         np.testing.assert_allclose(returns, min(least, 0.0), atol=1e-3)
 
 
@@ -167,7 +167,7 @@ def test_targets_are_not_clipped_and_what_is_left_stays_within_the_data(spec: Da
         agent.reset(RolloutContext(np.array([0]), np.array([0])))
         for earned in (0.0, reward):
             agent.act(np.zeros((1, 4), np.float32), np.full(1, earned, np.float32))
-        returns = agent._history.window(agent.window)[1][0] * agent.return_scale[0]
+        returns = agent.rollout.history.window(agent.window)[1][0] * agent.return_scale[0]
         np.testing.assert_allclose(returns, [asked, last], rtol=1e-5)
 
 
@@ -187,7 +187,7 @@ def test_checkpoints_made_before_there_was_a_limit_above_act_as_they_did(spec: D
         agent.reset(context)
         for earned in (0.0, -100.0):
             agent.act(np.zeros((1, 4), np.float32), np.full(1, earned, np.float32))
-        np.testing.assert_allclose(agent._history.window(2)[1][0], [first, first + 100], rtol=1e-6)
+        np.testing.assert_allclose(agent.rollout.history.window(2)[1][0], [first, first + 100], rtol=1e-6)
     del state["return_least"]
     with pytest.raises(RuntimeError, match="return_least"):
         agent.load_state_dict(state)
@@ -200,9 +200,9 @@ def test_history_is_the_last_steps_however_long_the_episode(spec: DataSpec, cont
     actions, observations = [], []
     for step in range(23):
         row = np.full((2, 4), 0.01 * step, np.float32)
-        observations.append(agent._observation_inputs(agent._to_tensor(row), agent._tasks))
+        observations.append(agent._observation_inputs(agent._to_tensor(row), agent.rollout.tasks))
         actions.append(torch.from_numpy(agent.act(row, np.zeros(2, np.float32))))
-        found, _, past, timesteps = agent._history.window(agent.window)
+        found, _, past, timesteps = agent.rollout.history.window(agent.window)
         begin = max(0, step + 1 - context)
         torch.testing.assert_close(found, torch.stack(observations[begin:], 1))
         torch.testing.assert_close(past, torch.stack(actions[begin:], 1))
@@ -233,7 +233,7 @@ def test_an_anchored_context_grows_and_is_halved(spec: DataSpec, kind: type, opt
     for _ in range(3 * context + 2):
         seen, rewards = draw.normal(size=(2, 4)).astype(np.float32), draw.random(2).astype(np.float32)
         found = agent.act(seen, rewards)
-        lengths.append(agent._length)
+        lengths.append(agent.rollout.length)
         exact.window = lengths[-1]
         np.testing.assert_allclose(found, exact.act(seen, rewards), atol=1e-5)
         agent.acted(-found)  # what was done may be something else
@@ -311,7 +311,9 @@ def test_soft_modules_are_what_they_say(spec: DataSpec, store: EpisodeStore, kin
             )
         values = values + total + block.contract.bias
     expected = agent.backbone.norm(values)
-    torch.testing.assert_close(agent.backbone(tokens, gains=agent._gains(tokens, rows, prompt)), expected)
+    torch.testing.assert_close(
+        agent.backbone(tokens, feed_forwards=agent._feed_forwards(tokens, rows, prompt)), expected
+    )
     found = agent.routing(batch)
     assert [tuple(it.shape) for it in found] == [(3, 4)] * 2 and routes[0].std(0).max() > 0.01
 
@@ -344,12 +346,11 @@ def test_routed_transformers_act_as_they_are_trained(
         draw = np.random.default_rng(0)
         for step in range(9):
             found = agent.act(draw.normal(size=(2, 4)).astype(np.float32), np.zeros(2, np.float32))
-            assert agent._history is not None
-            window = agent._history.window(agent._length if anchored == "anchored" else agent.window)
-            tokens, prompt = agent._asking(window), agent._prompt
+            window = agent.rollout.history.window(agent.rollout.length if anchored == "anchored" else agent.window)
+            tokens, prompt = agent._asking(window), agent.rollout.prompt
             whole = tokens if prompt is None else torch.cat([prompt, tokens], 1)
-            gains = agent._gains(whole, agent._tasks, prompt)
-            expected = agent.head.act(agent.backbone(whole, gains=gains)[:, -1], agent._tasks)
+            feed_forwards = agent._feed_forwards(whole, agent.rollout.tasks, prompt)
+            expected = agent.head.act(agent.backbone(whole, feed_forwards=feed_forwards)[:, -1], agent.rollout.tasks)
             np.testing.assert_allclose(found, expected.detach(), atol=1e-5, err_msg=f"step {step}")
 
 

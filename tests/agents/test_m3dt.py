@@ -159,7 +159,7 @@ def test_every_stage_needs_steps(train_options: dict) -> None:
         ({"groups": [["towards-0", "away-0 towards-2"]]}, "Look at away-0, away-0 towards-2, towards-2"),
         ({"groups": [*GROUPS, []]}, "Look at the empty group"),
         ({"backbone_until": 0.9}, "backbone_until is 0.9"),
-        ({"units": 0}, "units 0"),
+        ({"units": 0}, "units is 0; expected at least 1"),
         ({"task_gain": True}, "leave ffn and task_gain out"),
         ({"ffn": "soft_modules"}, "leave ffn and task_gain out"),
     ],

@@ -180,7 +180,7 @@ def test_what_is_learned_is_what_is_played(agent: Agent, batch: TaskBatch, store
         flat = features[task, 0]
         expected = agent.head.act(flat, torch.full((len(flat),), task))[-1]  # type: ignore[operator, union-attr]
         agent.reset(RolloutContext(np.array([task]), np.zeros(1, dtype=np.int64)))
-        history = getattr(agent, "_history", None)
+        history = getattr(agent.rollout, "history", None)
         if history is not None:  # the rollout's own target and actions differ from the recorded ones
             history._left[:] = batch.returns_to_go[task, 0, 0] + 0
             history._step = int(batch.timesteps[task, 0, 0])

@@ -338,9 +338,8 @@ def test_what_is_asked_for_is_what_a_demonstration_earned(spec: DataSpec, store:
     total = float(shown.rewards.sum())
     agent.act(np.zeros((2, 4), np.float32), np.zeros(2, np.float32))
     agent.act(np.zeros((2, 4), np.float32), np.full(2, 0.25 * total, np.float32))
-    assert agent._history is not None
     expected = np.array([total, 0.75 * total]) / max(total, 1)
-    np.testing.assert_allclose(agent._history.window(4)[1][0], expected, rtol=1e-5)
+    np.testing.assert_allclose(agent.rollout.history.window(4)[1][0], expected, rtol=1e-5)
 
 
 def test_short_episodes_demonstrate_nothing_to_who_reads_long_prompts(tmp_path: Path) -> None:
