@@ -7,7 +7,7 @@ from rich.measure import Measurement
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from mtorl.datasets.grouping import Grouping
@@ -45,38 +45,43 @@ def show_comparison(path: "Path") -> None:
     title = f"compared to {' and '.join(bases)}; in brackets 95 % intervals"
     title += f"; action error in thousandths, on {errors}" if errors else ""
     title += "; score: 0 % is what random actions earn, 100 % what the expert does" if scored else ""
-    columns = [
-        "mean",
-        "IQM",
-        *["P(better)"] * len(bases),
-        *["score", *["lead"] * len(bases)] * scored,
-        *["delta-m"] * len(single),
-        *["action error"] * bool(errors),
-        "weights, max/min",
-        "moves a step",
-        "ms a step",
-    ]
-    table = _table(title, "method", "seeds", *columns)
+    columns = _comparison_columns(content)
+    table = _table(title, "method", "seeds", *[head for head, _ in columns])
     for row in content["methods"]:
-        middle, beats = row["interquartile_mean"], row["probability_of_improvement"]
-        each = [beats[base] for base in bases]
-        table.add_row(
-            row["name"],
-            f"{row['seeds']}",
-            f"{row['mean'][0]:.1%}",
-            f"{middle[0]:.1%} [{100 * middle[1]:.1f}, {100 * middle[2]:.1f}]",
-            *[f"{it[0]:.0%} [{100 * it[1]:.0f}, {100 * it[2]:.0f}]" if it else "-" for it in each],
-            *([f"{row['normalised_score'][0]:.1%}"] if scored else []),
-            *([_signed(row["normalised_score_lead"][base]) for base in bases] if scored else []),
-            *[f"{gain[0]:+.1%}" if (gain := row["delta_m"].get(name)) else "-" for name in single],
-            *([f"{1000 * row['action_error'][0]:.1f}"] if errors else []),
-            f"{spread:.3g}" if (spread := row["weights_max_over_min"]) else "-",
-            f"{row['moves_per_step']:.3g}",
-            f"{row['milliseconds_per_step']:.1f} ({row['step_over_baseline']:.2f}x)",
-        )
+        table.add_row(row["name"], f"{row['seeds']}", *[cell(row) for _, cell in columns])
     if len(single) > 1:
         table.caption = f"delta-m over {' and '.join(single)}"
     _print(table)
+
+
+def _comparison_columns(content: dict[str, Any]) -> "list[tuple[str, Callable[[dict[str, Any]], str]]]":
+    """Headings of a comparison, each with what stands below it."""
+    bases, single = content["baselines"], content["single_task_models"]
+    columns = [("mean", lambda row: f"{row['mean'][0]:.1%}"), ("IQM", lambda row: _share(row["interquartile_mean"], 1))]
+    columns += [("P(better)", lambda row, it=base: _share(row["probability_of_improvement"][it], 0)) for base in bases]
+    if content["methods"][0]["normalised_score"] is not None:
+        columns += [("score", lambda row: f"{row['normalised_score'][0]:.1%}")]
+        columns += [("lead", lambda row, it=base: _signed(row["normalised_score_lead"][it])) for base in bases]
+    columns += [("delta-m", lambda row, it=name: _gain(row["delta_m"].get(it))) for name in single]
+    if content["heldout_data"]:
+        columns += [("action error", lambda row: f"{1000 * row['action_error'][0]:.1f}")]
+    return [
+        *columns,
+        ("weights, max/min", lambda row: f"{spread:.3g}" if (spread := row["weights_max_over_min"]) else "-"),
+        ("moves a step", lambda row: f"{row['moves_per_step']:.3g}"),
+        ("ms a step", lambda row: f"{row['milliseconds_per_step']:.1f} ({row['step_over_baseline']:.2f}x)"),
+    ]
+
+
+def _share(value: "Sequence[float] | None", digits: int) -> str:
+    """A share with its interval, in percent."""
+    if value is None:
+        return "-"
+    return f"{value[0]:.{digits}%} [{100 * value[1]:.{digits}f}, {100 * value[2]:.{digits}f}]"
+
+
+def _gain(value: "Sequence[float] | None") -> str:
+    return "-" if value is None else f"{value[0]:+.1%}"
 
 
 def _signed(found: "Sequence[float] | None") -> str:

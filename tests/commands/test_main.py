@@ -13,7 +13,7 @@ import yaml
 from mtorl.commands.main import main
 from mtorl.datasets.store import EpisodeStore
 from mtorl.families import members
-from mtorl.runs.sweep import plan
+from mtorl.runs.plan import plan
 from mtorl.runs.training import train
 
 COMMANDS = ["collect", "info", "train", "evaluate", "report", "ablate", "list"]

@@ -18,8 +18,8 @@ from mtorl.envs.results import EvalReport, Played
 from mtorl.reports.comparison import compare
 from mtorl.reports.tables import show_comparison
 from mtorl.runs import sweep
+from mtorl.runs.plan import compared_rows, plan
 from mtorl.runs.run import Run
-from mtorl.runs.sweep import _compared, plan
 from mtorl.trainers.balancers import Equal
 from mtorl.trainers.update import MultiTaskUpdate
 
@@ -135,7 +135,7 @@ def test_two_settings_do_not_set_the_same_option() -> None:
     assert [it.variant for it in plan({"config": ["x/one.yaml", "two.yaml"]}, Path("o"))] == ["one", "two"]
 
 
-def test_returns_of_several_suites_are_not_compared(base: str, tmp_path: Path) -> None:
+def test_returns_of_several_suites_are_notcompared_rows(base: str, tmp_path: Path) -> None:
     other = collect(PointReach(TASKS, horizon=15), tmp_path / "short", "mixed", episodes=3, workers=0, quiet=True)
     first = yaml.safe_load(Path(base).read_text())["data"]
     vary = {"data": [{"label": "a", "options": {"data": first}}, str(other.path)]}
@@ -273,7 +273,7 @@ def test_a_mistake_in_a_class_of_the_users_does_not_stop_the_others(base: str, t
 
 def test_baselines_are_rows_or_values_of_a_setting() -> None:
     cells = plan({"balancer": ["Equal", "PCGrad"], "optimizer.lr": [0.1, 0.2], "seed": [0]}, Path("o"))
-    assert _compared(cells, ["Equal", "PCGrad, lr=0.2"]) == {
+    assert compared_rows(cells, ["Equal", "PCGrad, lr=0.2"]) == {
         "Equal": {
             "Equal, lr=0.1": "Equal, lr=0.1",
             "Equal, lr=0.2": "Equal, lr=0.2",
@@ -285,10 +285,10 @@ def test_baselines_are_rows_or_values_of_a_setting() -> None:
     with pytest.raises(
         InputError, match=r"baselines has 'Best'; expected one of .*'PCGrad, lr=0\.2', 'Equal', 'lr=0\.1'"
     ):
-        _compared(cells, ["Best"])
+        compared_rows(cells, ["Best"])
     double = plan({"balancer": ["Equal", "PCGrad"], "sharing": [{"label": "Equal", "options": {}}]}, Path("o"))
     with pytest.raises(InputError, match="'Equal', which several settings have"):
-        _compared(double, ["Equal"])
+        compared_rows(double, ["Equal"])
 
 
 def test_every_row_is_compared_to_its_counterpart(base: str, tmp_path: Path) -> None:
