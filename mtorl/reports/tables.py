@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from mtorl.families import Member
     from mtorl.reports.masks import MaskSummary
 
+    Column = Callable[[dict[str, Any]], str]
+
 
 def _table(title: str, first: str, *columns: str) -> Table:
     table = Table(title=title, title_justify="left", header_style="bold")
@@ -54,17 +56,24 @@ def show_comparison(path: "Path") -> None:
     _print(table)
 
 
-def _comparison_columns(content: dict[str, Any]) -> "list[tuple[str, Callable[[dict[str, Any]], str]]]":
+def _comparison_columns(content: dict[str, Any]) -> "list[tuple[str, Column]]":
     """Headings of a comparison, each with what stands below it."""
     bases, single = content["baselines"], content["single_task_models"]
-    columns = [("mean", lambda row: f"{row['mean'][0]:.1%}"), ("IQM", lambda row: _share(row["interquartile_mean"], 1))]
-    columns += [("P(better)", lambda row, it=base: _share(row["probability_of_improvement"][it], 0)) for base in bases]
+
+    def of(key: str, name: str, form: "Callable[[Any], str]") -> "Column":
+        return lambda row: form(row[key].get(name))
+
+    columns: list[tuple[str, Column]] = [
+        ("mean", lambda row: f"{row['mean'][0]:.1%}"),
+        ("IQM", lambda row: _share(row["interquartile_mean"], 1)),
+        *(("P(better)", of("probability_of_improvement", base, _share)) for base in bases),
+    ]
     if content["methods"][0]["normalised_score"] is not None:
-        columns += [("score", lambda row: f"{row['normalised_score'][0]:.1%}")]
-        columns += [("lead", lambda row, it=base: _signed(row["normalised_score_lead"][it])) for base in bases]
-    columns += [("delta-m", lambda row, it=name: _gain(row["delta_m"].get(it))) for name in single]
+        columns.append(("score", lambda row: f"{row['normalised_score'][0]:.1%}"))
+        columns += [("lead", of("normalised_score_lead", base, _signed)) for base in bases]
+    columns += [("delta-m", of("delta_m", name, _gain)) for name in single]
     if content["heldout_data"]:
-        columns += [("action error", lambda row: f"{1000 * row['action_error'][0]:.1f}")]
+        columns.append(("action error", lambda row: f"{1000 * row['action_error'][0]:.1f}"))
     return [
         *columns,
         ("weights, max/min", lambda row: f"{spread:.3g}" if (spread := row["weights_max_over_min"]) else "-"),
@@ -73,7 +82,7 @@ def _comparison_columns(content: dict[str, Any]) -> "list[tuple[str, Callable[[d
     ]
 
 
-def _share(value: "Sequence[float] | None", digits: int) -> str:
+def _share(value: "Sequence[float] | None", digits: int = 0) -> str:
     """A share with its interval, in percent."""
     if value is None:
         return "-"
