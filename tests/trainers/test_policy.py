@@ -219,7 +219,7 @@ def test_reports_of_unseen_tasks(families: tuple[Run, EpisodeStore], tmp_path: P
     run.evaluate(Protocol("ml45-like", 3), workers=0, quiet=True)
     suite, folder = run.suite(), tmp_path / "references"
     for policy in ("expert", "random"):
-        found, _ = evaluate_reference(policy, suite, Protocol("ml45-like", 3), folder, workers=0, quiet=True)  # type: ignore[arg-type]
+        found = evaluate_reference(policy, suite, Protocol("ml45-like", 3), folder, workers=0, quiet=True)  # type: ignore[arg-type]
         assert found.task_names == unseen and (found.mean_success == 1) == (policy == "expert")
     for demonstrated in (True, None):
         page = report([run.folder], tmp_path / "r.html", "ml45-like", demonstrated=demonstrated, references=folder)
