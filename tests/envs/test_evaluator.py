@@ -302,7 +302,7 @@ def test_a_worker_that_dies_is_reported(suite: PointReach) -> None:
 def test_negative_numbers_are_refused() -> None:
     with pytest.raises(InputError, match="workers is -1"):
         WorkerPool(-1)
-    with pytest.raises(InputError, match="seed -1"):
+    with pytest.raises(InputError, match="seed is -1"):
         Protocol(seed=-1)
 
 
