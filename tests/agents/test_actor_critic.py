@@ -298,6 +298,7 @@ WORTH = (0.8 ** torch.arange(5, -1, -1).double()).repeat(2, 1)
 """Of every place of the chain: the discount to the power of the steps that are left, on a common scale."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_critics_converge_to_the_discounted_rewards(kind: type, tmp_path: Path) -> None:
     store, ids = chain(tmp_path / "chain"), torch.arange(2)
@@ -313,6 +314,7 @@ def test_critics_converge_to_the_discounted_rewards(kind: type, tmp_path: Path) 
         torch.testing.assert_close(found, WORTH, rtol=0, atol=0.06)
 
 
+@pytest.mark.slow
 def test_conservative_values_of_the_policy_are_no_higher_than_true(tmp_path: Path) -> None:
     """Kumar et al., 2020, theorem 3.2, up to the errors of networks: few actions were recorded."""
     store, ids = chain(tmp_path / "chain"), torch.arange(2)

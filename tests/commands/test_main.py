@@ -229,6 +229,7 @@ def test_ctrl_c_in_a_collection(tmp_path: Path) -> None:
     assert process.returncode == 130 and "--out 'my data' --workers 1`" in message and "Traceback" not in message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["collect", "train", "evaluate"])
 def test_a_full_disk_ends_with_code_2(command: str, store: EpisodeStore, tmp_path: Path) -> None:
     """A limit on the size of files stands for the full disk: writing fails in the same way."""
@@ -280,6 +281,7 @@ def test_the_installed_command_and_the_module() -> None:
         assert result.returncode == 2 and result.stderr.startswith("error: no data set")
 
 
+@pytest.mark.slow
 def test_classes_of_the_current_folder_and_a_closed_pipe(store: EpisodeStore, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text("from mtorl.trainers.balancers import Equal\n\n\nclass Mine(Equal):\n    pass\n")
     command = str(Path(sys.executable).with_name("mtorl"))
@@ -330,6 +332,7 @@ def test_ctrl_c_in_a_terminal_at_any_moment_is_quiet(tmp_path: Path, delay: floa
     assert process.returncode == 130 and "continue with the same command" in message and "Traceback" not in message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
 def test_closed_standard_streams(closed: str, store: EpisodeStore, tmp_path: Path) -> None:
     """Files that are opened later would take their numbers, and be written into."""

@@ -96,6 +96,7 @@ RUNS = cover([{"kind": it, "execution": e, "sharing": s} for it in BALANCERS for
 """Every balancer in every execution, and with every way of sharing."""
 
 
+@pytest.mark.training
 @pytest.mark.parametrize(
     ("kind", "execution", "sharing"),
     [pytest.param(*row.values(), id=f"{row['kind'].__name__}-{row['execution']}-{row['sharing']}") for row in RUNS],
@@ -106,6 +107,7 @@ def test_frozen_parameters_stay_and_the_rest_moves(
     check(*trained(fine_tuned, kind, SHARING[sharing], execution, store, spec))
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("execution", EXECUTIONS)
 @pytest.mark.parametrize("kind", BALANCERS, ids=lambda kind: kind.__name__)
 def test_heads_alone_can_be_trained(kind: type, execution: Execution, store: EpisodeStore, spec: DataSpec) -> None:

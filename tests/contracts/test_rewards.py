@@ -84,6 +84,7 @@ def played(agent: Agent, factor: float, offset: float) -> np.ndarray:
     return np.stack(actions)
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("signs", OFFSETS)
 @pytest.mark.parametrize("kind", SMALL_AGENTS, ids=lambda kind: kind.__name__)
 def test_the_size_of_rewards_does_not_matter(kind: type, signs: str, changed: Changed, even_noise: None) -> None:
@@ -96,6 +97,7 @@ def test_the_size_of_rewards_does_not_matter(kind: type, signs: str, changed: Ch
         np.testing.assert_allclose(played(other, factor, offset), actions, atol=1e-3)
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("kind", SMALL_AGENTS, ids=lambda kind: kind.__name__)
 def test_rewards_that_are_all_zero_are_no_rewards(kind: type, changed: Changed, even_noise: None) -> None:
     agent, losses = learned(kind, changed(0.0))
@@ -124,6 +126,7 @@ def episode_of(task: str, action: float, reward: float) -> Episode:
     return Episode(task, np.zeros((2, 4), np.float32), actions, rewards, flags, flags, ~flags)
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("kind", [DecisionTransformer, PromptDecisionTransformer])
 @pytest.mark.parametrize("size", [1e-30, 0.001, 1.0, 1000.0, 1e30, -0.001, -1.0, -1000.0])
 def test_actions_that_only_the_return_tells_apart_are_learned(kind: type, size: float, tmp_path: Path) -> None:

@@ -144,6 +144,7 @@ def test_a_folder_holds_one_collection(suite: PointReach, tmp_path: Path) -> Non
         collect(suite, tmp_path / "none", "expert", episodes=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("workers", "number"), [("0", signal.SIGKILL), ("2", signal.SIGKILL), ("2", signal.SIGINT)])
 def test_an_interrupted_collection_continues(tmp_path: Path, workers: str, number: signal.Signals) -> None:
     uninterrupted = tmp_path / "one"
@@ -175,6 +176,7 @@ def test_a_suite_without_goals_cannot_be_recorded(
     assert not (tmp_path / "data").exists()
 
 
+@pytest.mark.slow
 def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
     """A limit on the size of files stands for the full disk: writing fails in the same way."""
     limited = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000))\n" + PROGRAM
