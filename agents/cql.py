@@ -23,9 +23,11 @@ class CQL(ActorCritic):
     the temperature, whatever the rewards are, and in each step anew: with rewards of at most 1, as here, and the
     published weight of 5 and temperature of 1, values spiral down until nothing else counts.
 
-    Deviations: the temperature divides values alone, not the densities with which actions were drawn; the weights of
-    the conservative term and of the policy's entropy are fixed; next values have no entropy in them; and the normal
-    distribution's deviation does not depend on what is observed.
+    Deviations:
+    1. The temperature divides values alone, not the densities with which actions were drawn.
+    2. The weights of the conservative term and of the policy's entropy are fixed.
+    3. Next values have no entropy in them.
+    4. The normal distribution's deviation does not depend on what is observed.
 
     Source: Kumar et al., Conservative Q-Learning for Offline Reinforcement Learning, 2020, equation 4 (CQL(H)).
 
@@ -58,7 +60,8 @@ class CQL(ActorCritic):
         checks.within("(0, inf)", temperature=temperature)
         checks.at_least(0, imitation_steps=imitation_steps)
         checks.at_least(1, samples=samples)
-        self.conservative_weight, self.entropy_weight, self.samples = conservative_weight, entropy_weight, samples
+        self.conservative_weight, self.entropy_weight = conservative_weight, entropy_weight  # Deviation 2
+        self.samples = samples
         self.imitation_steps, self.temperature = imitation_steps, temperature
         self.register_buffer("moves", torch.zeros((), dtype=torch.int64))
         self.phases = (
@@ -74,7 +77,7 @@ class CQL(ActorCritic):
         """Actions of the policy `[T, count * B, L, A]`, differentiable in it, and their log-densities."""
         features = self.backbone(observed, self.encoder(task_ids))
         means = self.head.linear_map(features, task_ids).repeat(1, count, 1, 1)
-        std, noise = self.head.deviations(task_ids), torch.randn_like(means)
+        std, noise = self.head.deviations(task_ids), torch.randn_like(means)  # Deviation 4
         before = means + std * noise
         stretch = 2 * (math.log(2) - before - functional.softplus(-2 * before))  # log of the derivative of tanh
         density = (-0.5 * noise.square() - std.log() - 0.5 * math.log(2 * math.pi) - stretch).sum(-1)
@@ -92,7 +95,8 @@ class CQL(ActorCritic):
         observed, ids, windows = self.observed(batch), batch.task_ids, batch.valid.shape[1]
         with torch.no_grad():
             ahead = self.observed(batch, following=True)
-            following = self.values_of(self.target_critics, ahead, self._draw(ahead, ids, 1)[0], ids).amin(0)
+            actions, _ = self._draw(ahead, ids, 1)
+            following = self.values_of(self.target_critics, ahead, actions, ids).amin(0)  # Deviation 3
             others, densities = self._others(observed, ahead, ids)
         count = 3 * self.samples
         values = self.values_of(self.critics, observed.repeat(1, count, 1, 1), others, ids)
@@ -127,4 +131,5 @@ def conservative_gap(values: Tensor, log_densities: Tensor, recorded: Tensor, te
         `[...]`: the temperature times the logarithm of an estimate of the integral of exp(value / temperature) over all
         actions, less the recorded value.
     """
-    return temperature * (torch.logsumexp(values / temperature - log_densities, 0) - math.log(len(values))) - recorded
+    soft = torch.logsumexp(values / temperature - log_densities, 0)  # Deviation 1
+    return temperature * (soft - math.log(len(values))) - recorded

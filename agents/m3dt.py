@@ -6,9 +6,11 @@
 | experts | the experts alone | what the expert of the task's group says |
 | router | the routers alone | a mixture of all, which the block's router decides on for every token |
 
-Deviations: the backbone is this package's decision transformer, without a prompt; routers have one hidden layer instead
-of four; and the experts are trained in one run, so that they are clipped together, and that an expert none of whose
-tasks is in a batch still moves by its momentum (`tasks_per_batch`).
+Deviations:
+1. The backbone is this package's decision transformer, without a prompt.
+2. Routers have one hidden layer instead of four.
+3. The experts are trained in one run, so that they are clipped together, and that an expert none of whose tasks is in a
+   batch still moves by its momentum (`tasks_per_batch`).
 """
 
 from collections.abc import Callable, Sequence
@@ -61,7 +63,7 @@ class M3DT(DecisionTransformer):
         experts_until: float = 0.8,
         **options: Any,
     ) -> None:
-        super().__init__(spec, **options)
+        super().__init__(spec, **options)  # Deviation 1
         if self.router is not None or self.gains.task_rows():
             raise InputError("M3DT has experts in its feed-forward networks: leave ffn and task_gain out.")
         checks.at_least(1, units=units)
@@ -82,6 +84,7 @@ class M3DT(DecisionTransformer):
         maskable = [part for it in experts for part in (it.own.expand, it.own.contract)]
         self.phases = (
             self._stage_phase(BACKBONE, whole.space, moved, 0.0, backbone_until),
+            # Deviation 3: all experts in one phase
             self._stage_phase(EXPERTS, ParameterSpace(self, [], maskable, [own]), own, backbone_until, experts_until),
             self._stage_phase(ROUTER, ParameterSpace(self, [], routers, [routers]), routers, experts_until, 1.0),
         )
@@ -150,6 +153,7 @@ class Experts(nn.Module):
     def __init__(self, width: int, count: int, units: int) -> None:
         super().__init__()
         self.own = FeedForwards(width, count, units)
+        # Deviation 2: one hidden layer
         self.router = nn.Sequential(nn.Linear(width, 2 * width), nn.ReLU(), nn.Linear(2 * width, count))
 
     def mixture(self, tokens: Tensor) -> Tensor:

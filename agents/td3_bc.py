@@ -16,7 +16,7 @@ from mtorl.datasets.spec import DataSpec
 class TD3BC(ActorCritic):
     """A policy that climbs its critic, held back by the recorded actions.
 
-    Deviation: the critic's scale is measured for every task by itself.
+    Deviation 1: the critic's scale is measured for every task by itself.
 
     Source: Fujimoto and Gu, A Minimalist Approach to Offline Reinforcement Learning, 2021, equations 3 and 5.
 
@@ -70,6 +70,6 @@ class TD3BC(ActorCritic):
         observed, ids = self.observed(batch), batch.task_ids
         actions = self.mean_actions(observed, ids)
         value = held(self.critics[0])(torch.cat([observed, actions], -1), self.code(ids), ids)
-        size = masked_mean(value.detach().abs(), batch.valid).clamp(min=1e-6)
+        size = masked_mean(value.detach().abs(), batch.valid).clamp(min=1e-6)  # Deviation 1
         imitation = masked_mean((actions - batch.actions).square().mean(-1), batch.valid)
         return TaskLosses(imitation - self.critic_weight / size * masked_mean(value, batch.valid))

@@ -14,7 +14,7 @@ from mtorl.agents.networks.soft_modules import ModuleLayer
 class CARE(Backbone):
     """Encoders of what is observed, mixed as the task decides by attention, and linear layers that read the mixture.
 
-    Deviation: the context is the task's vector (onehot, or learned), not a sentence about the task that a language
+    Deviation 1: the context is the task's vector (onehot, or learned), not a sentence about the task that a language
     model read.
 
     Source: Sodhani et al., Multi-Task Reinforcement Learning with Context-based Representations, 2021, section 4.
@@ -47,7 +47,7 @@ class CARE(Backbone):
 
     def forward(self, observations: Tensor, code: Tensor, gains: Sequence[Tensor] = ()) -> Tensor:
         """See `Backbone.forward`; there are no gains here."""
-        shape, context = observations.shape[:-1], self.context(code)
+        shape, context = observations.shape[:-1], self.context(code)  # Deviation 1
         first, second = self.encoders
         encoded = second(functional.relu(first(observations.flatten(0, -2))))
         attention = over_inner_axes(self.attention(context).softmax(-1), observations).expand(*shape, -1)

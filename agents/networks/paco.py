@@ -17,7 +17,7 @@ Weights = list[tuple[Tensor, Tensor]]
 class PaCo(Backbone):
     """Linear layers whose weights are, for every task, its own mixture of a few sets of weights that all share.
 
-    Deviation: the published scheme that leaves out tasks whose loss explodes is not there.
+    Deviation 1: the published scheme that leaves out tasks whose loss explodes is not there.
 
     Source: Sun et al., PaCo: Parameter-Compositional Multi-Task Reinforcement Learning, 2022, section 3.
 
@@ -42,7 +42,7 @@ class PaCo(Backbone):
 
     def composed(self, code: Tensor) -> Weights:
         """The weights of the tasks with these codes `[T, Z]`."""
-        mixtures, found = self.mix(code), []
+        mixtures, found = self.mix(code), []  # Deviation 1: of all tasks, however their losses stand
         for layer in self.layers:
             assert isinstance(layer, ModuleLayer)
             matrix, bias = layer.merged(mixtures)
