@@ -60,8 +60,8 @@ class CQL(ActorCritic):
         checks.within("(0, inf)", temperature=temperature)
         checks.at_least(0, imitation_steps=imitation_steps)
         checks.at_least(1, samples=samples)
-        # Deviation 2: numbers, not multipliers that are learned
-        self.conservative_weight, self.entropy_weight, self.samples = conservative_weight, entropy_weight, samples
+        self.conservative_weight, self.entropy_weight = conservative_weight, entropy_weight  # Deviation 2
+        self.samples = samples
         self.imitation_steps, self.temperature = imitation_steps, temperature
         self.register_buffer("moves", torch.zeros((), dtype=torch.int64))
         self.phases = (
@@ -95,8 +95,8 @@ class CQL(ActorCritic):
         observed, ids, windows = self.observed(batch), batch.task_ids, batch.valid.shape[1]
         with torch.no_grad():
             ahead = self.observed(batch, following=True)
-            # Deviation 3: the density of what is done next does not count
-            following = self.values_of(self.target_critics, ahead, self._draw(ahead, ids, 1)[0], ids).amin(0)
+            actions, _ = self._draw(ahead, ids, 1)
+            following = self.values_of(self.target_critics, ahead, actions, ids).amin(0)  # Deviation 3
             others, densities = self._others(observed, ahead, ids)
         count = 3 * self.samples
         values = self.values_of(self.critics, observed.repeat(1, count, 1, 1), others, ids)
@@ -131,5 +131,5 @@ def conservative_gap(values: Tensor, log_densities: Tensor, recorded: Tensor, te
         `[...]`: the temperature times the logarithm of an estimate of the integral of exp(value / temperature) over all
         actions, less the recorded value.
     """
-    # Deviation 1: densities are outside the division
-    return temperature * (torch.logsumexp(values / temperature - log_densities, 0) - math.log(len(values))) - recorded
+    soft = torch.logsumexp(values / temperature - log_densities, 0)  # Deviation 1
+    return temperature * (soft - math.log(len(values))) - recorded

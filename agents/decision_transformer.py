@@ -12,10 +12,6 @@ Deviations from the paper:
 5. What is left of the target return when acting stays within the returns-to-go that the task's data show, or between
    these and the target: an episode that goes on after its success (or, where rewards are negative, one that does worse
    than was asked for) would otherwise ask for what no data show.
-
-Returns rank episodes only where these end alike. Data that end some steps after success (`mtorl collect` with recipes
-near the expert) give failures, which run to the horizon, the higher return; collect with `--after_success` equal to the
-horizon if the policy is to be steered by returns.
 """
 
 import math
@@ -33,6 +29,7 @@ from mtorl.agents.base import Agent, Phase, TaskLink, TaskLosses
 from mtorl.agents.block_router import BlockRouter, RouterContext
 from mtorl.agents.heads import OutputHeads, RegressionHead
 from mtorl.agents.history import History, TransformerRollout
+from mtorl.agents.networks.base import over_inner_axes
 from mtorl.agents.parameters import ParameterSpace
 from mtorl.agents.returns import ReturnRange, expected_returns, recorded_reach
 from mtorl.agents.task_parts import TaskEncoder, TaskGains, TaskIdentity
@@ -76,6 +73,10 @@ class DecisionTransformer(Agent):
 
     router_contexts: tuple[str, ...] = ("task", "token")
     rollout: TransformerRollout
+    return_scale: Tensor
+    return_target: Tensor
+    return_least: Tensor
+    return_most: Tensor
 
     def __init__(
         self,
@@ -102,10 +103,6 @@ class DecisionTransformer(Agent):
         clip: float = 5.0,
     ) -> None:
         super().__init__(spec, per_task_normalisation, std_floor, clip)
-        self.return_scale: Tensor
-        self.return_target: Tensor
-        self.return_least: Tensor
-        self.return_most: Tensor
         checks.at_least(1, context=context, layers=layers, attention_heads=attention_heads)
         checks.within("[0, 1]", dropout=dropout, action_dropout=action_dropout, target_quantile=target_quantile)
         if width < 1 or width % attention_heads:
@@ -114,16 +111,8 @@ class DecisionTransformer(Agent):
         self.window, self.width = context, width
         self.return_conditioning, self.action_context, self.time = return_conditioning, action_context, time
         self.action_dropout = action_dropout if action_context == "dropout" else 0.0
-        self.tokens_per_step = 1 + return_conditioning + (action_context != "none")
         self.encoder = TaskEncoder(task_identity, tasks)
-        self.embed_return = nn.Linear(1, width) if return_conditioning else None
-        self.embed_observation = nn.Linear(spec.observation_dim + self.encoder.size, width)
-        self.embed_action = nn.Linear(spec.action_dim, width) if action_context != "none" else None  # Deviation 2
-        if positions is not None and positions < spec.horizon:
-            raise InputError(f"positions is {positions}; expected at least {spec.horizon}, the steps of an episode.")
-        self.positions = positions or spec.horizon
-        self.embed_time = nn.Embedding({"window": context, "episode": self.positions, "none": 1}[time], width)
-        self.norm_tokens = nn.LayerNorm(width)
+        self._embed_steps(positions)
         self.backbone = CausalTransformer(width, layers, attention_heads, dropout)
         initialise_transformer(self)
         self.gains = TaskGains(tasks, [4 * width] * layers if task_gain else ())
@@ -132,9 +121,23 @@ class DecisionTransformer(Agent):
         if ffn == "soft_modules":
             self.router = BlockRouter(self.encoder.size, width, layers, modules, router_context, self.router_contexts)
         self.head = RegressionHead(width, spec.action_dim, tasks, output_heads)
-        for name, values in vars(expected_returns(spec, target_quantile)).items():
+        for name, values in vars(expected_returns(spec, target_quantile)).items():  # Deviation 3
             self.register_buffer(f"return_{name}", values)
         self.phases = (self._phase(),)
+
+    def _embed_steps(self, positions: int | None) -> None:
+        """Makes what turns steps into tokens; `positions` is the constructor's."""
+        spec, width, acts = self.spec, self.width, self.action_context != "none"
+        if positions is not None and positions < spec.horizon:
+            raise InputError(f"positions is {positions}; expected at least {spec.horizon}, the steps of an episode.")
+        self.positions = positions or spec.horizon
+        self.tokens_per_step = 1 + self.return_conditioning + acts
+        self.embed_return = nn.Linear(1, width) if self.return_conditioning else None
+        self.embed_observation = nn.Linear(spec.observation_dim + self.encoder.size, width)
+        self.embed_action = nn.Linear(spec.action_dim, width) if acts else None  # Deviation 2
+        times = {"window": self.window, "episode": self.positions, "none": 1}  # Deviation 4
+        self.embed_time = nn.Embedding(times[self.time], width)
+        self.norm_tokens = nn.LayerNorm(width)
 
     def remember(self, stores: Sequence[EpisodeStore]) -> None:
         """Keeps how far returns-to-go reach: where rewards are of both signs, further than returns do."""
@@ -156,12 +159,9 @@ class DecisionTransformer(Agent):
         return [] if self.router is None else self.router.routes(tokens, self.encoder(task_ids), prompt)
 
     def _gains(self, tokens: Tensor, task_ids: Tensor, prompt: Tensor | None = None) -> list[Tensor]:
-        """Factors on the hidden units of each block: those of the tasks times the shares of the units' modules.
+        """Factors on the hidden units of each block: those of the tasks `[M]` times the shares of the units' modules.
 
-        Args:
-            tokens: `[M, S, width]`, as they enter the transformer.
-            task_ids: `[M]`.
-            prompt: `[M, P, width]`, the tokens of prompts, if there are any.
+        Tokens and prompt as in `BlockRouter.routes`.
         """
         gains = self.gains(task_ids)
         if self.router is None:
@@ -172,7 +172,7 @@ class DecisionTransformer(Agent):
         return [route * (gain if route.ndim == 2 else gain[:, None]) for route, gain in zip(routes, gains, strict=True)]
 
     def _feed_forwards(self, tokens: Tensor, task_ids: Tensor, prompt: Tensor | None = None) -> list[FeedForward]:
-        """The feed-forward networks of the blocks, or nothing where they are the blocks' own; arguments as `_gains`."""
+        """The feed-forward networks of the blocks, or nothing where they are the blocks' own."""
         return self.backbone.scaled(self._gains(tokens, task_ids, prompt))
 
     @torch.no_grad()
@@ -191,8 +191,7 @@ class DecisionTransformer(Agent):
             batch.timesteps.flatten(0, 1),
         )
         prefix = self._prefix(batch)
-        if prefix is not None:
-            tokens = torch.cat([prefix, tokens], 1)
+        tokens = tokens if prefix is None else torch.cat([prefix, tokens], 1)
         return tokens, prefix, batch.task_ids.repeat_interleave(batch.valid.shape[1])
 
     def _losses(self, batch: TaskBatch) -> TaskLosses:
@@ -200,7 +199,7 @@ class DecisionTransformer(Agent):
 
     def _features(self, batch: TaskBatch) -> Tensor:
         """What the transformer says at each observation, `[T, B, L, width]`."""
-        tokens, prompt, rows = self._inputs(batch)
+        tokens, prompt, rows = self._inputs(batch)  # Deviation 1: nothing says which of them are padding
         outputs = self.backbone(tokens, feed_forwards=self._feed_forwards(tokens, rows, prompt))
         return self._at_observations(outputs, batch)
 
@@ -217,8 +216,7 @@ class DecisionTransformer(Agent):
 
     def _observation_inputs(self, observations: Tensor, task_ids: Tensor) -> Tensor:
         """Normalised observations `[T, ..., O]` with the task's vector behind them."""
-        code = self.encoder(task_ids).view(len(task_ids), *[1] * (observations.ndim - 2), -1)
-        code = code.expand(*observations.shape[:-1], -1)
+        code = over_inner_axes(self.encoder(task_ids), observations).expand(*observations.shape[:-1], -1)
         return torch.cat([self.normalise(observations, task_ids), code], -1)
 
     def _tokens(
@@ -265,8 +263,7 @@ class DecisionTransformer(Agent):
             links += self.router.task_links(self.encoder(every))
         heads = self.head.strengths()
         if heads is not None:
-            last = len(self.backbone.blocks) - 1
-            links.append(TaskLink("head", f"backbone.blocks.{last}.contract.weight", heads))
+            links.append(TaskLink("head", f"backbone.blocks.{len(self.backbone.blocks) - 1}.contract.weight", heads))
         return links
 
     @property
@@ -282,7 +279,7 @@ class DecisionTransformer(Agent):
     def begin(self, tasks: Tensor, context: RolloutContext) -> TransformerRollout:
         """See `Agent.begin`."""
         inputs = self.spec.observation_dim + self.encoder.size
-        history = History(self.window, inputs, self.spec.action_dim, self._wanted(tasks, context))
+        history = History(self.window, inputs, self.spec.action_dim, self._wanted(tasks, context))  # Deviation 5
         return TransformerRollout(tasks, history, context.context == "anchored")
 
     def _wanted(self, tasks: Tensor, context: RolloutContext) -> ReturnRange:

@@ -40,7 +40,7 @@ class History:
             self._next = keep
         self._left -= rewards
         self._observations[:, self._next] = observations
-        # Deviation 5 of decision_transformer.py: what is left stays within the data, or between these and the target
+        # within what the data show, or between these and the target: deviation 5 of decision_transformer.py
         self._returns[:, self._next] = self._left.clamp(self._least, self._most) / self._scale
         self._timesteps[:, self._next] = self._step
         self._actions[:, self._next] = 0

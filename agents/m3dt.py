@@ -63,7 +63,7 @@ class M3DT(DecisionTransformer):  # Deviation 1
         experts_until: float = 0.8,
         **options: Any,
     ) -> None:
-        super().__init__(spec, **options)
+        super().__init__(spec, **options)  # Deviation 1
         if self.router is not None or self.gains.task_rows():
             raise InputError("M3DT has experts in its feed-forward networks: leave ffn and task_gain out.")
         checks.at_least(1, units=units)
@@ -84,7 +84,7 @@ class M3DT(DecisionTransformer):  # Deviation 1
         maskable = [part for it in experts for part in (it.own.expand, it.own.contract)]
         self.phases = (
             self._stage_phase(BACKBONE, whole.space, moved, 0.0, backbone_until),
-            # Deviation 3: one phase for all experts
+            # Deviation 3: all experts in one phase
             self._stage_phase(EXPERTS, ParameterSpace(self, [], maskable, [own]), own, backbone_until, experts_until),
             self._stage_phase(ROUTER, ParameterSpace(self, [], routers, [routers]), routers, experts_until, 1.0),
         )
@@ -153,7 +153,8 @@ class Experts(nn.Module):
     def __init__(self, width: int, count: int, units: int) -> None:
         super().__init__()
         self.own = FeedForwards(width, count, units)
-        self.router = nn.Sequential(nn.Linear(width, 2 * width), nn.ReLU(), nn.Linear(2 * width, count))  # Deviation 2
+        # Deviation 2: one hidden layer
+        self.router = nn.Sequential(nn.Linear(width, 2 * width), nn.ReLU(), nn.Linear(2 * width, count))
 
     def mixture(self, tokens: Tensor) -> Tensor:
         """The share `[M, S, G]` that the router gives each expert, from tokens `[M, S, width]`."""

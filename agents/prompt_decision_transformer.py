@@ -86,7 +86,7 @@ class PromptDecisionTransformer(DecisionTransformer):
             {
                 "returns": nn.Linear(1, width),
                 "observations": nn.Linear(spec.observation_dim + self.encoder.size, width),
-                "actions": nn.Linear(spec.action_dim, width),
+                "actions": nn.Linear(spec.action_dim, width),  # Deviation 2: whatever the window holds
                 "time": nn.Embedding(self.positions, width),
             }
         )
@@ -97,7 +97,7 @@ class PromptDecisionTransformer(DecisionTransformer):
         self.register_buffer("best_actions", torch.zeros(tasks, length, spec.action_dim))
         self.register_buffer("best_returns_to_go", torch.zeros(tasks, length))
         self.register_buffer("best_timesteps", torch.zeros(tasks, length, dtype=torch.long))
-        self.phases = (self._phase(),)  # again: now there are more parameters
+        self.phases = (self._phase(),)  # again: now there are more parameters. Deviation 3: for actions alone
 
     @property
     def best(self) -> Prompt:

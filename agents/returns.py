@@ -1,4 +1,9 @@
-"""What a decision transformer knows of returns: how far they reach in the data, and what to ask for when acting."""
+"""What a decision transformer knows of returns: how far they reach in the data, and what to ask for when acting.
+
+Returns rank episodes only where these end alike. Data that end some steps after success (`mtorl collect` with recipes
+near the expert) give failures, which run to the horizon, the higher return; collect with `--after_success` equal to the
+horizon if the policy is to be steered by returns.
+"""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -49,7 +54,7 @@ class ReturnRange:
 
 def spread(low: Tensor, high: Tensor) -> Tensor:
     """Width of the range from `low` to `high` that includes zero; one where nothing but zero is in it."""
-    width = high.clamp(min=0.0) - low.clamp(max=0.0)  # Deviation 3 of decision_transformer.py
+    width = high.clamp(min=0.0) - low.clamp(max=0.0)  # deviation 3 of decision_transformer.py
     return torch.where(width > 0, width, 1.0)
 
 

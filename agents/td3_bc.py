@@ -70,6 +70,6 @@ class TD3BC(ActorCritic):
         observed, ids = self.observed(batch), batch.task_ids
         actions = self.mean_actions(observed, ids)
         value = held(self.critics[0])(torch.cat([observed, actions], -1), self.code(ids), ids)
-        size = masked_mean(value.detach().abs(), batch.valid).clamp(min=1e-6)  # Deviation 1: `[T]`
+        size = masked_mean(value.detach().abs(), batch.valid).clamp(min=1e-6)  # Deviation 1
         imitation = masked_mean((actions - batch.actions).square().mean(-1), batch.valid)
         return TaskLosses(imitation - self.critic_weight / size * masked_mean(value, batch.valid))

@@ -48,7 +48,7 @@ class CARE(Backbone):
 
     def forward(self, observations: Tensor, code: Tensor, gains: Sequence[Tensor] = ()) -> Tensor:
         """See `Backbone.forward`; there are no gains here."""
-        shape, context = observations.shape[:-1], self.context(code)
+        shape, context = observations.shape[:-1], self.context(code)  # Deviation 1
         first, second = self.encoders
         encoded = second(functional.relu(first(observations.flatten(0, -2))))
         attention = over_inner_axes(self.attention(context).softmax(-1), observations).expand(*shape, -1)

@@ -42,7 +42,7 @@ class PaCo(Backbone):
 
     def composed(self, code: Tensor) -> Weights:
         """The weights of the tasks with these codes `[T, Z]`."""
-        mixtures, found = self.mix(code), []
+        mixtures, found = self.mix(code), []  # Deviation 1: of all tasks, however their losses stand
         for layer in self.layers:
             assert isinstance(layer, ModuleLayer)
             matrix, bias = layer.merged(mixtures)

@@ -104,7 +104,7 @@ class SoftModularMLP(Backbone):
             L tensors `[T, ..., n, n]`, the last `[T, ..., n]`; all rows sum to one. There are no axes between where the
             task alone decides.
         """
-        return self.router(base if self.routing == "state" else None, code)
+        return self.router(base if self.routing == "state" else None, code)  # Deviation 2
 
     def mean_weights(self, observations: Tensor, code: Tensor) -> list[Tensor]:
         """See `Backbone.mean_weights`."""
@@ -146,7 +146,8 @@ class ModuleLayer(nn.Module):
         super().__init__()
         bound = inputs**-0.5
         self.number, self.common = modules, common
-        self.weight = nn.Parameter(torch.empty(modules * outputs, inputs).uniform_(-bound, bound))  # Deviation 1
+        # Deviation 1: one matrix
+        self.weight = nn.Parameter(torch.empty(modules * outputs, inputs).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(modules * outputs).uniform_(-bound, bound))
 
     def forward(self, values: Tensor) -> Tensor:
