@@ -76,10 +76,14 @@ class DualPolicy(DecisionTransformer):
             policy_routing,
         )
         self.modular_head = RegressionHead(policy_width, spec.action_dim, tasks, output_heads)
+        self.phases = self._both_phases(first, order)
+
+    def _both_phases(self, first: list[nn.Module], order: Order) -> tuple[Phase, Phase]:
+        """The phase of each policy; `first` are the parts of the agent that the transformer's moves."""
         second: list[nn.Module] = [self.modular, self.modular_head]
         own = [self.encoder, self.gains, *[head for head in (self.head, self.modular_head) if head.per_task]]
         maskable = self.modular.maskable()
-        if not freeze:
+        if not self.frozen:
             second += [part for part in first if part is not self.head]
             maskable = [self.backbone, *maskable]
         spaces = (
@@ -87,7 +91,7 @@ class DualPolicy(DecisionTransformer):
             ParameterSpace(self, own, maskable, second),
         )
         middle = 0.5 if order == "in_turn" else None
-        self.phases = (
+        return (
             Phase(TRANSFORMER, self._losses, spaces[0], nn.ModuleList(first), stop=middle or 1.0),
             Phase(MODULES, self._modular_losses, spaces[1], nn.ModuleList(second), start=middle or 0.0),
         )

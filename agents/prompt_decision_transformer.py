@@ -82,7 +82,7 @@ class PromptDecisionTransformer(DecisionTransformer):
             **options,
         )
         self.prompts = settings
-        prompt = nn.ModuleDict(
+        self.embed_prompt = nn.ModuleDict(
             {
                 "returns": nn.Linear(1, width),
                 "observations": nn.Linear(spec.observation_dim + self.encoder.size, width),
@@ -90,8 +90,7 @@ class PromptDecisionTransformer(DecisionTransformer):
                 "time": nn.Embedding(self.positions, width),
             }
         )
-        initialise_transformer(prompt)
-        self.embed_prompt = prompt  # Deviation 3: in tokens only, no heads
+        initialise_transformer(self.embed_prompt)  # Deviation 3: in tokens only, no heads
         tasks, length = len(spec.task_names), settings.length
         self.register_buffer("best_observations", torch.zeros(tasks, length, spec.observation_dim))
         self.register_buffer("best_actions", torch.zeros(tasks, length, spec.action_dim))

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import episode, write
 
 from mtorl import InputError
@@ -85,3 +86,19 @@ def test_a_failure_with_a_high_return_is_no_example(tmp_path: Path) -> None:
     for pick, expected in (("topk", success), ("uniform", success), ("official", failure)):
         best = PromptPool([store], ["a"], PromptSettings(3, pick)).best().actions[0]  # type: ignore[arg-type]
         np.testing.assert_array_equal(best, expected.actions[len(expected) - 4 : len(expected) - 1])
+
+
+def test_a_prompt_is_one_record(tmp_path: Path) -> None:
+    """Its columns belong together, and go with the batch that it is of."""
+    store = stored(tmp_path / "data", [7, 7, 7], ("a", "b"))
+    settings = PromptSettings(3)
+    prompt = PromptPool([store], ["a", "b"], settings).best()
+    with pytest.raises(InputError, match=r"Prompt\.actions has shape \[1, 3, .*begin with \[2, 3\]"):
+        replace(prompt, actions=prompt.actions[:1])
+    batch = TaskSampler([store], ("a", "b"), 4, 2, np.random.default_rng(0), prompts=settings).draw()
+    alone = batch.select([1]).to("cpu", torch.float64)
+    assert alone.prompt is not None and batch.prompt is not None
+    assert torch.equal(alone.prompt.observations, batch.prompt.observations[1:].double())
+    assert torch.equal(alone.prompt.timesteps, batch.prompt.timesteps[1:])
+    again = batch.with_tensors(batch.tensors)
+    assert all(one is other for one, other in zip(batch.tensors, again.tensors, strict=True))
