@@ -37,7 +37,7 @@ def played(run: Run, protocol: Protocol) -> EvalReport:
     path = run.report_path(protocol)
     if path.exists():
         found = EvalReport.load(path)
-        if found.source["sha256"] == run.checkpoints().read()[1]:
+        if found.source.sha256 == run.checkpoints().read()[1]:
             return found
     return run.evaluate(protocol)
 

@@ -10,6 +10,7 @@ import hashlib
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from mtorl.envs.demonstrations import demonstrations
 from mtorl.envs.partial import Partial, evaluation_key, refuse_other_policy
 from mtorl.envs.policies import Policy, check_positions
 from mtorl.envs.protocol import Protocol, demonstrations_hash
-from mtorl.envs.results import EvalReport, Played
+from mtorl.envs.results import EvalReport, Played, Source
 from mtorl.envs.workers import WorkerPool, cached_environments, cached_suite
 from mtorl.progress import Progress
 
@@ -36,7 +37,7 @@ def evaluate(
     pool: WorkerPool,
     name: str = "policy",
     out: Path | None = None,
-    source: dict[str, Any] | None = None,
+    source: Source | None = None,
     quiet: bool = False,
 ) -> EvalReport:
     """Plays every task of a suite.
@@ -66,11 +67,12 @@ def evaluate(
         check_positions(policy, suite.task_names)
     goals = _goals(suite, protocol)
     shown = demonstrations(protocol, suite, getattr(policy, "demonstration_steps", 1))
-    digest = demonstrations_hash(protocol)
-    source = {**(source or {}), **({"demonstrations_sha256": digest} if digest else {})}
+    source = replace(source or Source(), demonstrations_sha256=demonstrations_hash(protocol))
     refuse_other_policy(out, name, source)
     content, token = _pickled(policy)
-    partial = Partial(out, evaluation_key(name, source if "sha256" in source else [source, token], protocol, suite))
+    partial = Partial(
+        out, evaluation_key(name, source.plain() if source.sha256 else [source.plain(), token], protocol, suite)
+    )
     played = partial.read()
     total = len(suite.task_names) * len(goals)
     with (

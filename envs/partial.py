@@ -10,7 +10,7 @@ from typing import Any
 from mtorl import InputError
 from mtorl.envs.base import Suite
 from mtorl.envs.protocol import Protocol
-from mtorl.envs.results import Played
+from mtorl.envs.results import Played, Source
 from mtorl.files import read_json, refused_write
 
 
@@ -75,13 +75,13 @@ class Partial:
             self._path.unlink(missing_ok=True)
 
 
-def refuse_other_policy(out: Path | None, name: str, source: dict[str, Any]) -> None:
+def refuse_other_policy(out: Path | None, name: str, source: Source) -> None:
     """Refuses a file that holds the report of a policy of another name; runs keep theirs apart by path.
 
     Raises:
         InputError: It does.
     """
-    if out is None or "sha256" in source or not out.exists():
+    if out is None or source.sha256 or not out.exists():
         return
     kept = read_json(out, "evaluation report")
     if isinstance(kept, dict) and kept.get("policy", name) != name:

@@ -1,7 +1,8 @@
 """What an evaluation found: its episodes, and success of every task."""
 
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,7 +33,16 @@ REPORT = Record(
     {
         "schema": Integer(1),
         "policy": Text(),
-        "source": MappingOf(Plain()),
+        "source": Record(
+            {},
+            optional={
+                "checkpoint": Text(),
+                "step": Integer(0),
+                "sha256": Text(),
+                "act_with": Text(),
+                "demonstrations_sha256": Text(),
+            },
+        ),
         "protocol": record_of(Protocol),
         "suite": SUITE,
         "versions": MappingOf(Plain()),
@@ -90,6 +100,34 @@ class TaskResult(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Source:
+    """What identifies the policy of an evaluation, and what it was shown; nothing of it is known of every policy.
+
+    Attributes:
+        checkpoint: Of a trained run: last, best, or a step.
+        step: Training steps behind it.
+        sha256: Of the checkpoint.
+        act_with: Which policy of an agent that has several, if not the usual one.
+        demonstrations_sha256: Of the manifest of the data whose episodes were shown.
+    """
+
+    checkpoint: str | None = None
+    step: int | None = None
+    sha256: str | None = None
+    act_with: str | None = None
+    demonstrations_sha256: str | None = None
+
+    def plain(self) -> dict[str, Any]:
+        """What is known, as plain values."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+    @classmethod
+    def read(cls, content: Mapping[str, Any]) -> "Source":
+        """The inverse of `plain`."""
+        return cls(**{field.name: content.get(field.name) for field in fields(cls)})
+
+
+@dataclass(frozen=True)
 class EvalReport:
     """All episodes of one evaluation.
 
@@ -100,8 +138,7 @@ class EvalReport:
         protocol: How they were played.
         suite: Class and arguments of the suite.
         versions: Of the simulator and the goals.
-        source: Of a trained run, its `checkpoint` (last, best, a step), `step` and the checkpoint's `sha256`; and
-            `demonstrations_sha256`, of the manifest of the data whose episodes were shown.
+        source: What identifies the policy.
         path: The file that holds it, if there is one.
     """
 
@@ -111,7 +148,7 @@ class EvalReport:
     protocol: Protocol
     suite: dict[str, Any]
     versions: dict[str, str]
-    source: dict[str, Any] = field(default_factory=dict)
+    source: Source = Source()
     path: Path | None = field(default=None, compare=False)
 
     def tasks(self) -> list[TaskResult]:
@@ -140,13 +177,9 @@ class EvalReport:
     @property
     def settings(self) -> EvaluationSettings:
         """How it was played."""
-        source = self.source
+        source, visible = self.source, not self.goal_hidden
         return EvaluationSettings(
-            self.protocol,
-            source.get("checkpoint"),
-            source.get("act_with"),
-            not self.goal_hidden,
-            source.get("demonstrations_sha256"),
+            self.protocol, source.checkpoint, source.act_with, visible, source.demonstrations_sha256
         )
 
     @property
@@ -169,7 +202,7 @@ class EvalReport:
             {
                 "schema": SCHEMA,
                 "policy": self.policy,
-                "source": self.source,
+                "source": self.source.plain(),
                 "mean_success": self.mean_success,
                 "protocol": asdict(self.protocol),
                 "suite": self.suite,
@@ -197,7 +230,7 @@ class EvalReport:
             Protocol(**content["protocol"]),
             content["suite"],
             content["versions"],
-            content["source"],
+            Source.read(content["source"]),
             Path(path),
         )
         counts = Counter(task for task, _ in {(episode.task, episode.goal) for episode in report.episodes})

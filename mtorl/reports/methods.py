@@ -171,7 +171,7 @@ def measure(name: str, runs: Sequence[Sequence[Path]], tasks: tuple[str, ...], s
         normalised,
         errors,
         protocol,
-        sum(int(report.source["step"]) for report in reports[0]),
+        sum(report.source.step or 0 for report in reports[0]),
         float(np.mean([row.moves() for row in entries])),
         _spread(entries),
         1000 / float(np.median([row.steps_per_second for row in entries])),

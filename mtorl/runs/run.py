@@ -25,7 +25,7 @@ from mtorl.datasets.store import EpisodeStore, sha256
 from mtorl.envs.base import Suite
 from mtorl.envs.evaluator import evaluate
 from mtorl.envs.protocol import EvaluationSettings, Protocol, ProtocolName
-from mtorl.envs.results import EvalReport
+from mtorl.envs.results import EvalReport, Source
 from mtorl.envs.workers import WorkerPool
 from mtorl.files import (
     DamageWarning,
@@ -138,7 +138,7 @@ class Run:
         """The suite of the run's data, with the run's tasks."""
         return suite_of(self.spec)
 
-    def policy(self, checkpoint: str = "last", act_with: str | None = None) -> tuple[TaskPolicy, dict[str, Any]]:
+    def policy(self, checkpoint: str = "last", act_with: str | None = None) -> tuple[TaskPolicy, Source]:
         """The trained policy of a checkpoint (`last`, `best` on training goals, or a step).
 
         Args:
@@ -146,7 +146,7 @@ class Run:
             act_with: Which policy of an agent that has several; by default what its configuration says.
 
         Returns:
-            The policy, and what identifies its weights: `checkpoint`, `step` and `sha256`.
+            The policy, and what identifies it.
         """
         experiment = self.configuration.experiment()
         state, digest = self.checkpoints().read(checkpoint)
@@ -155,7 +155,7 @@ class Run:
         if act_with is not None:
             agent.choose(act_with)
         policy = TaskPolicy(agent, {phase.name: phase.sharing for phase in phases})
-        return policy, {"checkpoint": checkpoint, "step": int(state["step"]), "sha256": digest}
+        return policy, Source(checkpoint, int(state["step"]), digest, act_with)
 
     def _trained(self, experiment: Experiment, state: dict[str, Any]) -> tuple[Agent, list[PhaseTrainer]]:
         """The agent of a checkpoint, and its phases with what their tasks share."""
@@ -225,18 +225,13 @@ class Run:
         suite = self.suite()
         if goal_visible is not None:
             suite = suite.changed(goal_visible=goal_visible)
-        source |= {"act_with": act_with} if act_with else {}
         target = self.report_path(protocol, checkpoint, goal_visible, out, act_with)
         with WorkerPool(workers) as pool:
             return evaluate(policy, suite, protocol, pool, self._named(source), out=target, source=source, quiet=quiet)
 
-    def _named(self, source: dict[str, Any]) -> str:
+    def _named(self, source: Source) -> str:
         """What reports call the policy that `source` identifies."""
-        words = [
-            source["checkpoint"],
-            f"step {source['step']}",
-            *([source["act_with"]] if "act_with" in source else []),
-        ]
+        words = [f"{source.checkpoint}", f"step {source.step}", *([source.act_with] if source.act_with else [])]
         return f"{self.folder.name} ({', '.join(words)})"
 
     def _unusual(self, act_with: str | None) -> str | None:
@@ -268,12 +263,12 @@ class Run:
         if path.exists():
             kept = read_json(path, "action errors")
             check(kept, ACTION_ERRORS, f"action errors {path}", "Delete it; they are computed again.")
-            if kept["source"] == source:
+            if kept["source"] == source.plain():
                 return kept
         tasks = action_errors(policy, store, self.spec.task_names)
         found = {
             "policy": self._named(source),
-            "source": source,
+            "source": source.plain(),
             "data": {"path": str(data), "sha256": digest},
             "mean_error": sum(tasks.values()) / len(tasks),
             "tasks": tasks,
@@ -313,7 +308,7 @@ class Run:
         again = f"Run `mtorl evaluate {self.folder} --protocol {protocol} --checkpoint {checkpoint}`"
         paths = sorted((self.folder / "evaluations").glob(f"{protocol}-*.json"))
         loaded = [it for path in paths if (it := _readable(path)) is not None]
-        loaded = [it for it in loaded if it.protocol.name == protocol and it.source.get("checkpoint") == checkpoint]
+        loaded = [it for it in loaded if it.protocol.name == protocol and it.source.checkpoint == checkpoint]
         if not loaded:
             raise InputError(
                 f"{self.folder} has no {protocol} evaluation of its checkpoint {checkpoint}. {again} first."
@@ -321,10 +316,10 @@ class Run:
         if self.checkpoints().steps():
             file = self.checkpoints().file(checkpoint)
             current = sha256(file) if file.exists() else None  # deleted since: nothing contradicts the evaluation
-            fresh = [it for it in loaded if current in (None, it.source["sha256"])]
+            fresh = [it for it in loaded if current in (None, it.source.sha256)]
             if not fresh:
                 raise InputError(
-                    f"the {protocol} evaluations of {self.folder} are of step {loaded[-1].source['step']}; its "
+                    f"the {protocol} evaluations of {self.folder} are of step {loaded[-1].source.step}; its "
                     f"checkpoint {checkpoint} has changed since. {again} again."
                 )
             loaded = fresh
@@ -335,7 +330,7 @@ def _readable(path: Path) -> EvalReport | None:
     """The evaluation of a run in that file; None, with a warning, if there is none."""
     try:
         report = EvalReport.load(path)
-        check(report.source, SOURCE, f"evaluation report {path}: its source", "Evaluate again.")
+        check(report.source.plain(), SOURCE, f"evaluation report {path}: its source", "Evaluate again.")
     except InputError as error:
         warnings.warn(f"{error} It is left out.", DamageWarning, stacklevel=3)
         return None

@@ -133,7 +133,7 @@ def test_either_is_evaluated_alone(options: dict, tmp_path: Path, sharing: str) 
     }
     assert found["transformer"].episodes != found["modules"].episodes
     default = run.evaluate(Protocol(goals=3), workers=0, quiet=True)
-    assert default.episodes == found["transformer"].episodes and "act_with" not in default.source
+    assert default.episodes == found["transformer"].episodes and default.source.act_with is None
     assert {path.name for path in (run.folder / "evaluations").iterdir()} == {
         "heldout-last-3.json",
         "heldout-last-modules-3.json",

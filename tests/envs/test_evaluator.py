@@ -13,7 +13,7 @@ from mtorl.envs.evaluator import evaluate, play_block
 from mtorl.envs.policies import ExpertPolicy, RandomPolicy
 from mtorl.envs.protocol import Protocol
 from mtorl.envs.references import evaluate_reference
-from mtorl.envs.results import EvalReport, Played
+from mtorl.envs.results import EvalReport, Played, Source
 from mtorl.envs.workers import WorkerPool
 from mtorl.intervals import mean_rate_interval
 
@@ -161,19 +161,19 @@ def test_an_interrupted_evaluation_continues(suite: PointReach, tmp_path: Path) 
     out, partial = tmp_path / "e.json", tmp_path / "e.partial"
     protocol = Protocol(goals=6, block=3)
     with pytest.raises(KeyboardInterrupt), WorkerPool(0) as pool:
-        evaluate(Failing(suite), suite, protocol, pool, out=out, source={"sha256": "a"}, quiet=True)
+        evaluate(Failing(suite), suite, protocol, pool, out=out, source=Source(sha256="a"), quiet=True)
     with partial.open("a") as file:
         file.write('[{"task": "towards')  # the process died while it wrote
     kept = partial.read_text()
     with WorkerPool(0) as pool:
         whole = evaluate(RandomPolicy(suite), suite, protocol, pool, quiet=True)
-        continued = evaluate(Counting(suite), suite, protocol, pool, out=out, source={"sha256": "a"}, quiet=True)
-        assert continued == dataclasses.replace(whole, policy="policy", source={"sha256": "a"})
+        continued = evaluate(Counting(suite), suite, protocol, pool, out=out, source=Source(sha256="a"), quiet=True)
+        assert continued == dataclasses.replace(whole, policy="policy", source=Source(sha256="a"))
         assert Counting.blocks == 4, "two of six blocks were kept"
         assert EvalReport.load(out) == continued and not partial.exists()
         partial.write_text(kept)
         Counting.blocks = 0
-        evaluate(Counting(suite), suite, protocol, pool, out=out, source={"sha256": "other weights"}, quiet=True)
+        evaluate(Counting(suite), suite, protocol, pool, out=out, source=Source(sha256="other weights"), quiet=True)
         assert Counting.blocks == 6
 
 

@@ -16,7 +16,7 @@ from mtorl.datasets.store import EpisodeStore
 from mtorl.envs import PointReach
 from mtorl.envs.protocol import EvaluationSettings, Protocol, demonstrations_hash, record_of
 from mtorl.envs.references import _path
-from mtorl.envs.results import EvalReport, Played
+from mtorl.envs.results import EvalReport, Played, Source
 from mtorl.envs.spelling import spelled, spellings
 from mtorl.reports.settings import Asked, choose, differences
 from mtorl.runs import evaluations
@@ -56,9 +56,7 @@ def every_protocol(goals: Iterable[int] = (1, 50)) -> Iterator[Protocol]:
 
 
 def report(protocol: Protocol, goal_visible: bool = True, act_with: str | None = None, policy: str = "x") -> EvalReport:
-    source: dict[str, Any] = {"checkpoint": "last", "step": 3, "sha256": "a"}
-    source |= {"act_with": act_with} if act_with else {}
-    source |= {"demonstrations_sha256": "0123456789"} if protocol.demonstrations else {}
+    source = Source("last", 3, "a", act_with, "0123456789" if protocol.demonstrations else None)
     episodes = tuple(Played("away-0", goal, True, True, 1.0, 5) for goal in range(protocol.goals))
     suite = PointReach(["away-0"], goal_visible=goal_visible)
     return EvalReport(policy, ("away-0",), episodes, protocol, suite.describe(), suite.versions(), source)

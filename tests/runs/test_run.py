@@ -332,7 +332,7 @@ def test_an_evaluation_knows_the_weights_that_it_played(train_options: dict, mon
 
     monkeypatch.setattr(torch, "load", load)
     source = run.evaluate(Protocol(goals=1), workers=0, quiet=True).source
-    assert source["sha256"] == digest != sha256(run.checkpoints().file("last"))
+    assert source.sha256 == digest != sha256(run.checkpoints().file("last"))
 
 
 def test_threads_are_those_of_the_run_only(train_options: dict) -> None:

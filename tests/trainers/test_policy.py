@@ -167,10 +167,10 @@ def test_demonstrations_instead_of_the_tasks_name(families: tuple[Run, EpisodeSt
         Protocol(goals=10, task_identity="hidden", demonstrations=str(data.path)), workers=0, quiet=True
     )
     assert shown.episodes == told.episodes, "the gate found each task's group, and nothing else is different"
-    assert shown.source["demonstrations_sha256"] and not told.source.get("demonstrations_sha256")
+    assert shown.source.demonstrations_sha256 and not told.source.demonstrations_sha256
     alone = run.evaluate(Protocol(goals=10, task_identity="hidden"), workers=0, quiet=True)
     assert alone.episodes != told.episodes
-    digest = str(shown.source["demonstrations_sha256"])[:8]
+    digest = str(shown.source.demonstrations_sha256)[:8]
     assert {path.name for path in (run.folder / "evaluations").iterdir()} >= {
         "heldout-last-10.json",
         "heldout-last-task-hidden-10.json",
@@ -304,7 +304,7 @@ def test_transformers_ask_for_what_was_shown(train_options: dict, suite: PointRe
         with pytest.raises(InputError, match=f"{kind} asks for a return, or reads a prompt"):
             run.evaluate(Protocol(goals=1, task_identity="hidden"), workers=0, quiet=True)
         protocol = Protocol(goals=1, task_identity="hidden", demonstrations=store.path)  # type: ignore[arg-type]
-        assert run.evaluate(protocol, workers=0, quiet=True).source["demonstrations_sha256"]
+        assert run.evaluate(protocol, workers=0, quiet=True).source.demonstrations_sha256
 
 
 def test_a_prompt_is_that_of_the_demonstration(spec: DataSpec, store: EpisodeStore) -> None:
