@@ -10,7 +10,8 @@ depend on the number of workers or on interruptions.
 
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,29 @@ from mtorl.progress import Progress
 AFTER_SUCCESS = 10
 CHUNK = 10
 """Episodes that a worker records and saves at a time."""
+Part = tuple[int, range]
+"""Position of a task, and the numbers of some of its episodes."""
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What is recorded of every task; see `collect`.
+
+    Attributes:
+        recipe: How the scripted expert is disturbed.
+        episodes: Episodes of every task.
+        after_success: Steps of an episode after its first success.
+        hold: Hold still after the first success.
+        seed: Derives every episode's random stream.
+        split: On which goals.
+    """
+
+    recipe: Recipe
+    episodes: int
+    after_success: int
+    hold: bool
+    seed: int
+    split: Split
 
 
 def collect(
@@ -81,19 +105,9 @@ def collect(
     behaviour(recipe, 0, episodes)
     out = Path(out)
     _warn_of_script(suite)
-    request = {
-        "suite": suite.describe(),
-        "task_names": list(suite.task_names),
-        "versions": suite.versions(),
-        "recipe": recipe,
-        "episodes": episodes,
-        "after_success": after_success,
-        "hold": hold,
-        "seed": seed,
-        "split": split,
-    }
+    recording = Recording(recipe, episodes, after_success, hold, seed, split)
     with locked(out, "episodes"):
-        return _collect(out, request, suite, workers, quiet)
+        return _collect(out, recording, suite, workers, quiet)
 
 
 def _warn_of_script(suite: Suite) -> None:
@@ -105,8 +119,9 @@ def _warn_of_script(suite: Suite) -> None:
         )
 
 
-def _collect(out: Path, request: dict[str, Any], suite: Suite, workers: int, quiet: bool) -> EpisodeStore:
-    _claim_folder(out, request)
+def _collect(out: Path, recording: Recording, suite: Suite, workers: int, quiet: bool) -> EpisodeStore:
+    described = {"suite": suite.describe(), "task_names": list(suite.task_names), "versions": suite.versions()}
+    _claim_folder(out, described | asdict(recording))
     if not (out / "manifest.json").exists():
         writer = StoreWriter(  # first: it refuses what a manifest cannot say
             out,
@@ -115,10 +130,10 @@ def _collect(out: Path, request: dict[str, Any], suite: Suite, workers: int, qui
             dimensions=(suite.observation_dim, suite.action_dim),
             horizon=suite.horizon,
             versions=suite.versions(),
-            source={key: request[key] for key in ("recipe", "episodes", "after_success", "hold", "seed", "split")},
+            source=asdict(recording),
         )
-        _record_parts(out, request, suite, workers, quiet)
-        writer.write(_merge(out, request))
+        _record_parts(out, recording, suite, workers, quiet)
+        writer.write(_merge(out, _parts(suite, recording), suite))
     shutil.rmtree(out / "parts", ignore_errors=True)
     return EpisodeStore(out)
 
@@ -149,12 +164,10 @@ def _claim_folder(out: Path, request: dict[str, Any]) -> None:
         write_json(marker, request)
 
 
-def _parts(request: dict[str, Any]) -> list[tuple[int, range]]:
-    numbers = range(request["episodes"])
+def _parts(suite: Suite, recording: Recording) -> list[Part]:
+    numbers = range(recording.episodes)
     return [
-        (task, numbers[start : start + CHUNK])
-        for task in range(len(request["task_names"]))
-        for start in numbers[::CHUNK]
+        (task, numbers[start : start + CHUNK]) for task in range(len(suite.task_names)) for start in numbers[::CHUNK]
     ]
 
 
@@ -162,28 +175,28 @@ def _part_path(out: Path, task: int, numbers: range) -> Path:
     return out / "parts" / f"{task:03d}-{numbers.start:06d}.npz"
 
 
-def _record_parts(out: Path, request: dict[str, Any], suite: Suite, workers: int, quiet: bool) -> None:
-    everything = _parts(request)
+def _record_parts(out: Path, recording: Recording, suite: Suite, workers: int, quiet: bool) -> None:
+    everything = _parts(suite, recording)
     missing = [part for part in everything if not _part_path(out, *part).exists()]
     done = sum(len(numbers) for task, numbers in everything if (task, numbers) not in missing)
     steps = 0
-    title = f"collecting {request['recipe']} episodes of {len(suite.task_names)} tasks"
-    total = request["episodes"] * len(suite.task_names)
+    title = f"collecting {recording.recipe} episodes of {len(suite.task_names)} tasks"
+    total = recording.episodes * len(suite.task_names)
     with (
         WorkerPool(min(workers, len(missing))) as pool,
         Progress(title, total, "episodes", start=done, quiet=quiet) as progress,
     ):
-        jobs = ((str(out), suite, request, task, numbers.start, numbers.stop) for task, numbers in missing)
+        jobs = ((str(out), suite, recording, task, numbers) for task, numbers in missing)
         for count, length in pool.run(_record_part, jobs):
             steps += length
             progress.advance(count, f"{steps / progress.seconds:,.0f} steps/s")
 
 
-def _record_part(out: str, suite: Suite, request: dict[str, Any], task: int, start: int, stop: int) -> tuple[int, int]:
+def _record_part(out: str, suite: Suite, recording: Recording, task: int, numbers: range) -> tuple[int, int]:
     """Runs in a worker: plays a few episodes of one task and saves them."""
     suite = cached_suite(suite)
     (environment,) = cached_environments(suite, task, 1)
-    episodes = [record(suite, environment, task, number, request) for number in range(start, stop)]
+    episodes = [record(suite, environment, task, number, recording) for number in numbers]
     columns = {
         name: np.concatenate([getattr(episode, name) for episode in episodes])
         for name in ("observations", "actions", "rewards", "success", "terminated", "truncated")
@@ -191,12 +204,12 @@ def _record_part(out: str, suite: Suite, request: dict[str, Any], task: int, sta
     for name in ("goal", "seed", "noise", "random"):
         columns[name] = np.array([getattr(episode, name) for episode in episodes])
     columns["length"] = np.array([len(episode) for episode in episodes])
-    path = _part_path(Path(out), task, range(start, stop))
+    path = _part_path(Path(out), task, numbers)
     write_atomically(path, lambda file: np.savez(file, allow_pickle=False, **columns))
     return len(episodes), int(columns["length"].sum())
 
 
-def record(suite: Suite, environment: Env, task: int, number: int, request: dict[str, Any]) -> Episode:
+def record(suite: Suite, environment: Env, task: int, number: int, recording: Recording) -> Episode:
     """Plays one episode.
 
     Args:
@@ -204,14 +217,14 @@ def record(suite: Suite, environment: Env, task: int, number: int, request: dict
         environment: An environment of the task.
         task: Position of the task in the suite.
         number: Number of the episode within its task.
-        request: `recipe`, `episodes`, `seed`, `after_success`, `hold` and `split`, as in `collect`.
+        recording: What is recorded.
     """
     name = suite.task_names[task]
-    kind = behaviour(request["recipe"], number, request["episodes"])
-    stream = [request["seed"], number, *name.encode(), *([1] if request["split"] == "heldout" else [])]
+    kind = behaviour(recording.recipe, number, recording.episodes)
+    stream = [recording.seed, number, *name.encode(), *([1] if recording.split == "heldout" else [])]
     draw = np.random.default_rng(stream)
     actor = Disturbed(suite, task, kind, draw)
-    goals = suite.goals(request["split"])
+    goals = suite.goals(recording.split)
     goal = goals[number % len(goals)]
     played = CheckedEnv(environment, suite, task)
     full = played.reset(goal)
@@ -219,13 +232,13 @@ def record(suite: Suite, environment: Env, task: int, number: int, request: dict
     observations, steps = [suite.observe(full.copy())], []
     since_success = 0  # steps since the first success, counting it; 0 before
     for step in range(suite.horizon):
-        done = request["hold"] and since_success > 0
+        done = recording.hold and since_success > 0
         action = _experts_action(actor.act(step, full, done, action), name, suite.action_dim)
         full, reward, success, over = played.step(action.copy())
         observations.append(suite.observe(full.copy()))
         steps.append((action, reward, success, over))
         since_success += success or since_success > 0
-        if over or since_success > request["after_success"]:
+        if over or since_success > recording.after_success:
             break
     actions, rewards, successes, terminated = zip(*steps, strict=True)
     truncated = np.zeros(len(steps), dtype=bool)
@@ -239,7 +252,7 @@ def record(suite: Suite, environment: Env, task: int, number: int, request: dict
         terminated=np.array(terminated),
         truncated=truncated,
         goal=goal,
-        seed=request["seed"],
+        seed=recording.seed,
         noise=kind.noise,
         random=kind.random,
     )
@@ -252,15 +265,15 @@ def _experts_action(action: NDArray[Any], task: str, size: int) -> NDArray[np.fl
     return action
 
 
-def _merge(out: Path, request: dict[str, Any]) -> Iterator[Episode]:
-    for task, numbers in _parts(request):
+def _merge(out: Path, parts: Sequence[Part], suite: Suite) -> Iterator[Episode]:
+    for task, numbers in parts:
         with np.load(_part_path(out, task, numbers), allow_pickle=False) as archive:
             part = {name: archive[name] for name in archive.files}
         stops = np.cumsum(part["length"])
         for number, (start, stop) in enumerate(zip(stops - part["length"], stops, strict=True)):
             steps = slice(start, stop)
             yield Episode(
-                task=request["task_names"][task],
+                task=suite.task_names[task],
                 observations=part["observations"][start + number : stop + number + 1],
                 **{name: part[name][steps] for name in ("actions", "rewards", "success", "terminated", "truncated")},
                 goal=int(part["goal"][number]),

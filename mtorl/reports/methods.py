@@ -187,7 +187,7 @@ def _spread(entries: Sequence[TrainingEntry]) -> float | None:
 
 
 def _errors(folder: Path, heldout_data: str) -> dict[str, float]:
-    return Run(folder).action_errors(heldout_data)["tasks"]
+    return Run(folder).action_errors(heldout_data).tasks
 
 
 def _seconds(folder: Path) -> list[float]:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mtorl.envs.results import EvalReport
     from mtorl.families import Member
     from mtorl.reports.masks import MaskSummary
+    from mtorl.runs.action_error import ActionErrors
 
     Column = Callable[[dict[str, Any]], str]
 
@@ -98,13 +99,13 @@ def _signed(found: "Sequence[float] | None") -> str:
     return "-" if found is None else f"{100 * found[0]:+.1f} [{100 * found[1]:+.1f}, {100 * found[2]:+.1f}]"
 
 
-def show_action_errors(found: dict[str, Any]) -> None:
+def show_action_errors(errors: "ActionErrors") -> None:
     """Prints what `Run.action_errors` returns."""
-    table = _table(f"{found['policy']}: mean squared error of actions on {found['data']['path']}", "task", "error")
-    for task, error in found["tasks"].items():
+    table = _table(f"{errors.policy}: mean squared error of actions on {errors.data}", "task", "error")
+    for task, error in errors.tasks.items():
         table.add_row(task, f"{error:.5f}")
     table.add_section()
-    table.add_row(f"mean of {len(found['tasks'])} tasks", f"{found['mean_error']:.5f}")
+    table.add_row(f"mean of {len(errors.tasks)} tasks", f"{errors.mean_error:.5f}")
     _print(table)
 
 

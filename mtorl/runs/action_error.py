@@ -1,14 +1,78 @@
 """How far a policy's actions are from recorded ones: no simulator, and less noise than success rates."""
 
+from dataclasses import dataclass
+from pathlib import Path
+
 import numpy as np
 
 from mtorl.datasets.store import EpisodeStore
 from mtorl.envs.base import RolloutContext
 from mtorl.envs.checked import checked_actions
 from mtorl.envs.policies import Policy, check_positions
+from mtorl.envs.results import Source
+from mtorl.files import read_json, write_json
+from mtorl.schema import MappingOf, Number, Plain, Record, Text, check
 
+ACTION_ERRORS = Record(
+    {
+        "policy": Text(),
+        "source": MappingOf(Plain()),
+        "data": Record({"path": Text(), "sha256": Text()}),
+        "mean_error": Number(0),
+        "tasks": MappingOf(Number(0)),
+    }
+)
 BLOCK = 50
 """Episodes that are replayed side by side."""
+
+
+@dataclass(frozen=True)
+class ActionErrors:
+    """How far a policy's actions are from those of a data set.
+
+    Attributes:
+        policy: What was compared, for headings.
+        source: What identifies it.
+        data: Folder of the data set.
+        data_sha256: Of its manifest.
+        tasks: Mean squared difference, by the task's name.
+    """
+
+    policy: str
+    source: Source
+    data: str
+    data_sha256: str
+    tasks: dict[str, float]
+
+    @property
+    def mean_error(self) -> float:
+        """Mean of the tasks."""
+        return sum(self.tasks.values()) / len(self.tasks)
+
+    def save(self, path: Path) -> None:
+        """Writes them as JSON, atomically."""
+        write_json(
+            path,
+            {
+                "policy": self.policy,
+                "source": self.source.plain(),
+                "data": {"path": self.data, "sha256": self.data_sha256},
+                "mean_error": self.mean_error,
+                "tasks": self.tasks,
+            },
+        )
+
+    @classmethod
+    def load(cls, path: Path) -> "ActionErrors":
+        """Reads what `save` wrote.
+
+        Raises:
+            InputError: The file is missing or malformed.
+        """
+        content = read_json(path, "action errors")
+        check(content, ACTION_ERRORS, f"action errors {path}", "Delete it; they are computed again.")
+        source, data = Source.read(content["source"]), content["data"]
+        return cls(content["policy"], source, data["path"], data["sha256"], content["tasks"])
 
 
 def action_errors(policy: Policy, store: EpisodeStore, task_names: tuple[str, ...]) -> dict[str, float]:

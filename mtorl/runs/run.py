@@ -30,16 +30,15 @@ from mtorl.envs.workers import WorkerPool
 from mtorl.files import (
     DamageWarning,
     read_json,
-    write_json,
 )
-from mtorl.runs.action_error import action_errors
+from mtorl.runs.action_error import ActionErrors, action_errors
 from mtorl.runs.configuration import Configuration, flatten, read_plain, renamed
 from mtorl.runs.experiment import (
     Experiment,
     suite_of,
 )
 from mtorl.runs.provenance import MACHINE
-from mtorl.schema import Integer, MappingOf, Number, Plain, Record, Text, check
+from mtorl.schema import Integer, Record, Text, check
 from mtorl.trainers.checkpoint import CheckpointFolder, restore
 from mtorl.trainers.groupers import TaskGrouper
 from mtorl.trainers.phase_trainer import PhaseTrainer
@@ -49,15 +48,6 @@ from mtorl.trainers.sharing import Sharing
 
 SOURCE = Record({"checkpoint": Text(), "step": Integer(0), "sha256": Text()}, optional={"act_with": Text()})
 """What identifies the policy in an evaluation of a run."""
-ACTION_ERRORS = Record(
-    {
-        "policy": Text(),
-        "source": MappingOf(Plain()),
-        "data": Record({"path": Text(), "sha256": Text()}),
-        "mean_error": Number(0),
-        "tasks": MappingOf(Number(0)),
-    }
-)
 
 
 def load_policy(run: str | Path, checkpoint: str = "last", act_with: str | None = None) -> TaskPolicy:
@@ -241,7 +231,7 @@ class Run:
         usual = getattr(self.configuration.options.agent, "init_args", {}).get("act_with")
         return None if act_with == usual else act_with
 
-    def action_errors(self, data: str | Path, checkpoint: str = "last") -> dict[str, Any]:
+    def action_errors(self, data: str | Path, checkpoint: str = "last") -> ActionErrors:
         """Compares the policy's actions with recorded ones, and keeps the result in `evaluations`.
 
         Args:
@@ -249,8 +239,7 @@ class Run:
             checkpoint: `last`, `best` on training goals, or a step.
 
         Returns:
-            Per task the mean squared difference (`tasks`), their mean (`mean_error`), `source` and `data`: what
-            identifies the weights and the data. A result of the same weights and data is read, not computed again.
+            The errors of every task. A result of the same weights and data is read, not computed again.
 
         Raises:
             InputError: The data do not fit the run.
@@ -260,21 +249,12 @@ class Run:
         digest = sha256(store.path / "manifest.json")
         path = self.folder / "evaluations" / f"actions-{checkpoint}-{digest[:8]}.json"
         policy, source = self.policy(checkpoint)
-        if path.exists():
-            kept = read_json(path, "action errors")
-            check(kept, ACTION_ERRORS, f"action errors {path}", "Delete it; they are computed again.")
-            if kept["source"] == source.plain():
-                return kept
+        if path.exists() and (kept := ActionErrors.load(path)).source == source:
+            return kept
         tasks = action_errors(policy, store, self.spec.task_names)
-        found = {
-            "policy": self._named(source),
-            "source": source.plain(),
-            "data": {"path": str(data), "sha256": digest},
-            "mean_error": sum(tasks.values()) / len(tasks),
-            "tasks": tasks,
-        }
-        write_json(path, found)
-        return found
+        errors = ActionErrors(self._named(source), source, str(data), digest, tasks)
+        errors.save(path)
+        return errors
 
     def report_path(
         self,

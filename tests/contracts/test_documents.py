@@ -20,9 +20,9 @@ from mtorl.envs.policies import ExpertPolicy
 from mtorl.envs.protocol import Protocol
 from mtorl.envs.results import EvalReport
 from mtorl.envs.workers import WorkerPool
+from mtorl.runs.action_error import ACTION_ERRORS
 from mtorl.runs.experiment import suite_of
 from mtorl.runs.provenance import MACHINE, describe_machine
-from mtorl.runs.run import ACTION_ERRORS
 from mtorl.schema import check
 
 Place = tuple[str | int, ...]

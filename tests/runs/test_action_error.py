@@ -73,9 +73,9 @@ def test_an_agent_that_trained_errs_less(agent: str, train_options: dict, suite:
     schedule = {"steps": 150, "evaluate_every": 0, "save_every": 1}
     run = train(**{**options, "schedule": schedule, "keep": 150})
     found = run.action_errors(heldout.path)
-    assert set(found["tasks"]) == set(suite.task_names) and found["source"]["step"] == 150
-    assert found["mean_error"] == pytest.approx(np.mean(list(found["tasks"].values())))
-    assert found["mean_error"] < 0.8 * run.action_errors(heldout.path, "1")["mean_error"]
+    assert set(found.tasks) == set(suite.task_names) and found.source.step == 150
+    assert found.mean_error == pytest.approx(np.mean(list(found.tasks.values())))
+    assert found.mean_error < 0.8 * run.action_errors(heldout.path, "1").mean_error
 
 
 def test_results_are_kept_until_the_weights_change(train_options: dict, store: EpisodeStore) -> None:
@@ -84,14 +84,14 @@ def test_results_are_kept_until_the_weights_change(train_options: dict, store: E
     (path,) = (run.folder / "evaluations").glob("actions-last-*.json")
     before = path.stat().st_mtime_ns
     assert run.action_errors(store.path) == first and path.stat().st_mtime_ns == before
-    path.write_text(path.read_text().replace(first["source"]["sha256"], "other"))
+    path.write_text(path.read_text().replace(str(first.source.sha256), "other"))
     assert run.action_errors(store.path) == first
 
 
 def test_the_command(train_options: dict, store: EpisodeStore, capsys: pytest.CaptureFixture) -> None:
     run = train(**train_options)
     assert main(["evaluate", str(run.folder), "--recorded", str(store.path)]) == 0
-    assert f"{run.action_errors(store.path)['mean_error']:.5f}" in capsys.readouterr().out
+    assert f"{run.action_errors(store.path).mean_error:.5f}" in capsys.readouterr().out
     assert main(["evaluate", "--policy", "expert", "--suite", "PointReach", "--recorded", str(store.path)]) == 2
     assert "--recorded is for runs" in capsys.readouterr().err
     assert main(["evaluate", str(run.folder), "--recorded", str(store.path), "--goal_visible", "false"]) == 2

@@ -202,7 +202,7 @@ def test_single_task_models_and_errors_of_actions(base: str, suite: PointReach, 
     for number, task in enumerate(content["tasks"]):
         run = Run(tmp_path / "out" / f"single-{task.replace('-', '_')}-seed1")
         assert single["scores"][1][number] == run.reports()[0].mean_success
-        assert single["action_errors"][1][number] == run.action_errors(heldout.path)["mean_error"]
+        assert single["action_errors"][1][number] == run.action_errors(heldout.path).mean_error
     ours, theirs = np.mean(equal["action_errors"], 0), np.mean(single["action_errors"], 0)
     value, low, high = equal["action_error_delta_m"]["single-task models"]
     assert value == pytest.approx(np.mean((theirs - ours) / theirs))
