@@ -38,6 +38,7 @@ from mtorl.datasets.sampler import TaskBatch
 from mtorl.datasets.spec import DataSpec
 from mtorl.datasets.store import EpisodeStore
 from mtorl.envs.base import RolloutContext
+from mtorl.schema import State
 
 FeedForwardKind = Literal["dense", "soft_modules"]
 
@@ -144,7 +145,7 @@ class DecisionTransformer(Agent):
         for number, (width, least, most) in enumerate(recorded_reach(stores, self.spec.task_names)):
             self.return_scale[number], self.return_least[number], self.return_most[number] = width, least, most
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
+    def _load_from_state_dict(self, state_dict: State, prefix: str, *arguments: Any) -> None:
         """Checkpoints made before there was a limit above have none, and act as they did."""
         if prefix + "return_scale" in state_dict:  # not so where only a task's parameters are loaded
             state_dict.setdefault(prefix + "return_most", torch.full_like(self.return_most, math.inf))

@@ -88,7 +88,7 @@ def static() -> dict[str, Any]:
 
 def touched() -> dict[str, list[str]]:
     """Files that name one member of a family, or one option: what adding it touched, without its own tests."""
-    names = {"evaluation option": "task_identity", "agent": "SoftModular", "balancer": "MGDA", "network": "PaCo"}
+    names = {"evaluation option": "stop_at_success", "agent": "SoftModular", "balancer": "MGDA", "network": "PaCo"}
     found = {}
     for kind, name in names.items():
         sources = [*files(), *ROOT.glob("*/**/*.pyi"), ROOT / "tests/families.py"]
@@ -161,7 +161,7 @@ def walks() -> dict[str, Any]:
     """A configured value to its constructor, and a batch to moved parameters."""
     from mtorl.envs import PointReach
     from mtorl.envs.collect import collect
-    from mtorl.runs.configuration import Configuration
+    from mtorl.runs.configuration import Configuration, train_parser
     from mtorl.trainers.checkpoint import CheckpointFolder
     from mtorl.trainers.logs import NoLog
 
@@ -176,7 +176,12 @@ def walks() -> dict[str, Any]:
         trainer.advance()  # the first step is looked at by the monitor
         with StackWalk() as batch:
             trainer.advance()
+        train_parser.cache_clear()
+        begun = time.perf_counter()
+        Configuration.parse(options).experiment()
+        seconds = time.perf_counter() - begun
     return {
+        "seconds of configuration to open a policy": seconds,
         "stays of a configured value": len(value.calls),
         "its rooms": list(dict.fromkeys(room for room, _ in value.calls)),
         "rooms between a batch and moved parameters": list(dict.fromkeys(room for room, _ in batch.calls)),

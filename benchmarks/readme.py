@@ -254,18 +254,18 @@ def _times(entry: dict[str, float], found: dict[str, Any]) -> str:
 Column = tuple[str, Callable[[dict[str, Any]], str]]
 
 
-def ablation(name: str, without: Sequence[str] = (), apart: Sequence[str] | None = None) -> str:
+def ablation(name: str, apart: Sequence[str] | None = None, timed: bool = True) -> str:
     """A comparison: one row per method, and success per task folded away.
 
     Args:
         name: Of the ablation.
-        without: Rows that are not shown.
         apart: Rows that an analysis of variance of the others leaves out; None for no such analysis.
+        timed: Show minutes: not where the runs shared the machine with other work.
     """
     found = read(f"ablation_{name}")
-    methods = [row for row in found["methods"] if row["name"] not in without]
-    single = [it for it in found["single_task_models"] if it not in without]
-    columns = _columns(found["baselines"], single, methods)
+    methods = found["methods"]
+    columns = _columns(found["baselines"], found["single_task_models"], methods)
+    columns = columns if timed else [(head, cell) for head, cell in columns if head != "minutes"]
     rows = [[row["name"], *[cell(row) for _, cell in columns]] for row in methods]
     tasks = [task.removesuffix("-v3") for task in found["tasks"]]
     each = [[row["name"], *[f"{100 * it[0]:.0f}" for it in row["tasks"].values()]] for row in methods]
@@ -437,7 +437,7 @@ APART = (
 BLOCKS = {"mt10": mt10, "mt50": mt50, "speed": speed, "balancing": balancing, "gpu": gpu}
 BLOCKS |= {
     "masks_cost": masks_cost,
-    "balancers": lambda: ablation("balancers_mt10", ["single-task models"], APART),
+    "balancers": lambda: ablation("balancers_mt10", APART, timed=False),
     "single_tasks": single_tasks,
     "contention": contention,
     "cloning": lambda: ablation("cloning_mt10_replay_half"),

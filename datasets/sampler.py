@@ -14,6 +14,7 @@ from torch import Tensor
 from mtorl import InputError, checks
 from mtorl.datasets.prompts import Prompt, PromptPool, PromptSettings
 from mtorl.datasets.store import EpisodeStore
+from mtorl.schema import State
 
 
 @dataclass(frozen=True)
@@ -263,11 +264,11 @@ class TaskSampler:
             values[~valid] = 0
         return values
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """Where the draws stand."""
         return {"generator": self._generator.bit_generator.state, "turn": self._turn}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Continues the draws from `state_dict`."""
         self._generator.bit_generator.state = state["generator"]
         self._turn = state["turn"]

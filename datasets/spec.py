@@ -13,7 +13,7 @@ from mtorl import InputError
 from mtorl.datasets.statistics import QUANTILES, pooled_moments
 from mtorl.datasets.store import SUITE, EpisodeStore
 from mtorl.files import sha256
-from mtorl.schema import Integer, ListOf, MappingOf, Names, Number, Plain, Record, Text, check
+from mtorl.schema import Document, Integer, ListOf, MappingOf, Names, Number, Plain, Record, Text, check
 
 SPECIFICATION = Record(
     {
@@ -95,12 +95,12 @@ class DataSpec:
         """That quantile of each task's episode returns, `[T]`, interpolated between the stored ones."""
         return np.array([np.interp(quantile, QUANTILES, row) for row in self.return_quantiles], dtype=np.float32)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Document:
         """As plain JSON values."""
         return asdict(self)
 
     @classmethod
-    def from_json(cls, content: dict[str, Any]) -> "DataSpec":
+    def from_json(cls, content: Document) -> "DataSpec":
         """The inverse of `to_json`.
 
         Raises:
@@ -114,7 +114,7 @@ class DataSpec:
         return cls(**{name: freeze(value) for name, value in content.items()})
 
 
-def same_settings(suite: dict[str, Any], store: EpisodeStore) -> bool:
+def same_settings(suite: Document, store: EpisodeStore) -> bool:
     """Whether a store was recorded in that suite (as `Suite.describe` says), whatever tasks were chosen of it."""
     return suite["class_path"] == store.suite["class_path"] and _settings(suite) == _settings(store.suite)
 
@@ -175,7 +175,7 @@ def _endings(store: EpisodeStore) -> dict[str, Any]:
     return {key: store.manifest["source"].get(key) for key in ("after_success", "hold")}
 
 
-def _settings(suite: dict[str, Any]) -> dict[str, Any]:
+def _settings(suite: Document) -> Document:
     """The suite's arguments that change what an episode is; which tasks were recorded does not."""
     return {key: value for key, value in suite["init_args"].items() if key not in ("benchmark", "tasks", "fast")}
 

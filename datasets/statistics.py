@@ -1,12 +1,13 @@
 """Running statistics over episodes."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-QUANTILES = tuple(round(0.05 * step, 2) for step in range(21))
+from mtorl.schema import Document
+
+QUANTILES: tuple[float, ...] = tuple(round(0.05 * step, 2) for step in range(21))
 """The quantiles of episode returns that a data set stores for every task."""
 
 
@@ -98,7 +99,7 @@ class TaskTally:
         self.any_success += bool(success.any())
         self.last_success += bool(success[-1])
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> Document:
         """The statistics as plain values, by the manifest's names."""
         returns = np.array(self.returns or [0.0])
         return {

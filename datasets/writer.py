@@ -14,6 +14,7 @@ from mtorl.datasets.episode import EPISODE_DTYPE, STEP_COLUMNS, Episode
 from mtorl.datasets.statistics import TaskTally, returns_to_go
 from mtorl.datasets.store import HEAD, SCHEMA
 from mtorl.files import refused_write, sha256, write_atomically, write_json
+from mtorl.schema import Document
 
 
 class StoreWriter:
@@ -162,5 +163,5 @@ class _ColumnFile:
         self.path.unlink(missing_ok=True)
 
 
-def _describe(path: Path, shape: tuple[int, ...]) -> dict[str, Any]:
+def _describe(path: Path, shape: tuple[int, ...]) -> Document:
     return {"shape": list(shape), "bytes": path.stat().st_size, "sha256": sha256(path)}

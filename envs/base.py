@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from mtorl import InputError
 from mtorl.datasets.episode import Demonstration
 from mtorl.datasets.store import EpisodeStore
+from mtorl.schema import Document
 
 Split = Literal["train", "heldout"]
 ContextMode = Literal["exact", "anchored"]
@@ -116,7 +117,7 @@ class Suite(ABC):
         names = None if {"tasks", "benchmark"} & {*arguments} else self.task_names
         return _construct(type(self), {**self.arguments, **arguments}, names)
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Document:
         """How to build it again: `class_path` and `init_args`; the inverse is `build_suite`.
 
         Raises:
@@ -145,7 +146,7 @@ def script_name() -> str | None:
     return name if all(part.isidentifier() for part in name.split(".")) else None
 
 
-def build_suite(description: dict[str, Any]) -> Suite:
+def build_suite(description: Document) -> Suite:
     """Builds a suite from what `Suite.describe` gave.
 
     Raises:
@@ -192,7 +193,7 @@ def check_recorded(store: EpisodeStore) -> None:
             )
 
 
-def _construct(kind: type[Suite], arguments: dict[str, Any], task_names: Sequence[str] | None = None) -> Suite:
+def _construct(kind: type[Suite], arguments: Document, task_names: Sequence[str] | None = None) -> Suite:
     """Builds a suite; one whose tasks, in their order, are not `task_names` is refused."""
     try:
         suite = kind(**arguments)

@@ -27,6 +27,7 @@ from mtorl.envs.recipes import Disturbed, Recipe, behaviour
 from mtorl.envs.workers import WorkerPool, cached_environments, cached_suite
 from mtorl.files import locked, read_json, remove_leftovers, write_atomically, write_json
 from mtorl.progress import Progress
+from mtorl.schema import Document
 
 AFTER_SUCCESS = 10
 CHUNK = 10
@@ -138,7 +139,7 @@ def _collect(out: Path, recording: Recording, suite: Suite, workers: int, quiet:
     return EpisodeStore(out)
 
 
-def _claim_folder(out: Path, request: dict[str, Any]) -> None:
+def _claim_folder(out: Path, request: Document) -> None:
     """Makes sure that the folder is new or holds this very collection."""
     marker = out / "collect.json"
     if marker.exists():

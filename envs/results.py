@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from mtorl.envs.protocol import EvaluationSettings, Protocol, record_of
 from mtorl.files import read_json, write_json
 from mtorl.intervals import mean_rate_interval, wilson_interval
 from mtorl.schema import (
+    Document,
     Flag,
     Integer,
     ListOf,
@@ -117,7 +119,7 @@ class Source:
     act_with: str | None = None
     demonstrations_sha256: str | None = None
 
-    def plain(self) -> dict[str, Any]:
+    def plain(self) -> Document:
         """What is known, as plain values."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
@@ -153,6 +155,10 @@ class EvalReport:
 
     def tasks(self) -> list[TaskResult]:
         """One row per task, in the suite's order."""
+        return list(self._rows)
+
+    @cached_property
+    def _rows(self) -> list[TaskResult]:
         return [self._task(name) for name in self.task_names]
 
     def _task(self, name: str) -> TaskResult:

@@ -13,6 +13,10 @@ from typing import Any, Protocol
 
 from mtorl import InputError
 
+State = dict[str, Any]
+"""What an object goes on from: tensors and plain values by their names, as in torch's `state_dict`."""
+Document = dict[str, Any]
+"""An object of a file: plain values by their names."""
 SINGLE = 3.4028234663852886e38
 """The largest number in single precision, in which everything is computed."""
 

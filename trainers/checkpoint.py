@@ -7,14 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mtorl import InputError
 from mtorl.files import regular, write_atomically
-from mtorl.schema import Flag, Integer, MappingOf, Number, Opaque, Record, check, check_version
+from mtorl.schema import Flag, Integer, MappingOf, Number, Opaque, Record, State, check, check_version
 
 SCHEMA = 1
 BEST = "best_on_training_goals.pt"
@@ -92,7 +91,7 @@ class CheckpointFolder:
         numbers = [file.stem.removeprefix("step_") for file in self.path.glob("step_*.pt")]
         return sorted(int(number) for number in numbers if number.isdigit())
 
-    def save(self, step: int, state: dict[str, Any], best: bool = False) -> None:
+    def save(self, step: int, state: State, best: bool = False) -> None:
         """Writes a checkpoint, then removes the oldest ones beyond `keep`."""
         buffer = io.BytesIO()  # torch.save would hide a full disk behind an error of its own
         torch.save({"schema": SCHEMA, "step": step, **state}, buffer)
@@ -102,11 +101,11 @@ class CheckpointFolder:
         for old in self.steps()[: -self.keep]:
             self.file(old).unlink(missing_ok=True)
 
-    def load(self, which: str = "last") -> dict[str, Any]:
+    def load(self, which: str = "last") -> State:
         """The content of a checkpoint; see `read`."""
         return self.read(which)[0]
 
-    def read(self, which: str = "last") -> tuple[dict[str, Any], str]:
+    def read(self, which: str = "last") -> tuple[State, str]:
         """Reads a checkpoint.
 
         Args:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, TypeVar
 
-from mtorl.schema import Integer, Kind, ListOf, MappingOf, Names, Number, Record, Text
+from mtorl.schema import Document, Integer, Kind, ListOf, MappingOf, Names, Number, Record, Text
 
 LINE = Record({"kind": Text(), "step": Integer(0)})
 """What every line holds."""
@@ -25,7 +25,7 @@ class Entry:
     schema: ClassVar[Kind] = LINE
     step: int
 
-    def plain(self) -> dict[str, Any]:
+    def plain(self) -> Document:
         """The line as plain values."""
         content: dict[str, Any] = {"kind": self.kind}
         for field in fields(self):
@@ -34,7 +34,7 @@ class Entry:
         return content
 
     @classmethod
-    def read(cls: "type[E]", content: dict[str, Any]) -> "E":
+    def read(cls: "type[E]", content: Document) -> "E":
         """The inverse of `plain`, of a line that fits the schema."""
         own: dict[str, Any] = {field.name: content[field.name] for field in fields(cls) if field.name in content}
         rest = {key: value for key, value in content.items() if key not in own and key not in ("kind", "time")}

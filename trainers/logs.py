@@ -11,7 +11,7 @@ from typing import Any
 
 from mtorl import InputError
 from mtorl.files import DamageWarning, refused_write, regular
-from mtorl.schema import check
+from mtorl.schema import Document, check
 from mtorl.trainers.entries import KINDS, LINE, E, Entry
 
 
@@ -122,7 +122,7 @@ class Log:
         return [entry for entry in self.entries if type(entry) is kind]
 
 
-def read_log(folder: Path) -> list[dict[str, Any]]:
+def read_log(folder: Path) -> list[Document]:
     """The lines of a run's log, as they are; a last line cut off by a crash is left out.
 
     Other lines that are no entries are left out, too, with a `DamageWarning` that names the first of them.

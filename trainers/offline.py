@@ -8,6 +8,7 @@ from mtorl.datasets.sampler import TaskBatch, TaskSampler
 from mtorl.envs.results import EvalReport
 from mtorl.interrupts import StopRequest
 from mtorl.progress import Progress
+from mtorl.schema import State
 from mtorl.trainers.checkpoint import CheckpointFolder, fitting, restore
 from mtorl.trainers.entries import ConclusionEntry, EvaluationEntry, SharingEntry
 from mtorl.trainers.logs import RunLog
@@ -167,7 +168,7 @@ class OfflineTrainer:
         self.checkpoints.save(self._step, self.state_dict(), best)
         self._saved = self._step
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """Everything that the rest of the run depends on."""
         states = {phase.name: phase.state_dict() for phase in self.phases}
         parts = {plural: {name: state[plural] for name, state in states.items()} for plural in PARTS}
@@ -184,7 +185,7 @@ class OfflineTrainer:
             "log_bytes": self.log.flush(),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Continues from a checkpoint."""
         restore(self.agent, state["agent"])
         for phase in self.phases:

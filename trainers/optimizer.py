@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mtorl import InputError, checks
+from mtorl.schema import State
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -166,11 +167,11 @@ class PhaseOptimizer:
         for target, value in zip(targets, values, strict=False):
             _view(target, flat)[where] = value
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """Moments, and how many steps every row took part in."""
         return {"adam": self._adam.state_dict(), "seen": [seen.clone() for seen in self._seen]}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Continues from `state_dict`."""
         self._adam.load_state_dict(state["adam"])
         for seen, saved in zip(self._seen, state["seen"], strict=True):

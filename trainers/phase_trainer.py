@@ -7,6 +7,7 @@ from typing import Any
 from mtorl import InputError
 from mtorl.agents.base import Agent, Phase
 from mtorl.datasets.sampler import TaskBatch, TaskSampler
+from mtorl.schema import State
 from mtorl.trainers.balancers.base import Balancer
 from mtorl.trainers.checkpoint import fitting
 from mtorl.trainers.executions import Execution, PhaseFunctions
@@ -133,11 +134,11 @@ class PhaseTrainer:
             windows = probe.other(CONCLUDING_WINDOWS, self.sharing.concluding, stream)
             return checked_numbers(self.sharing, "conclude", self.sharing.conclude(windows))
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """Everything that its next moves depend on, besides the agent, by the names in `PARTS`."""
         return {plural: getattr(self, part).state_dict() for plural, part in PARTS.items()}
 
-    def load_checkpoint(self, state: dict[str, Any], *plurals: str) -> None:
+    def load_checkpoint(self, state: State, *plurals: str) -> None:
         """Continues from a checkpoint of the run.
 
         Args:

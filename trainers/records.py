@@ -2,8 +2,8 @@
 
 import math
 import time
-from typing import Any
 
+from mtorl.schema import State
 from mtorl.trainers.entries import TrainingEntry
 from mtorl.trainers.update import MultiTaskUpdate
 
@@ -59,10 +59,10 @@ class Records:
         loss = sum(acting) / max(len(acting), 1)
         return TrainingEntry(step, loss, means, rate)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """Sums and counts since the last entry."""
         return {"sums": self._sums, "counts": self._counts}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Continues from `state_dict`."""
         self._sums, self._counts = dict(state["sums"]), dict(state["counts"])

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -16,6 +15,7 @@ from mtorl.reports.methods import SOLVED, Method, Row, Scores, measure, row_of, 
 from mtorl.reports.pages import page
 from mtorl.runs.run import Run
 from mtorl.runs.sweep import Sweep
+from mtorl.schema import Document
 
 Moves = list[tuple[int, float]]
 
@@ -72,7 +72,7 @@ def _as_json(
     sweep: Sweep,
     changed: Mapping[str, float],
     variance: tuple[float, float],
-) -> dict[str, Any]:
+) -> Document:
     tasks = rows[0].method.tasks
     return {
         "baselines": list(rows[0].bases),

@@ -2,10 +2,11 @@
 
 import shlex
 from importlib.resources import files
-from typing import Any
+
+from mtorl.schema import Document
 
 
-def page(name: str, content: dict[str, Any]) -> bytes:
+def page(name: str, content: Document) -> bytes:
     """A page.
 
     Args:

@@ -19,6 +19,7 @@ from mtorl.reports.entries import RunEntry, distinct_specs, entries_of
 from mtorl.reports.pages import page
 from mtorl.reports.settings import Asked, choose, differences
 from mtorl.runs.run import Run
+from mtorl.schema import Document
 from mtorl.trainers.entries import ConflictsEntry, RoutingEntry
 
 
@@ -103,8 +104,8 @@ def _find_references(folder: Path, report: EvalReport) -> dict[str, EvalReport]:
     return found
 
 
-def _as_json(entries: Sequence[RunEntry], references: Mapping[str, EvalReport]) -> dict[str, Any]:
-    def summary(name: str, report: EvalReport, rows: Sequence[TaskResult]) -> dict[str, Any]:
+def _as_json(entries: Sequence[RunEntry], references: Mapping[str, EvalReport]) -> Document:
+    def summary(name: str, report: EvalReport, rows: Sequence[TaskResult]) -> Document:
         low, high = report.mean_interval()
         return {
             "name": name,
@@ -122,7 +123,7 @@ def _as_json(entries: Sequence[RunEntry], references: Mapping[str, EvalReport]) 
     }
 
 
-def _content(entries: Sequence[RunEntry], references: dict[str, EvalReport]) -> dict[str, Any]:
+def _content(entries: Sequence[RunEntry], references: dict[str, EvalReport]) -> Document:
     report, specs = entries[0].report, distinct_specs(entries)
     reference_rows = {name: other.tasks() for name, other in references.items()}
     return {
@@ -173,7 +174,7 @@ def _pictures(
     return drawn
 
 
-def _machine(run: Run) -> dict[str, Any]:
+def _machine(run: Run) -> Document:
     """Where the run was begun, as far as that can be read."""
     try:
         return run.machine()

@@ -19,7 +19,7 @@ from mtorl.arguments import Parser, dump_yaml, inline_yaml, options_of
 from mtorl.families import load
 from mtorl.files import regular
 from mtorl.runs.experiment import Experiment
-from mtorl.schema import Opaque, check
+from mtorl.schema import Document, Opaque, check
 from mtorl.trainers.balancers import Balancer
 from mtorl.trainers.sharing import Sharing
 
@@ -101,7 +101,7 @@ class Configuration:
         return Path(self.options.out)
 
     @cached_property
-    def plain(self) -> dict[str, Any]:
+    def plain(self) -> Document:
         """The same as plain values."""
         return yaml.safe_load(train_parser().dump(self.options))
 
@@ -144,7 +144,7 @@ def command_line(config: str | Path | Sequence[str | Path], options: Mapping[str
     return arguments
 
 
-def read_plain(file: Path) -> dict[str, Any]:
+def read_plain(file: Path) -> Document:
     """What the file of a run says, as plain values.
 
     Raises:
@@ -169,7 +169,7 @@ def renamed(content: Any) -> Any:
     return [renamed(value) for value in content] if isinstance(content, list) else content
 
 
-def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+def flatten(value: Any, prefix: str = "") -> Document:
     """Nested plain values by their dotted names."""
     if isinstance(value, dict) and value:
         parts = [flatten(inner, f"{prefix}.{key}" if prefix else str(key)) for key, inner in value.items()]
@@ -215,7 +215,7 @@ def _kept(value: object, option: str) -> Any:
     return getattr(value, option)
 
 
-def _with_class(kind: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
+def _with_class(kind: Any, arguments: Mapping[str, Any]) -> Document:
     if not inspect.isclass(kind):
         raise InputError(
             f"{kind!r} cannot be written to a configuration; expected a class, or functools.partial(Class, ...)."

@@ -6,13 +6,12 @@ import platform
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from threadpoolctl import threadpool_limits
 
 from mtorl import InputError, __version__
-from mtorl.schema import Integer, ListOf, MappingOf, Nullable, Record, Text
+from mtorl.schema import Document, Integer, ListOf, MappingOf, Nullable, Record, Text
 
 MACHINE = Record(
     {
@@ -29,7 +28,7 @@ MACHINE = Record(
 PACKAGES = ("torch", "numpy", "scipy", "gymnasium", "metaworld", "mujoco", "einops", "jsonargparse", "tensorboard")
 
 
-def describe_machine(command: Sequence[str] = ()) -> dict[str, Any]:
+def describe_machine(command: Sequence[str] = ()) -> Document:
     """Versions, machine and command, for `run.json`."""
     versions = {}
     for name in PACKAGES:

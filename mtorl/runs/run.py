@@ -15,7 +15,6 @@ import warnings
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from mtorl import InputError
 from mtorl.agents import Agent
@@ -38,7 +37,7 @@ from mtorl.runs.experiment import (
     suite_of,
 )
 from mtorl.runs.provenance import MACHINE
-from mtorl.schema import Integer, Record, Text, check
+from mtorl.schema import Document, Integer, Record, State, Text, check
 from mtorl.trainers.checkpoint import CheckpointFolder, restore
 from mtorl.trainers.groupers import TaskGrouper
 from mtorl.trainers.phase_trainer import PhaseTrainer
@@ -82,7 +81,7 @@ class Run:
         read_plain(self.folder / "config.yaml")
         self.spec = DataSpec.from_json(read_json(self.folder / "data_spec.json", "data specification"))
 
-    def machine(self) -> dict[str, Any]:
+    def machine(self) -> Document:
         """Versions, machine and command with which the run was begun."""
         content = read_json(self.folder / "run.json", "run description")
         check(content, MACHINE, f"run description {self.folder / 'run.json'}")
@@ -97,7 +96,7 @@ class Run:
         """The same, changed by arguments of a command line."""
         return Configuration.read(self.folder / "config.yaml", arguments) if arguments else self.configuration
 
-    def refuse_another_configuration(self, asked: Configuration, state: dict[str, Any] | None) -> None:
+    def refuse_another_configuration(self, asked: Configuration, state: State | None) -> None:
         """Raises InputError where a run would go on, or be played, with other options than it began with.
 
         Options that did not exist when the run was begun are taken to have had their defaults.
@@ -147,7 +146,7 @@ class Run:
         policy = TaskPolicy(agent, {phase.name: phase.sharing for phase in phases})
         return policy, Source(checkpoint, int(state["step"]), digest, act_with)
 
-    def _trained(self, experiment: Experiment, state: dict[str, Any]) -> tuple[Agent, list[PhaseTrainer]]:
+    def _trained(self, experiment: Experiment, state: State) -> tuple[Agent, list[PhaseTrainer]]:
         """The agent of a checkpoint, and its phases with what their tasks share."""
         agent = experiment.build_agent(self.spec)
         phases = experiment.build_phases(agent)

@@ -16,6 +16,7 @@ from mtorl.runs.configuration import Configuration, command_line
 from mtorl.runs.experiment import Experiment
 from mtorl.runs.provenance import describe_machine, limited_threads
 from mtorl.runs.run import Run
+from mtorl.schema import State
 from mtorl.trainers.logs import RunLog
 
 
@@ -97,7 +98,7 @@ def _train(
     experiment: Experiment,
     stores: Sequence[EpisodeStore],
     configuration: Configuration,
-    state: dict[str, Any] | None = None,
+    state: State | None = None,
 ) -> None:
     """Trains to the end; nobody else may be at work in the folder.
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mtorl import InputError
+from mtorl.schema import State
 
 if TYPE_CHECKING:  # a balancer can be used, and written, without the rooms that hand these over
     from mtorl.agents.parameters import ParameterSpace
@@ -110,16 +111,16 @@ class Balancer(nn.Module, ABC):
             Numbers for the log.
         """
 
-    def get_extra_state(self) -> dict[str, Any]:
+    def get_extra_state(self) -> State:
         """Where the draws stand."""
         return {"generator": self._generator.get_state()} if self.task_count is not None else {}
 
-    def set_extra_state(self, state: dict[str, Any]) -> None:
+    def set_extra_state(self, state: State) -> None:
         """Continues the draws from `get_extra_state`."""
         if state:
             self._generator.set_state(state["generator"])
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
+    def _load_from_state_dict(self, state_dict: State, prefix: str, *arguments: Any) -> None:
         """Buffers take the precision that they were saved with."""
         for name, value in self._buffers.items():
             saved = state_dict.get(prefix + name)

@@ -9,13 +9,14 @@ Deviations from the published method:
 4. Acting uses the head that was trained by gradient steps, not the posterior's mean.
 """
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from mtorl import InputError, checks
 from mtorl.agents.base import TaskLosses
+from mtorl.schema import State
 from mtorl.trainers.balancers.base import Balancer
 from mtorl.trainers.update import MultiTaskUpdate
 
@@ -127,11 +128,11 @@ class BayesAgg(Balancer):
         usual = (share[..., None] * of_datum).sum((0, 1)) / len(valid)
         return share[..., None] * (of_datum / usual) * gradient.mean(2)
 
-    def get_extra_state(self) -> dict[str, Any]:
+    def get_extra_state(self) -> State:
         """The statistics, whose size the first batch decides."""
         return {**super().get_extra_state(), "calls": self._calls, "statistics": dict(self._statistics)}
 
-    def set_extra_state(self, state: dict[str, Any]) -> None:
+    def set_extra_state(self, state: State) -> None:
         """Continues from `get_extra_state`."""
         super().set_extra_state(state)
         self._calls, self._statistics = state["calls"], dict(state["statistics"])

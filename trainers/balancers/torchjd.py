@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from mtorl import InputError
+from mtorl.schema import State
 from mtorl.trainers.balancers.base import MatrixAggregation
 from mtorl.trainers.seeding import isolated
 
@@ -66,7 +67,7 @@ class TorchJD(MatrixAggregation):
             except (ValueError, RuntimeError) as error:
                 raise InputError(f"TorchJD's {self.name} failed on {len(rows)} tasks: {error}.") from error
 
-    def set_extra_state(self, state: dict[str, Any]) -> None:
+    def set_extra_state(self, state: State) -> None:
         """See `Balancer.set_extra_state`.
 
         Raises:

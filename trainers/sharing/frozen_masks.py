@@ -2,13 +2,13 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from mtorl import InputError
 from mtorl.agents.parameters import ParameterSpace
 from mtorl.files import regular
+from mtorl.schema import State
 from mtorl.trainers.sharing.masks import TaskMasks, packed
 
 
@@ -55,7 +55,7 @@ class FrozenMasks(TaskMasks):
             read_masks(self.file)  # says what is missing
         return task
 
-    def set_extra_state(self, state: dict[str, Any]) -> None:
+    def set_extra_state(self, state: State) -> None:
         """See `TaskMasks.set_extra_state`."""
         super().set_extra_state(state)
         self._missing = False

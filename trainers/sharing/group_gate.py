@@ -1,7 +1,5 @@
 """Which group an episode belongs to, told from what happens in it. Reconstructed from the abstract of G-HarmoDT."""
 
-from typing import Any
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -10,6 +8,7 @@ from torch.nn import functional as F
 
 from mtorl.datasets.episode import Demonstration
 from mtorl.datasets.sampler import TaskBatch, TaskSampler
+from mtorl.schema import State
 
 STD_FLOOR, CLIP = 0.01, 5.0
 
@@ -113,12 +112,12 @@ class GroupGate:
             scores += self(torch.tensor(shown.observations[part]), rewards)
         return int(scores.argmax())
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """The network and how many steps it looks at."""
         return {"weights": dict(self.weights), "steps": self.steps}
 
     @classmethod
-    def from_state(cls, state: dict[str, Any]) -> "GroupGate":
+    def from_state(cls, state: State) -> "GroupGate":
         """The inverse of `state_dict`."""
         return cls({name: value.cpu() for name, value in state["weights"].items()}, int(state["steps"]))
 

@@ -10,6 +10,7 @@ from mtorl import InputError, checks
 from mtorl.agents.parameters import ParameterSpace
 from mtorl.datasets.grouping import Grouping
 from mtorl.datasets.sampler import TaskSampler
+from mtorl.schema import State
 from mtorl.trainers.sharing.group_gate import GroupGate
 from mtorl.trainers.sharing.harmony_masks import HarmonyMasks
 
@@ -105,12 +106,12 @@ class GroupMasks(HarmonyMasks):
             )
         return [self._with(parameters, mask) for mask in self.masks]
 
-    def get_extra_state(self) -> dict[str, Any]:
+    def get_extra_state(self) -> State:
         """The masks, which is whose, and the gate."""
         gate = self._gate.state_dict() if self._gate else None
         return super().get_extra_state() | {"labels": self._labels, "gate": gate}
 
-    def set_extra_state(self, state: dict[str, Any]) -> None:
+    def set_extra_state(self, state: State) -> None:
         """See `get_extra_state`: the groups are those that training began with, whatever the file says now."""
         self._labels = list(state["labels"])
         self._gate = GroupGate.from_state(state["gate"]) if state.get("gate") else None

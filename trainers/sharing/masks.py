@@ -6,7 +6,7 @@ maskable weights stand one after the other on an axis of length M.
 
 import math
 from abc import abstractmethod
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mtorl import InputError, checks
 from mtorl.agents.parameters import ParameterSpace
+from mtorl.schema import State
 from mtorl.trainers.gradients import DenseGradients
 from mtorl.trainers.sharing.base import Sharing
 from mtorl.trainers.sharing.densities import Distribution, densities
@@ -163,13 +164,13 @@ class TaskMasks(Sharing):
             shares.append(revived / max(zeros, 1))
         return float(np.mean(shares))
 
-    def get_extra_state(self) -> dict[str, Any]:
+    def get_extra_state(self) -> State:
         """The masks, and those that were drawn, eight to a byte."""
         shapes = {name: list(place.shape) for name, place in self.places.items()}
         now, drawn = torch.from_numpy(packed(self.masks)), torch.from_numpy(self._drawn)
         return {"masks": now, "drawn": drawn, "shapes": shapes}
 
-    def set_extra_state(self, state: dict[str, Any]) -> None:
+    def set_extra_state(self, state: State) -> None:
         """The masks from `get_extra_state`.
 
         Raises:
