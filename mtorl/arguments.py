@@ -5,7 +5,6 @@ import difflib
 import importlib
 import inspect
 import itertools
-import json
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +15,7 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_dumper
 
 from mtorl import InputError
+from mtorl.documents import dump_yaml, inline_yaml
 
 HANDED_OVER = ("spec", "inputs", "code")
 """Parameters of agents and networks that are no options."""
@@ -171,34 +171,6 @@ ABSTRACT = re.compile(
     re.DOTALL,
 )
 """What the parser says of a class that may be abstract: the option, and the class's name in one of three places."""
-
-
-class _Dumper(yaml.SafeDumper):
-    """Writes texts so that every reader takes them for texts."""
-
-    def represent_text(self, text: str) -> yaml.ScalarNode:
-        """In quotes where it begins like a number: what is one differs between versions of YAML (1e5, 007, 0o7)."""
-        style = "'" if re.match(r"[-+.\d]", text) else None
-        return self.represent_scalar("tag:yaml.org,2002:str", text, style=style if text.isprintable() else '"')
-
-
-_Dumper.add_representer(str, _Dumper.represent_text)
-
-
-def dump_yaml(content: Any, unicode: bool = False) -> str:
-    """`content` as YAML, in the order in which it is.
-
-    Args:
-        content: Plain values.
-        unicode: Write letters beyond ASCII as they are.
-    """
-    return yaml.dump(content, Dumper=_Dumper, sort_keys=False, default_flow_style=False, allow_unicode=unicode)
-
-
-def inline_yaml(content: Any) -> str:
-    """`content` in one line of JSON that YAML reads too: it knows no pairs of surrogates, and folds exotic lines."""
-    text = json.dumps(content, ensure_ascii=False, default=str)
-    return re.sub(r"[^ -~]", lambda letter: f"\\U{ord(letter[0]):08x}", text)
 
 
 set_dumper("yaml", partial(dump_yaml, unicode=True))

@@ -12,8 +12,8 @@ from jsonargparse import get_loader
 from mtorl import InputError
 from mtorl.agents import Agent, BehaviorCloning
 from mtorl.agents.networks import Backbone
-from mtorl.arguments import dump_yaml
 from mtorl.datasets.spec import DataSpec
+from mtorl.documents import dump_yaml
 from mtorl.families import FAMILIES, members
 from mtorl.runs.configuration import Configuration, command_line, train_parser
 from mtorl.trainers.balancers import Balancer

@@ -15,7 +15,8 @@ from jsonargparse import Namespace
 from torch import Tensor
 
 from mtorl import InputError
-from mtorl.arguments import Parser, dump_yaml, inline_yaml, options_of
+from mtorl.arguments import Parser, options_of
+from mtorl.documents import dump_yaml, inline_yaml
 from mtorl.families import load
 from mtorl.files import regular
 from mtorl.runs.experiment import Experiment

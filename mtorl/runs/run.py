@@ -11,7 +11,6 @@
 """
 
 import hashlib
-import warnings
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -27,7 +26,6 @@ from mtorl.envs.protocol import EvaluationSettings, Protocol, ProtocolName
 from mtorl.envs.results import EvalReport, Source
 from mtorl.envs.workers import WorkerPool
 from mtorl.files import (
-    DamageWarning,
     read_json,
 )
 from mtorl.runs.action_error import ActionErrors, action_errors
@@ -36,17 +34,15 @@ from mtorl.runs.experiment import (
     Experiment,
     suite_of,
 )
+from mtorl.runs.kept import kept_reports
 from mtorl.runs.provenance import MACHINE
-from mtorl.schema import Document, Integer, Record, State, Text, check
+from mtorl.schema import Document, State, check
 from mtorl.trainers.checkpoint import CheckpointFolder, restore
 from mtorl.trainers.groupers import TaskGrouper
 from mtorl.trainers.phase_trainer import PhaseTrainer
 from mtorl.trainers.policy import TaskPolicy
 from mtorl.trainers.seeding import isolated
 from mtorl.trainers.sharing import Sharing
-
-SOURCE = Record({"checkpoint": Text(), "step": Integer(0), "sha256": Text()}, optional={"act_with": Text()})
-"""What identifies the policy in an evaluation of a run."""
 
 
 def load_policy(run: str | Path, checkpoint: str = "last", act_with: str | None = None) -> TaskPolicy:
@@ -284,33 +280,4 @@ class Run:
         Raises:
             InputError: There is none, or all are of an earlier state of the checkpoint.
         """
-        again = f"Run `mtorl evaluate {self.folder} --protocol {protocol} --checkpoint {checkpoint}`"
-        paths = sorted((self.folder / "evaluations").glob(f"{protocol}-*.json"))
-        loaded = [it for path in paths if (it := _readable(path)) is not None]
-        loaded = [it for it in loaded if it.protocol.name == protocol and it.source.checkpoint == checkpoint]
-        if not loaded:
-            raise InputError(
-                f"{self.folder} has no {protocol} evaluation of its checkpoint {checkpoint}. {again} first."
-            )
-        if self.checkpoints().steps():
-            file = self.checkpoints().file(checkpoint)
-            current = sha256(file) if file.exists() else None  # deleted since: nothing contradicts the evaluation
-            fresh = [it for it in loaded if current in (None, it.source.sha256)]
-            if not fresh:
-                raise InputError(
-                    f"the {protocol} evaluations of {self.folder} are of step {loaded[-1].source.step}; its "
-                    f"checkpoint {checkpoint} has changed since. {again} again."
-                )
-            loaded = fresh
-        return sorted(loaded, key=lambda it: -it.protocol.goals)
-
-
-def _readable(path: Path) -> EvalReport | None:
-    """The evaluation of a run in that file; None, with a warning, if there is none."""
-    try:
-        report = EvalReport.load(path)
-        check(report.source.plain(), SOURCE, f"evaluation report {path}: its source", "Evaluate again.")
-    except InputError as error:
-        warnings.warn(f"{error} It is left out.", DamageWarning, stacklevel=3)
-        return None
-    return report
+        return kept_reports(self.folder, self.checkpoints(), protocol, checkpoint)

@@ -11,8 +11,9 @@ import mtorl
 from mtorl import InputError
 from mtorl.agents import TD3BC, BehaviorCloning
 from mtorl.agents.networks import FiLM, MLPBackbone
-from mtorl.arguments import Parser, inline_yaml
+from mtorl.arguments import Parser
 from mtorl.datasets.store import EpisodeStore
+from mtorl.documents import inline_yaml
 from mtorl.runs.configuration import Configuration, described, train_parser
 from mtorl.runs.experiment import Experiment
 from mtorl.runs.run import Run
