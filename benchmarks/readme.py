@@ -433,6 +433,7 @@ def origin(result: dict[str, Any], file: dict[str, Any] | None = None) -> str:
 APART = (
     *("CDTT", "DBMTL", "MoCo"),  # do not train as published
     *("BayesAgg", "ConnectionStrength", "Equal, linear heads", "Equal, task gains"),  # have another agent
+    *("Equal, 3.3 x the steps", "Equal, 5.6 x the steps"),  # have other budgets
 )
 BLOCKS = {"mt10": mt10, "mt50": mt50, "speed": speed, "balancing": balancing, "gpu": gpu}
 BLOCKS |= {
