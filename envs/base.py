@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mtorl import InputError
+from mtorl import InputError, earlier
 from mtorl.datasets.episode import Demonstration
 from mtorl.datasets.store import EpisodeStore
 from mtorl.schema import Document
@@ -240,3 +240,6 @@ def checked_action(action: NDArray[np.floating], task: str) -> NDArray[np.float3
     if np.isnan(action).any():
         raise InputError(f"{task}: the action {action.tolist()} holds NaN; expected numbers in [-1, 1].")
     return np.clip(action, -1.0, 1.0)
+
+
+__getattr__ = earlier.lookup(__name__)

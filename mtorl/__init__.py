@@ -15,8 +15,11 @@ import sys
 
 import lazy_loader
 
+from mtorl import earlier
+
 __version__ = "0.1.0"
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+earlier.install()
 
 if "torch" not in sys.modules and not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"} & os.environ.keys():
     # Idle OpenMP threads would spin and take the processors from whoever else computes, on busy machines from

@@ -8,12 +8,14 @@ The archive holds a data set and, of several agents, a run with two checkpoints 
     mtorl evaluate runs/bc --goals 4
 """
 
+import importlib
 import zipfile
 from pathlib import Path
 
 import pytest
 import torch
 
+from mtorl import earlier
 from mtorl.datasets.store import EpisodeStore
 from mtorl.envs.results import EvalReport
 from mtorl.runs.run import Run
@@ -67,3 +69,14 @@ def test_a_run_trains_on_as_it_did(folder: Path, name: str) -> None:
     assert close(state["agent"], ends["agent"])
     for phase, sharing in ends["sharing"].items():
         assert close(state["sharing"][phase], sharing)
+
+
+@pytest.mark.parametrize("module", earlier.PLACES)
+def test_names_of_scripts_lead_to_their_present_places(module: str) -> None:
+    for name, place in earlier.PLACES[module].items():
+        home, _, present = f"mtorl.{place}".rpartition(".")
+        with pytest.warns(DeprecationWarning, match=f"{module}.{name} is now {home}.{present}"):
+            found = getattr(importlib.import_module(module), name)
+        assert found is getattr(importlib.import_module(home), present)
+    with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
+        _ = importlib.import_module(module).nonsense

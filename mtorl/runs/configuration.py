@@ -132,6 +132,11 @@ class Configuration:
         ]
 
 
+def build_experiment(options: Namespace) -> Experiment:
+    """The objects that parsed options describe."""
+    return Configuration(options).experiment()
+
+
 def command_line(config: str | Path | Sequence[str | Path], options: Mapping[str, Any]) -> list[str]:
     """What `train` was called with as arguments of `mtorl train`."""
     arguments = [f"--config={file}" for file in ([config] if isinstance(config, str | Path) else config)]

@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
+from jsonargparse import Namespace
+
 from mtorl import InputError
 from mtorl.agents import Agent
 from mtorl.datasets.grouping import Grouping
@@ -87,6 +89,10 @@ class Run:
     def configuration(self) -> Configuration:
         """All of its options."""
         return Configuration.read(self.folder / "config.yaml")
+
+    def config(self) -> Namespace:
+        """Its options, as they are parsed."""
+        return self.configuration.options
 
     def read_configuration(self, arguments: Sequence[str]) -> Configuration:
         """The same, changed by arguments of a command line."""
