@@ -9,11 +9,12 @@ import torch
 from families import SMALL_AGENTS
 from numpy.typing import NDArray
 
-import mtorl.envs.base
+import mtorl.envs.policies
 from mtorl.datasets.spec import DataSpec
 from mtorl.datasets.store import EpisodeStore
 from mtorl.envs import PointReach
-from mtorl.envs.base import ExpertPolicy, Policy, RandomPolicy, RolloutContext
+from mtorl.envs.base import RolloutContext
+from mtorl.envs.policies import ExpertPolicy, Policy, RandomPolicy
 from mtorl.trainers.policy import TaskPolicy
 from mtorl.trainers.seeding import isolated
 from mtorl.trainers.sharing import RandomMasks, Shared
@@ -61,7 +62,7 @@ def play(policy: Policy, task: int, rows: slice = slice(None), seed: int = 0) ->
 def test_every_reference_is_under_this_contract() -> None:
     found = {
         kind
-        for kind in vars(mtorl.envs.base).values()
+        for kind in vars(mtorl.envs.policies).values()
         if inspect.isclass(kind) and {"reset", "act"} <= vars(kind).keys() and kind is not Policy
     }
     assert found == set(REFERENCES)
