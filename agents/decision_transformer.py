@@ -136,8 +136,7 @@ class DecisionTransformer(Agent):
         self.embed_return = nn.Linear(1, width) if self.return_conditioning else None
         self.embed_observation = nn.Linear(spec.observation_dim + self.encoder.size, width)
         self.embed_action = nn.Linear(spec.action_dim, width) if acts else None  # Deviation 2
-        times = {"window": self.window, "episode": self.positions, "none": 1}  # Deviation 4
-        self.embed_time = nn.Embedding(times[self.time], width)
+        self.embed_time = nn.Embedding({"window": self.window, "episode": self.positions, "none": 1}[self.time], width)
         self.norm_tokens = nn.LayerNorm(width)
 
     def remember(self, stores: Sequence[EpisodeStore]) -> None:
