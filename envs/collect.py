@@ -107,7 +107,9 @@ def collect(
     out = Path(out)
     _warn_of_script(suite)
     recording = Recording(recipe, episodes, after_success, hold, seed, split)
+    request = {"suite": suite.describe(), "task_names": list(suite.task_names), "versions": suite.versions()}
     with locked(out, "episodes"):
+        _claim_folder(out, request | asdict(recording))
         return _collect(out, recording, suite, workers, quiet)
 
 
@@ -121,8 +123,6 @@ def _warn_of_script(suite: Suite) -> None:
 
 
 def _collect(out: Path, recording: Recording, suite: Suite, workers: int, quiet: bool) -> EpisodeStore:
-    described = {"suite": suite.describe(), "task_names": list(suite.task_names), "versions": suite.versions()}
-    _claim_folder(out, described | asdict(recording))
     if not (out / "manifest.json").exists():
         writer = StoreWriter(  # first: it refuses what a manifest cannot say
             out,

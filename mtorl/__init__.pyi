@@ -1,3 +1,7 @@
+from . import agents as agents
+from . import datasets as datasets
+from . import envs as envs
+from . import trainers as trainers
 from .envs.collect import collect as collect
 from .reports.run_report import report as report
 from .runs.evaluations import evaluate as evaluate

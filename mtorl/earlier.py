@@ -1,6 +1,7 @@
-"""Names by which scripts of version 0.1 know things: each leads to its present place, with a warning that says it.
+"""Names that earlier READMEs and configurations gave to things: each leads to its present place, with a warning.
 
-Modules that are gone are found by `Finder`; modules that only lost names ask `lookup`.
+Only names are kept: what a name stands for may take and return other things than it did. Modules that are gone are
+found by `Finder`; modules that only lost names ask `lookup`.
 """
 
 import importlib
@@ -17,7 +18,6 @@ PLACES: dict[str, dict[str, str]] = {
     "mtorl.trainers": RUN,
     "mtorl.trainers.run": RUN,
     "mtorl.trainers.report": {"make_report": "reports.run_report.report"},
-    "mtorl.trainers.ablation": {"ablate": "runs.sweep.ablate"},
     "mtorl.trainers.experiment": {
         "Experiment": "runs.experiment.Experiment",
         "build_experiment": "runs.configuration.build_experiment",
@@ -27,6 +27,16 @@ PLACES: dict[str, dict[str, str]] = {
         "Backbone": "agents.networks.base.Backbone",
         "MLPBackbone": "agents.networks.mlp.MLPBackbone",
     },
+    **{
+        f"mtorl.agents.{module}": {name: f"agents.networks.{module}.{name}"}
+        for module, name in (
+            ("care", "CARE"),
+            ("film", "FiLM"),
+            ("moore", "MOORE"),
+            ("paco", "PaCo"),
+            ("soft_modules", "SoftModularMLP"),
+        )
+    },
     "mtorl.datasets.files": {"read_json": "files.read_json", "write_json": "files.write_json"},
     "mtorl.envs.base": {
         name: f"envs.policies.{name}" for name in ("Policy", "ExpertPolicy", "RandomPolicy", "check_positions")
@@ -34,6 +44,8 @@ PLACES: dict[str, dict[str, str]] = {
     "mtorl.cli": {"main": "commands.main.main"},
 }
 """By the module that had them: names, and where they are now within the package."""
+LESSENED = ("mtorl.trainers", "mtorl.envs.base")
+"""Modules that are still there, without these names."""
 
 
 def lookup(module: str) -> Callable[[str], Any]:
@@ -55,7 +67,7 @@ class Finder(MetaPathFinder, Loader):
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         """A module of looked-up names, after all other finders have found none."""
-        return ModuleSpec(name, self) if name in PLACES else None
+        return ModuleSpec(name, self) if name in PLACES and name not in LESSENED else None
 
     def exec_module(self, module: ModuleType) -> None:
         """Gives it its names."""

@@ -61,7 +61,7 @@ def _shown(face: Path) -> dict[str, str]:
     return {
         alias.name: str(node.module)
         for node in ast.walk(tree)
-        if isinstance(node, ast.ImportFrom)
+        if isinstance(node, ast.ImportFrom) and node.module
         for alias in node.names
     }
 

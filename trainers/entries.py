@@ -91,6 +91,7 @@ class ConflictsEntry(Entry):
             "phase": Text(),
             "tasks": Names("T"),
             "negative_pairs": Number(0, 1),
+            "mean_cosine": Number(-1, 1),
             "norm": NAMED,
             "cosines": ListOf(ListOf(Number(-1, 1), "T"), "T"),
         }

@@ -138,15 +138,10 @@ class PhaseTrainer:
         """Everything that its next moves depend on, besides the agent, by the names in `PARTS`."""
         return {plural: getattr(self, part).state_dict() for plural, part in PARTS.items()}
 
-    def load_checkpoint(self, state: State, *plurals: str) -> None:
-        """Continues from a checkpoint of the run.
-
-        Args:
-            state: Its content: of every part what the phases had, by their names.
-            plurals: Which parts of `PARTS`; all by default.
-        """
-        for plural in plurals or PARTS:
-            part = getattr(self, PARTS[plural])
+    def load_checkpoint(self, state: State) -> None:
+        """Continues from a checkpoint of the run: of every part what the phases had, by their names."""
+        for plural, name in PARTS.items():
+            part = getattr(self, name)
             with fitting(f"{plural} of {self.name}", type(part).__name__):
                 part.load_state_dict(state[plural][self.name])
 
@@ -171,13 +166,39 @@ def phase_trainers(
         seed: Derives their streams.
         execution: How per-task gradients are computed.
     """
-    shared = {phase.name: _own_sharing(sharing, agent, phase, seed) for phase in agent.phases}
-    found = []
-    for position, phase in enumerate(agent.phases):
-        others = [(it.space, shared[it.name]) for it in agent.phases if it is not phase]
-        functions = PhaseFunctions(agent, position, execution, companions=others)
-        found.append(_phase_trainer(functions, balancer, shared[phase.name], optimizer, steps, seed))
-    return found
+    shared = phase_sharing(agent, sharing, seed)
+    return [
+        _phase_trainer(
+            phase_functions(agent, phase, shared, execution), balancer, shared[phase.name], optimizer, steps, seed
+        )
+        for phase in agent.phases
+    ]
+
+
+def phase_sharing(agent: Agent, sharing: Sharing, seed: int) -> dict[str, Sharing]:
+    """What the tasks share in each phase of an agent, as training begins: all that playing a run needs.
+
+    Args:
+        agent: The agent, on its device.
+        sharing: Copied for every phase.
+        seed: Derives their streams.
+    """
+    return {phase.name: _own_sharing(sharing, agent, phase, seed) for phase in agent.phases}
+
+
+def phase_functions(
+    agent: Agent, phase: Phase, shared: dict[str, Sharing], execution: Execution = "auto"
+) -> PhaseFunctions:
+    """The losses and gradients of a phase, whose losses may read what other phases move.
+
+    Args:
+        agent: The agent.
+        phase: One of its phases.
+        shared: What the tasks share in each phase.
+        execution: How per-task gradients are computed.
+    """
+    others = [(it.space, shared[it.name]) for it in agent.phases if it is not phase]
+    return PhaseFunctions(agent, agent.phases.index(phase), execution, companions=others)
 
 
 def _own_sharing(sharing: Sharing, agent: Agent, phase: Phase, seed: int) -> Sharing:

@@ -24,7 +24,7 @@ from mtorl.trainers.entries import ConflictsEntry, RoutingEntry
 
 
 def report(
-    runs: Sequence[str | Path],
+    runs: str | Path | Run | Sequence[str | Path | Run],
     out: str | Path | None = None,
     protocol: ProtocolName = "heldout",
     checkpoint: str = "last",
@@ -57,7 +57,7 @@ def report(
     Raises:
         InputError: A run was not evaluated under this protocol, or the runs have different tasks.
     """
-    runs = [runs] if isinstance(runs, str | Path) else runs
+    runs = [runs] if isinstance(runs, str | Path | Run) else runs
     if not runs:
         raise InputError("no run was given; expected at least one folder of an evaluated run.")
     opened = [Run(folder) for folder in runs]

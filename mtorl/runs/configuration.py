@@ -104,7 +104,7 @@ class Configuration:
     @cached_property
     def plain(self) -> Document:
         """The same as plain values."""
-        return yaml.safe_load(train_parser().dump(self.options))
+        return renamed(yaml.safe_load(train_parser().dump(self.options)))
 
     def dump(self) -> str:
         """The same as YAML."""
@@ -192,6 +192,8 @@ def described(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         return {it.name: described(getattr(value, it.name)) for it in fields(value)}
     if isinstance(value, functools.partial):
+        if value.args:
+            raise InputError(f"{value!r} has values without names; expected functools.partial(Class, option=value).")
         return _with_class(value.func, value.keywords)
     if isinstance(value, type):
         return _with_class(value, {})

@@ -1,5 +1,6 @@
 """Evaluations, of trained runs and of what they are measured against."""
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from mtorl.runs.run import Run
 
 
 def evaluate(
-    run: str | Path | None = None,
+    run: str | Path | Run | None = None,
     policy: ReferenceName | None = None,
     suite: Suite | None = None,
     protocol: ProtocolName = "heldout",
@@ -38,11 +39,15 @@ def evaluate(
         out: Folder of the report; by default the run's own, or runs/references.
         workers: Processes that play episodes.
         quiet: Show no progress.
-        options: How episodes are played: any option of `Protocol`.
+        options: How episodes are played: any option of `Protocol` but `name` and `block`.
 
     Returns:
         The report; `path` is its file.
     """
+    known = [field.name for field in fields(Protocol) if field.name not in ("name", "block")]
+    unknown = [name for name in options if name not in known]
+    if unknown:
+        raise InputError(f"unknown options {unknown}; expected some of {', '.join(known)}.")
     how = Protocol(protocol, block=Protocol.block, **options)  # blocks are no option: they change last bits
     if (run is None) == (policy is None):
         raise InputError("give either the folder of a run or --policy expert|random, not both and not neither.")

@@ -39,15 +39,15 @@ from mtorl.runs.experiment import (
 from mtorl.runs.kept import kept_reports
 from mtorl.runs.provenance import MACHINE
 from mtorl.schema import Document, State, check
-from mtorl.trainers.checkpoint import CheckpointFolder, restore
+from mtorl.trainers.checkpoint import CheckpointFolder, fitting, restore
 from mtorl.trainers.groupers import TaskGrouper
-from mtorl.trainers.phase_trainer import PhaseTrainer
+from mtorl.trainers.phase_trainer import phase_functions, phase_sharing
 from mtorl.trainers.policy import TaskPolicy
 from mtorl.trainers.seeding import isolated
 from mtorl.trainers.sharing import Sharing
 
 
-def load_policy(run: str | Path, checkpoint: str = "last", act_with: str | None = None) -> TaskPolicy:
+def load_policy(run: "str | Path | Run", checkpoint: str = "last", act_with: str | None = None) -> TaskPolicy:
     """The trained policy of a run, to be played.
 
     Args:
@@ -142,25 +142,24 @@ class Run:
         experiment = self.configuration.experiment()
         state, digest = self.checkpoints().read(checkpoint)
         self.refuse_another_configuration(self.configuration, state)
-        agent, phases = self._trained(experiment, state)
+        agent, sharing = self._trained(experiment, state)
         if act_with is not None:
             agent.choose(act_with)
-        policy = TaskPolicy(agent, {phase.name: phase.sharing for phase in phases})
-        return policy, Source(checkpoint, int(state["step"]), digest, act_with)
+        return TaskPolicy(agent, sharing), Source(checkpoint, int(state["step"]), digest, act_with)
 
-    def _trained(self, experiment: Experiment, state: State) -> tuple[Agent, list[PhaseTrainer]]:
-        """The agent of a checkpoint, and its phases with what their tasks share."""
+    def _trained(self, experiment: Experiment, state: State) -> tuple[Agent, dict[str, Sharing]]:
+        """The agent of a checkpoint, and what its tasks share in each phase."""
         agent = experiment.build_agent(self.spec)
-        phases = experiment.build_phases(agent)
         restore(agent, state["agent"])
-        for phase in phases:
-            phase.load_checkpoint(state, "sharing")
-        return agent, phases
+        sharing = phase_sharing(agent, experiment.sharing, experiment.seed)
+        for name, member in sharing.items():
+            with fitting(f"sharing of {name}", type(member).__name__):
+                member.load_state_dict(state["sharing"][name])
+        return agent, sharing
 
     def sharing(self, checkpoint: str = "last") -> dict[str, Sharing]:
         """What the tasks share in each phase, as a checkpoint has it."""
-        phases = self._trained(self.configuration.experiment(), self.checkpoints().load(checkpoint))[1]
-        return {phase.name: phase.sharing for phase in phases}
+        return self._trained(self.configuration.experiment(), self.checkpoints().load(checkpoint))[1]
 
     def group(self, grouper: TaskGrouper, groups: int, checkpoint: str = "last") -> Grouping:
         """Groups the run's tasks by what the gradients of its policy say on its data.
@@ -173,12 +172,12 @@ class Run:
         experiment = self.configuration.experiment()
         stores, spec = experiment.open_data()
         self.refuse_other_data(spec, experiment.data)
-        agent, phases = self._trained(experiment, self.checkpoints().load(checkpoint))
-        agent.eval()
-        acting = next(phase for phase in phases if phase.name == agent.acting_phases[-1])
+        agent, sharing = self._trained(experiment, self.checkpoints().load(checkpoint))
+        phase = next(phase for phase in agent.eval().phases if phase.name == agent.acting_phases[-1])
+        functions = phase_functions(agent, phase, sharing)
         with isolated(experiment.seed, "groups"):
             probe = experiment.build_probe(stores, agent)
-            return grouper.fit(acting.functions, acting.sharing, probe, groups, experiment.seed)
+            return grouper.fit(functions, sharing[phase.name], probe, groups, experiment.seed)
 
     def refuse_other_data(self, spec: DataSpec, paths: Sequence[str]) -> None:
         """Raises InputError unless the data are those that the run began with."""

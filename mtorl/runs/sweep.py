@@ -77,7 +77,7 @@ def ablate(
     workers: int = 2,
     quiet: bool = False,
 ) -> Sweep:
-    """Trains and evaluates all combinations of settings and compares them in one HTML file.
+    """Trains and evaluates all combinations of settings; the command compares them in one HTML file.
 
     The same command continues an interrupted ablation, and adds what is missing to an extended one.
 

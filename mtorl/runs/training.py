@@ -56,8 +56,9 @@ def start(configuration: Configuration, command: Sequence[str] = (), experiment:
     Raises:
         InputError: The folder holds something already.
     """
-    folder, experiment = configuration.out, experiment or configuration.experiment()
+    folder = configuration.out
     _refuse_occupied(folder)
+    experiment = experiment or configuration.experiment()
     stores, spec = experiment.open_data()
     experiment.check(stores, spec)
     with locked(folder, "checkpoints"), _resumable(folder):

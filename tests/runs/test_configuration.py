@@ -122,3 +122,24 @@ def test_the_parser_is_built_once(train_options: dict, monkeypatch: pytest.Monke
 
 def test_every_stage_can_hold_others() -> None:
     assert {kind.__name__ for kind in WRAPPERS} <= BALANCER_OPTIONS.keys()
+
+
+def test_paths_of_earlier_versions_are_read_and_written_anew() -> None:
+    with pytest.warns(DeprecationWarning, match=r"mtorl.agents.care.CARE is now mtorl.agents.networks.care.CARE"):
+        found = configured(["--agent.network=mtorl.agents.care.CARE"])
+    assert found.plain["agent"]["init_args"]["network"]["class_path"] == "mtorl.agents.networks.CARE"
+
+
+def test_values_without_names_are_refused(store: EpisodeStore, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="has values without names"):
+        Configuration.of(experiment(store, tmp_path / "a", agent=partial(BehaviorCloning, 3)))
+
+
+def test_what_is_no_option_of_an_evaluation_is_named(train_options: dict) -> None:
+    with pytest.raises(InputError, match=r"unknown options \['goal'\]; expected some of goals, stop_at_success"):
+        mtorl.evaluate(train_options["out"], goal=3)
+
+
+def test_the_package_shows_its_parts() -> None:
+    assert mtorl.envs.PointReach and mtorl.agents.BehaviorCloning and mtorl.trainers and mtorl.datasets.EpisodeStore
+    assert "InputError" in mtorl.__all__ and "train" in dir(mtorl)
