@@ -18,6 +18,7 @@ from mtorl.schema import (
     Document,
     Flag,
     Integer,
+    Kind,
     ListOf,
     MappingOf,
     Names,
@@ -31,20 +32,19 @@ from mtorl.schema import (
 )
 
 SCHEMA = 1
+SOURCE: dict[str, Kind] = {
+    "checkpoint": Text(),
+    "step": Integer(0),
+    "sha256": Text(),
+    "act_with": Text(),
+    "demonstrations_sha256": Text(),
+}
+"""What a report may say of where its policy is from."""
 REPORT = Record(
     {
         "schema": Integer(1),
         "policy": Text(),
-        "source": Record(
-            {},
-            optional={
-                "checkpoint": Text(),
-                "step": Integer(0),
-                "sha256": Text(),
-                "act_with": Text(),
-                "demonstrations_sha256": Text(),
-            },
-        ),
+        "source": Record({}, optional=SOURCE),
         "protocol": record_of(Protocol),
         "suite": SUITE,
         "versions": MappingOf(Plain()),

@@ -14,6 +14,17 @@ from types import ModuleType
 from typing import Any
 
 RUN = {"Run": "runs.run.Run", "train": "runs.training.train"}
+NETWORKS = (
+    ("backbones", "mlp", "MLPBackbone"),
+    ("care", "care", "CARE"),
+    ("film", "film", "FiLM"),
+    ("moore", "moore", "MOORE"),
+    ("paco", "paco", "PaCo"),
+    ("soft_modules", "soft_modules", "SoftModularMLP"),
+)
+"""Files that they were in, and are in; configurations name their classes."""
+CLASS_PATHS = {f"mtorl.agents.{old}.{name}": f"mtorl.agents.networks.{name}" for old, _, name in NETWORKS}
+"""Classes that configurations name by other paths now."""
 PLACES: dict[str, dict[str, str]] = {
     "mtorl.trainers": RUN,
     "mtorl.trainers.run": RUN,
@@ -23,20 +34,7 @@ PLACES: dict[str, dict[str, str]] = {
         "build_experiment": "runs.configuration.build_experiment",
         "train_parser": "runs.configuration.train_parser",
     },
-    "mtorl.agents.backbones": {
-        "Backbone": "agents.networks.base.Backbone",
-        "MLPBackbone": "agents.networks.mlp.MLPBackbone",
-    },
-    **{
-        f"mtorl.agents.{module}": {name: f"agents.networks.{module}.{name}"}
-        for module, name in (
-            ("care", "CARE"),
-            ("film", "FiLM"),
-            ("moore", "MOORE"),
-            ("paco", "PaCo"),
-            ("soft_modules", "SoftModularMLP"),
-        )
-    },
+    **{f"mtorl.agents.{old}": {name: f"agents.networks.{new}.{name}"} for old, new, name in NETWORKS},
     "mtorl.datasets.files": {"read_json": "files.read_json", "write_json": "files.write_json"},
     "mtorl.envs.base": {
         name: f"envs.policies.{name}" for name in ("Policy", "ExpertPolicy", "RandomPolicy", "check_positions")

@@ -17,6 +17,7 @@ from torch import Tensor
 from mtorl import InputError
 from mtorl.arguments import Parser, options_of
 from mtorl.documents import dump_yaml, inline_yaml
+from mtorl.earlier import CLASS_PATHS
 from mtorl.families import load
 from mtorl.files import regular
 from mtorl.runs.experiment import Experiment
@@ -33,15 +34,6 @@ FREE_KEYS = ("workers", "quiet", "data", "verify")
 """Settings that do not change results (data is known by its hash); a run may be resumed with others."""
 FREE_OPTIONS = ("allow_inexact_resume",)
 """Options of single classes with which a run may be resumed though it began with others."""
-MOVED = {
-    "mtorl.agents.backbones.MLPBackbone": "mtorl.agents.networks.MLPBackbone",
-    "mtorl.agents.soft_modules.SoftModularMLP": "mtorl.agents.networks.SoftModularMLP",
-    "mtorl.agents.care.CARE": "mtorl.agents.networks.CARE",
-    "mtorl.agents.film.FiLM": "mtorl.agents.networks.FiLM",
-    "mtorl.agents.moore.MOORE": "mtorl.agents.networks.MOORE",
-    "mtorl.agents.paco.PaCo": "mtorl.agents.networks.PaCo",
-}
-"""Classes that runs of earlier versions name by other paths."""
 
 
 @functools.cache
@@ -133,7 +125,7 @@ class Configuration:
 
 
 def build_experiment(options: Namespace) -> Experiment:
-    """The objects that parsed options describe."""
+    """The objects that parsed options describe, for scripts that have such options; see `Configuration`."""
     return Configuration(options).experiment()
 
 
@@ -169,7 +161,7 @@ def renamed(content: Any) -> Any:
     """Plain values with the present paths of classes."""
     if isinstance(content, dict):
         return {
-            key: MOVED.get(value, value) if key == "class_path" and isinstance(value, str) else renamed(value)
+            key: CLASS_PATHS.get(value, value) if key == "class_path" and isinstance(value, str) else renamed(value)
             for key, value in content.items()
         }
     return [renamed(value) for value in content] if isinstance(content, list) else content

@@ -5,12 +5,12 @@ from pathlib import Path
 
 from mtorl import InputError
 from mtorl.envs.protocol import ProtocolName
-from mtorl.envs.results import EvalReport
+from mtorl.envs.results import SOURCE, EvalReport
 from mtorl.files import DamageWarning, sha256
-from mtorl.schema import Integer, Record, Text, check
+from mtorl.schema import Record, check
 from mtorl.trainers.checkpoint import CheckpointFolder
 
-SOURCE = Record({"checkpoint": Text(), "step": Integer(0), "sha256": Text()}, optional={"act_with": Text()})
+OF_A_RUN = Record({name: SOURCE[name] for name in ("checkpoint", "step", "sha256")})
 """What identifies the policy in an evaluation of a run."""
 
 
@@ -54,7 +54,7 @@ def _readable(path: Path) -> EvalReport | None:
     """The evaluation of a run in that file; None, with a warning, if there is none."""
     try:
         report = EvalReport.load(path)
-        check(report.source.plain(), SOURCE, f"evaluation report {path}: its source", "Evaluate again.")
+        check(report.source.plain(), OF_A_RUN, f"evaluation report {path}: its source", "Evaluate again.")
     except InputError as error:
         warnings.warn(f"{error} It is left out.", DamageWarning, stacklevel=4)
         return None

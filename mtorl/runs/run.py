@@ -32,10 +32,8 @@ from mtorl.files import (
 )
 from mtorl.runs.action_error import ActionErrors, action_errors
 from mtorl.runs.configuration import Configuration, flatten, read_plain, renamed
-from mtorl.runs.experiment import (
-    Experiment,
-    suite_of,
-)
+from mtorl.runs.data import suite_of
+from mtorl.runs.experiment import Experiment
 from mtorl.runs.kept import kept_reports
 from mtorl.runs.provenance import MACHINE
 from mtorl.schema import Document, State, check
@@ -91,7 +89,7 @@ class Run:
         return Configuration.read(self.folder / "config.yaml")
 
     def config(self) -> Namespace:
-        """Its options, as they are parsed."""
+        """Its options, as they are parsed, for scripts; see `configuration`."""
         return self.configuration.options
 
     def read_configuration(self, arguments: Sequence[str]) -> Configuration:

@@ -21,7 +21,7 @@ from mtorl.envs.protocol import Protocol
 from mtorl.envs.results import EvalReport
 from mtorl.envs.workers import WorkerPool
 from mtorl.runs.action_error import ACTION_ERRORS
-from mtorl.runs.experiment import suite_of
+from mtorl.runs.data import suite_of
 from mtorl.runs.provenance import MACHINE, describe_machine
 from mtorl.schema import check
 
