@@ -56,12 +56,11 @@ def spec(store: EpisodeStore) -> DataSpec:
     return describe_stores([store])
 
 
-@pytest.fixture
-def train_options(store: EpisodeStore, tmp_path: Path) -> dict:
+def options_of(store: EpisodeStore, out: Path) -> dict:
     """Options of a training run that takes a second."""
     return {
         "data": str(store.path),
-        "out": str(tmp_path / "run"),
+        "out": str(out),
         "agent.hidden": [16, 16],
         "schedule": {"steps": 30, "log_every": 5, "evaluate_every": 20, "save_every": 10},
         "evaluate_goals": 2,
@@ -70,6 +69,12 @@ def train_options(store: EpisodeStore, tmp_path: Path) -> dict:
         "threads": 1,
         "quiet": True,
     }
+
+
+@pytest.fixture
+def train_options(store: EpisodeStore, tmp_path: Path) -> dict:
+    """Of a run in the test's own folder."""
+    return options_of(store, tmp_path / "run")
 
 
 @pytest.fixture(scope="session")
