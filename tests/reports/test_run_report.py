@@ -26,7 +26,6 @@ from mtorl.runs.run import Run
 from mtorl.runs.training import train
 from mtorl.trainers.logs import read_log
 
-
 NAMES = ("wide", "small<b>")
 
 
