@@ -8,7 +8,6 @@ from mtorl import InputError
 from mtorl.datasets.spec import DataSpec
 from mtorl.envs.results import EvalReport, TaskResult
 from mtorl.runs.run import Run
-from mtorl.trainers.entries import TrainingEntry
 from mtorl.trainers.logs import Log
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")
@@ -53,8 +52,8 @@ class RunEntry:
 
     @cached_property
     def steps(self) -> int:
-        """Training steps until now, of all parts."""
-        return sum(max((row.step for row in part.log.of(TrainingEntry)), default=0) for part in self.parts)
+        """Training steps that were saved, of all parts."""
+        return sum(max(part.run.checkpoints().steps(), default=0) for part in self.parts)
 
     @property
     def minutes(self) -> float:

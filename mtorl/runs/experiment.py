@@ -56,8 +56,9 @@ class Experiment:
         statistics: What observations are normalised with: the statistics of these tasks (tasks), or of all tasks of the
             data (data), as a policy for all of them would have.
         windows: Windows per task in a batch.
-        grouping: A file of `mtorl group`, which must know all tasks: their groups are those of whatever asks for groups
-            and is not given its own. The run keeps a copy.
+        grouping: Which tasks belong together: a file of `mtorl group`, which must know all tasks. It is for per_group,
+            for orders of groups, GroupMasks, M3DT, and a last layer for each group (output_heads: per_group). The run
+            keeps a copy.
         per_group: Train a model for each group of `grouping` by itself, one after the other, instead of one for all
             tasks. Their folders are in that of the run, which is played and reported as one policy.
         tasks_per_batch: Tasks in a batch, at most; by default all, or as many as `order` says.
