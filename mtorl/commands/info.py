@@ -1,4 +1,4 @@
-"""Show what a data set holds, task by task, or what a run consists of; --verify checks every byte of a data set."""
+"""Show what a data set holds, task by task, or the models of a run; --verify checks every byte of a data set."""
 
 from pathlib import Path
 
@@ -12,9 +12,8 @@ def run(arguments: list[str]) -> None:
     from mtorl.reports.tables import show_store
 
     def info() -> None:
-        """Shows what a data set holds: per task episodes, steps, returns and success, and its versions.
-
-        Of a run it shows the models: their tasks, size, and how far they are trained.
+        """Shows what a data set holds: per task episodes, steps, returns and success, and its versions;
+        of a run its models, with their tasks, steps and size.
         """
 
     parser = parser_of("info", info)
