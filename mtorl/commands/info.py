@@ -12,9 +12,7 @@ def run(arguments: list[str]) -> None:
     from mtorl.reports.tables import show_store
 
     def info() -> None:
-        """Shows what a data set holds: per task episodes, steps, returns and success, and its versions;
-        of a run its models, with their tasks, steps and size.
-        """
+        """Shows what a data set holds (per task episodes, steps, returns, success; versions), or a run's models."""
 
     parser = parser_of("info", info)
     parser.add_argument("data", type=str, help="Folder of the data set, or of a run.")
