@@ -125,7 +125,8 @@ class Log:
         """How long training took, without evaluations, until the last entry about it."""
         entries = self.of(TrainingEntry)
         begun = [0, *[row.step for row in entries]]
-        return sum((row.step - last) / row.steps_per_second for last, row in zip(begun, entries, strict=False)) / 60
+        pairs = [it for it in zip(begun, entries, strict=False) if it[1].steps_per_second > 0]
+        return sum((row.step - last) / row.steps_per_second for last, row in pairs) / 60
 
 
 def read_log(folder: Path) -> list[Document]:

@@ -108,9 +108,10 @@ class RunFolder:
         Warns if the file says otherwise by now: whoever writes another one means another run, and this one is to end as
         it would have ended without a stop.
         """
-        given = self.machine().get("grouping")
-        file = Path(experiment.grouping) if experiment.grouping else None
-        if given and file and file.is_file() and sha256(file) != given["sha256"]:
+        if experiment.grouping is None:
+            return experiment
+        file, given = Path(experiment.grouping), self.machine().get("grouping", {})
+        if file.is_file() and sha256(file) != given.get("sha256"):
             warnings.warn(
                 f"{file} has changed since the run {self.folder} began, which goes on with the groups that it began "
                 f"with ({self.folder / GROUPING}). Start a new run for other groups.",

@@ -7,6 +7,8 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ import torch
 from families import SMALL_AGENTS
 
 from mtorl import InputError, evaluate, load_policy
-from mtorl.agents import M3DT
+from mtorl.agents import M3DT, BehaviorCloning
 from mtorl.agents.heads import RegressionHead
 from mtorl.commands.main import main
 from mtorl.datasets.grouping import Grouping
@@ -295,6 +297,34 @@ def test_two_groupings_that_differ_are_refused_and_two_that_agree_are_one(option
     run = train(**experts | {"agent": {"class_path": "M3DT", "init_args": small}})
     agent = load_policy(run).agent  # type: ignore[union-attr]
     assert isinstance(agent, M3DT) and agent.groups.int().tolist() == [[1, 0], [0, 1], [1, 0]]
+
+
+def test_groups_of_the_run_are_as_good_as_those_of_the_members(options: dict, tmp_path: Path) -> None:
+    masks = {"sharing": "GroupMasks", "sharing.interval": 7, "sharing.gate_steps": 0, "sharing.swap_fraction": 0.3}
+    own = {name: value for name, value in options.items() if name != "grouping"} | {"out": str(tmp_path / "own")}
+    one, other = train(**options | masks), train(**own | masks | {"sharing.grouping": options["grouping"]})
+    assert other.spec.groups is None and log(one.folder) == log(other.folder)
+    assert all(torch.equal(value, weights(other.folder)[name]) for name, value in weights(one.folder).items())
+
+
+def test_heads_of_groups_of_one_task_are_those_of_tasks(options: dict, baseline: Callable[[dict], Run]) -> None:
+    save(Path(options["grouping"]), (0, 1, 2))
+    options |= {"tasks_per_batch": 2, "optimizer": {"lr": 0.01, "warmup": 0}}
+    of_groups = train(**options | {"agent.output_heads": "per_group"})
+    of_tasks = baseline(
+        {name: it for name, it in options.items() if name != "grouping"} | {"agent.output_heads": "per_task"}
+    )
+    assert_same(of_groups.folder, of_tasks.folder)
+
+
+def test_objects_are_trained_per_group_too(options: dict, tmp_path: Path) -> None:
+    whole = train(**options | {"per_group": True, "balancer": "RandomWeighting"})
+    parsed = whole.configuration.experiment()
+    objects = replace(parsed, agent=partial(BehaviorCloning, hidden=(16, 16)), out=str(tmp_path / "objects"))
+    again = train(objects)
+    for group in ("group-0", "group-1"):
+        assert_same(whole.folder / group, again.folder / group)
+    assert train(resume=again).digest() == again.digest()
 
 
 def test_heads_of_groups_are_trained_resumed_and_played(options: dict) -> None:
