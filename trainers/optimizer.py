@@ -140,8 +140,8 @@ class PhaseOptimizer:
 
     def _present(self, task_ids: Tensor) -> list[Tensor]:
         """Of each parameter in `rows`, which rows are those of some tasks; ascending, on the CPU."""
-        tasks = task_ids.cpu()
-        return [(tasks if of is None else of[tasks]).unique() for of in self._row_of]
+        tasks = task_ids.cpu().unique()
+        return [tasks if of is None else of[tasks].unique() for of in self._row_of]
 
     def _late_rows(self, present: list[Tensor], rate: float) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
         """Rows of present tasks that took fewer steps than Adam counts, and by what their step is to be corrected.

@@ -117,7 +117,21 @@ def test_the_models_are_played_compared_and_reported_as_one(
     assert other["groups"] is None and [row["task"] for row in mine["tasks"]] == list(TASKS)
     text = page.read_text()
     assert "2 models, 60 steps in all" in text and "tasks of a model of their own" in text
-    assert text.count("<h2>Training data</h2>") == 1 and "Of run, run" not in text
+    assert text.count("<h2>Training data</h2>") == 1, "the same data with and without groups are the same data"
+
+    checkpoints = run.parts[1].checkpoints()
+    checkpoints.save(31, {**checkpoints.load(), "step": 31})
+    with pytest.raises(InputError, match="heldout evaluations of .* its checkpoint last has changed since"):
+        report(run.folder)
+
+
+def test_info_shows_the_models(options: dict, capsys: pytest.CaptureFixture) -> None:
+    run = train(**options | {"per_group": True})
+    assert main(["info", str(run.folder)]) == 0
+    text = capsys.readouterr().out
+    assert "towards-0, away-0" in text and "2 in all" in text and f"{run.parameters():,}" in text
+    assert text.count("30 of 30") == 2 and "60" in text
+    assert main(["info", str(run.folder), "--verify"]) == 2 and "--verify is for data sets" in capsys.readouterr().err
 
 
 def test_acting_is_that_of_the_tasks_own_model(options: dict) -> None:
