@@ -121,7 +121,7 @@ def test_the_models_are_played_compared_and_reported_as_one(
 
     checkpoints = run.parts[1].checkpoints()
     checkpoints.save(31, {**checkpoints.load(), "step": 31})
-    with pytest.raises(InputError, match="heldout evaluations of .* its checkpoint last has changed since"):
+    with pytest.raises(InputError, match=r"heldout evaluations of .* its checkpoint last has changed since"):
         report(run.folder)
 
 
