@@ -59,7 +59,7 @@ class ActorCritic(FeedForwardPolicy):
         actor: The policy's network; linear layers of 256 and 256 by default.
         critic: The critics' networks, likewise.
         task_identity: How the networks are told their task: none, onehot or embed (a learned vector).
-        output_heads: The policy's last layer: shared or per_task.
+        output_heads: The policy's last layer: shared, per_task, or one for each group of `--grouping` (per_group).
         critic_heads: The critics' last layers: shared or per_task.
         discount: Of the next step's value.
         target_rate: Share by which the target networks follow in each step.
@@ -91,12 +91,14 @@ class ActorCritic(FeedForwardPolicy):
         checks.within("[0, 1)", discount=discount)
         checks.within("(0, 1]", target_rate=target_rate)
         if output_heads == "linear":
-            raise InputError("output_heads is 'linear'; expected shared or per_task: losses here are no plain errors.")
+            raise InputError(
+                "output_heads is 'linear'; expected shared, per_task or per_group: losses here are no plain errors."
+            )
         self.discount, self.target_rate = discount, target_rate
         tasks, inputs = len(spec.task_names), spec.observation_dim + spec.action_dim
         encoder = TaskEncoder(task_identity, tasks)
         backbone = build_network(actor, spec.observation_dim, encoder.size)
-        head = make_head(distribution, backbone.size, spec.action_dim, tasks, output_heads)
+        head = make_head(distribution, backbone.size, spec.action_dim, tasks, output_heads, spec.groups)
         self.set_policy(encoder, backbone, TaskGains(tasks, ()), head)
         self._new_critic = partial(Critic, critic, code=encoder.size, tasks=tasks, heads=critic_heads)
         self.critics = nn.ModuleList([self._new_critic(inputs=inputs) for _ in range(2)])

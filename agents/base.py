@@ -197,9 +197,17 @@ class Agent(nn.Module, ABC):
         return []
 
     def task_rows(self) -> list[nn.Parameter]:
-        """Parameters whose first axis is the task: rows of tasks outside a batch must not move with it."""
+        """Parameters whose rows belong to tasks: those of no task of a batch must not move with it.
+
+        Their first axis is the task, unless `row_of` says otherwise.
+        """
         parts = [part for part in self.modules() if isinstance(part, Head | TaskEncoder | TaskGains)]
         return [parameter for part in parts for parameter in part.task_rows() if parameter.requires_grad]
+
+    def row_of(self) -> dict[nn.Parameter, Tensor]:
+        """Of parameters with a row for each group of tasks, which row is a task's, `[T]`."""
+        heads = [(part, part.row_of) for part in self.modules() if isinstance(part, Head)]
+        return {parameter: rows for part, rows in heads if rows is not None for parameter in part.task_rows()}
 
     def normalise(self, observations: Tensor, task_ids: Tensor) -> Tensor:
         """z-scores of observations `[T, ..., O]` of tasks `[T]`, clipped."""

@@ -20,8 +20,8 @@ class BehaviorCloning(FeedForwardPolicy):
         hidden: Sizes of the hidden layers, unless a network is named.
         network: Another network in place of these layers, see `mtorl list networks`.
         task_identity: How the network is told its task: none, onehot or embed (a learned vector).
-        output_heads: One last layer for all tasks (shared), one each (per_task), or one each without tanh (linear, for
-            balancers that need it).
+        output_heads: One last layer for all tasks (shared), one each (per_task), one for each group of `--grouping`
+            (per_group), or one each without tanh (linear, for balancers that need it).
         task_gain: A learned factor of each task on every hidden unit.
         per_task_normalisation: Normalise observations with each task's own statistics.
         std_floor: Smallest standard deviation used for normalising.
@@ -46,7 +46,7 @@ class BehaviorCloning(FeedForwardPolicy):
         tasks = len(spec.task_names)
         encoder = TaskEncoder(task_identity, tasks)
         backbone = build_network(network, spec.observation_dim, encoder.size, hidden)
-        head = RegressionHead(backbone.size, spec.action_dim, tasks, output_heads)
+        head = RegressionHead(backbone.size, spec.action_dim, tasks, output_heads, spec.groups)
         self.set_policy(encoder, backbone, TaskGains(tasks, hidden if task_gain else ()), head)
         self.phases = (self.imitation(),)
 

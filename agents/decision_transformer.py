@@ -60,8 +60,8 @@ class DecisionTransformer(Agent):
         time: Number the steps within the window, within the episode, or not at all.
         positions: Steps that the table of `time=episode` tells apart; those of the longest episode by default.
         task_identity: How the network is told its task: none, onehot or embed (a learned vector).
-        output_heads: One last layer for all tasks (shared), one each (per_task), or one each without tanh (linear, for
-            balancers that need it).
+        output_heads: One last layer for all tasks (shared), one each (per_task), one for each group of `--grouping`
+            (per_group), or one each without tanh (linear, for balancers that need it).
         task_gain: A learned factor of each task on every hidden unit of the feed-forward networks.
         ffn: Feed-forward networks of the blocks: dense, or a mixture of modules (soft_modules).
         modules: In each block, for `ffn=soft_modules`; must divide `4 * width`.
@@ -121,7 +121,7 @@ class DecisionTransformer(Agent):
         self.router: BlockRouter | None = None
         if ffn == "soft_modules":
             self.router = BlockRouter(self.encoder.size, width, layers, modules, router_context, self.router_contexts)
-        self.head = RegressionHead(width, spec.action_dim, tasks, output_heads)
+        self.head = RegressionHead(width, spec.action_dim, tasks, output_heads, spec.groups)
         for name, values in vars(expected_returns(spec, target_quantile)).items():  # Deviation 3
             self.register_buffer(f"return_{name}", values)
         self.phases = (self._phase(),)

@@ -38,8 +38,8 @@ class DualPolicy(DecisionTransformer):
             (in_turn; unless it is frozen, the transformer then moves on, and its own head no longer fits).
         freeze: The second policy does not move the transformer.
         act_with: Which policy acts unless another is asked for.
-        output_heads: One last layer for all tasks (shared), one each (per_task), or one each without tanh (linear), of
-            both policies.
+        output_heads: One last layer for all tasks (shared), one each (per_task), one for each group of `--grouping`
+            (per_group), or one each without tanh (linear), of both policies.
         options: Of `DecisionTransformer`.
     """
 
@@ -75,7 +75,7 @@ class DualPolicy(DecisionTransformer):
             policy_gating,
             policy_routing,
         )
-        self.modular_head = RegressionHead(policy_width, spec.action_dim, tasks, output_heads)
+        self.modular_head = RegressionHead(policy_width, spec.action_dim, tasks, output_heads, spec.groups)
         self.phases = self._both_phases(first, order)
 
     def _both_phases(self, first: list[nn.Module], order: Order) -> tuple[Phase, Phase]:

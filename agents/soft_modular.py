@@ -34,8 +34,8 @@ class SoftModular(FeedForwardPolicy):
         distribution: Of actions: none, with the squared error (deterministic), or normal with a learned deviation
             (gaussian); acting takes its mean.
         task_identity: How the network is told its task: none, onehot or embed (a learned vector).
-        output_heads: One last layer for all tasks (shared), one each (per_task), or one each without tanh (linear, for
-            balancers that need it).
+        output_heads: One last layer for all tasks (shared), one each (per_task), one for each group of `--grouping`
+            (per_group), or one each without tanh (linear, for balancers that need it).
         per_task_normalisation: Normalise observations with each task's own statistics.
         std_floor: Smallest standard deviation used for normalising.
         clip: Normalised observations are clipped to plus or minus this.
@@ -63,7 +63,7 @@ class SoftModular(FeedForwardPolicy):
         tasks = len(spec.task_names)
         encoder = TaskEncoder(task_identity, tasks)
         backbone = SoftModularMLP(spec.observation_dim, encoder.size, modules, layers, width, base, gating, routing)
-        head: Head = make_head(distribution, backbone.size, spec.action_dim, tasks, output_heads)
+        head: Head = make_head(distribution, backbone.size, spec.action_dim, tasks, output_heads, spec.groups)
         self.set_policy(encoder, backbone, TaskGains(tasks, ()), head)
         self.phases = (self.imitation(),)
 

@@ -99,9 +99,9 @@ SMALL_AGENTS: dict[type, dict] = {
 
 _SWITCH = (False, True)
 _ALL: dict[str, tuple] = {"task_identity": ("onehot", "none", "embed"), "per_task_normalisation": _SWITCH}
-_HEADS = ("shared", "per_task", "linear")
+_HEADS = ("shared", "per_task", "linear", "per_group")
 _FEED_FORWARD = {**_ALL, "output_heads": _HEADS}
-_ACTOR_CRITIC = {**_ALL, "output_heads": _HEADS[:2], "critic_heads": _HEADS[:2]}
+_ACTOR_CRITIC = {**_ALL, "output_heads": (*_HEADS[:2], "per_group"), "critic_heads": _HEADS[:2]}
 _TRANSFORMER = {
     **_ALL,
     "output_heads": _HEADS,

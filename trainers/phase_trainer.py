@@ -203,7 +203,7 @@ def phase_functions(
 
 def _own_sharing(sharing: Sharing, agent: Agent, phase: Phase, seed: int) -> Sharing:
     own, names = copy.deepcopy(sharing), agent.spec.task_names
-    own.task_names = names
+    own.task_names, own.groups = names, agent.spec.groups
     own.init(phase.space, len(names), torch_stream(seed, f"sharing {phase.name}"))
     return own.to(agent.observation_mean.device)
 
@@ -216,7 +216,9 @@ def _phase_trainer(
     own.init(len(agent.spec.task_names), phase.space, torch_stream(seed, f"balancer {phase.name}"))  # stays on the CPU
     learned = list(own.parameters())
     rows = [*agent.task_rows(), *learned]  # what a balancer learns belongs to tasks too
-    optimizer = PhaseOptimizer(settings, phase.module, learned, rows, len(phase.span(steps)), own.parameter_rate())
+    optimizer = PhaseOptimizer(
+        settings, phase.module, learned, rows, len(phase.span(steps)), own.parameter_rate(), agent.row_of()
+    )
     return PhaseTrainer(functions, sharing, own, optimizer, steps, seed)
 
 

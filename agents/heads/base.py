@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from mtorl.datasets.sampler import TaskBatch
 
-OutputHeads = Literal["shared", "per_task", "linear"]
+OutputHeads = Literal["shared", "per_task", "linear", "per_group"]
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,13 @@ class Head(nn.Module, ABC):
         return TaskLosses(values, features, batch.actions, batch.valid, self.linear)
 
     def task_rows(self) -> list[nn.Parameter]:
-        """Parameters whose first axis is the task; none by default."""
+        """Parameters whose rows belong to tasks, one to each or as `row_of` says; none by default."""
         return []
+
+    @property
+    def row_of(self) -> Tensor | None:
+        """Which row of these is a task's, `[T]`, where tasks of a group have one in common; None: each its own."""
+        return None
 
     def strengths(self) -> Tensor | None:
         """Squared norm `[T, F]` of what each task's head has at each feature; None for a shared head."""

@@ -12,7 +12,7 @@ def run(arguments: list[str]) -> None:
     load("groupers")
 
     def group(groups: int, out: str, grouper: TaskGrouper | None = None, checkpoint: str = "last") -> None:
-        """Finds groups of tasks from the gradients of a trained run, for --sharing GroupMasks.
+        """Finds groups of tasks from the gradients of a trained run, for `mtorl train --grouping`.
 
         Args:
             groups: How many groups.

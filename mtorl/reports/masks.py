@@ -1,7 +1,7 @@
 """What the masks of a run are like: how much tasks have in common, where weights are kept, how masks moved."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -57,7 +57,10 @@ class MaskSummary:
 
 
 def summarise(run: Run, checkpoint: str = "last") -> list[MaskSummary]:
-    """The masks of each phase of a run; nothing for phases without masks."""
+    """The masks of each phase of a run, of all of its models; nothing for phases without masks."""
+    if run.per_group:
+        each = [(part.folder.name, one) for part in run.parts for one in summarise(part, checkpoint)]
+        return [replace(one, phase=f"{name}, {one.phase}") for name, one in each]
     log = Log(run.folder).of(SharingEntry)
     found = []
     for phase, sharing in run.sharing(checkpoint).items():

@@ -105,6 +105,15 @@ def _find_references(folder: Path, report: EvalReport) -> dict[str, EvalReport]:
 
 
 def _as_json(entries: Sequence[RunEntry], references: Mapping[str, EvalReport]) -> Document:
+    def costs(entry: RunEntry) -> Document:
+        return {
+            "models": len(entry.parts),
+            "parameters": entry.parameters,
+            "training_steps": entry.steps,
+            "training_minutes": entry.minutes,
+            "groups": [list(group) for group in entry.run.spec.grouped] or None,
+        }
+
     def summary(name: str, report: EvalReport, rows: Sequence[TaskResult]) -> Document:
         low, high = report.mean_interval()
         return {
@@ -118,7 +127,7 @@ def _as_json(entries: Sequence[RunEntry], references: Mapping[str, EvalReport]) 
 
     return {
         "mean_success": entries[0].report.mean_success,
-        "runs": [summary(entry.name, entry.report, entry.rows) for entry in entries],
+        "runs": [summary(entry.name, entry.report, entry.rows) | costs(entry) for entry in entries],
         "references": [summary(name, report, report.tasks()) for name, report in references.items()],
     }
 
@@ -162,7 +171,8 @@ def _pictures(
 ) -> list[tuple[str, str]]:
     """A picture for each run whose log has such entries, and of its own tasks."""
     drawn = []
-    for entry in entries:
+    parts = [part for one in entries for part in one.parts if part is one or len(part.task_names) > 1]
+    for entry in parts:  # tasks of a model of their own have nobody to be compared to
         records = entry.log.of(kind)
         others = {task for row in records for task in row.tasks} - {*entry.task_names}
         if others:

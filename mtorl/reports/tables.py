@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mtorl.families import Member
     from mtorl.reports.masks import MaskSummary
     from mtorl.runs.action_error import ActionErrors
+    from mtorl.runs.run import Run
 
     Column = Callable[[dict[str, Any]], str]
 
@@ -106,6 +107,28 @@ def show_action_errors(errors: "ActionErrors") -> None:
         table.add_row(task, f"{error:.5f}")
     table.add_section()
     table.add_row(f"mean of {len(errors.tasks)} tasks", f"{errors.mean_error:.5f}")
+    _print(table)
+
+
+def show_run(run: "Run") -> None:
+    """Prints the models of a run, how large they are, and how far they are trained."""
+    from mtorl.trainers.logs import Log
+
+    options = run.configuration.options
+    parts = ", ".join(str(options[name].class_path).rsplit(".", 1)[-1] for name in ("agent", "balancer", "sharing"))
+    table = _table(f"{run.folder}: {parts}", "model", "tasks", "steps", "parameters", "minutes")
+    rows = [
+        (max(part.checkpoints().steps(), default=0), part.parameters(), Log(part.folder).minutes())
+        for part in run.parts
+    ]
+    for part, (steps, size, minutes) in zip(run.parts, rows, strict=True):
+        tasks = ", ".join(part.spec.task_names)
+        table.add_row(
+            part.folder.name, tasks, f"{steps:,} of {options.schedule.steps:,}", f"{size:,}", f"{minutes:.1f}"
+        )
+    steps, size, minutes = (sum(column) for column in zip(*rows, strict=True))
+    table.add_section()
+    table.add_row(f"{len(rows)} in all", f"{len(run.spec.task_names)}", f"{steps:,}", f"{size:,}", f"{minutes:.1f}")
     _print(table)
 
 

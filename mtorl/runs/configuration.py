@@ -93,6 +93,13 @@ class Configuration:
         """Folder of the run."""
         return Path(self.options.out)
 
+    def changed(self, **options: Any) -> "Configuration":
+        """The same with other values of some options."""
+        chosen = self.options.clone()
+        for name, value in options.items():
+            chosen[name] = value
+        return Configuration(chosen)
+
     @cached_property
     def plain(self) -> Document:
         """The same as plain values."""

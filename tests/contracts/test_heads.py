@@ -7,6 +7,7 @@ import torch
 from families import concrete
 from torch import Tensor
 
+from mtorl import InputError
 from mtorl.agents.heads import GaussianHead, Head, RegressionHead
 
 FEATURES, ACTIONS, TASKS = 5, 2, 4
@@ -16,6 +17,8 @@ HEADS: dict[str, tuple[type, tuple]] = {
     "RegressionHead-linear": (RegressionHead, (FEATURES, ACTIONS, TASKS, "linear")),
     "GaussianHead-shared": (GaussianHead, (FEATURES, ACTIONS, TASKS, "shared")),
     "GaussianHead-per_task": (GaussianHead, (FEATURES, ACTIONS, TASKS, "per_task")),
+    "RegressionHead-per_group": (RegressionHead, (FEATURES, ACTIONS, TASKS, "per_group", (0, 1, 0, 2))),
+    "GaussianHead-per_group": (GaussianHead, (FEATURES, ACTIONS, TASKS, "per_group", (0, 1, 0, 2))),
 }
 IDS = torch.tensor([3, 0, 2])
 """Tasks of a batch: not all of them, and not in order."""
@@ -38,6 +41,11 @@ def batch(dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
     features = torch.randn(3, 4, 6, FEATURES, generator=draw, dtype=dtype)
     targets = 2 * torch.rand(3, 4, 6, ACTIONS, generator=draw, dtype=dtype) - 1
     return features, targets, torch.rand(3, 4, 6, generator=draw) < 0.6
+
+
+def rows_of(head: Head) -> int:
+    """Rows of its parameters, if tasks have some of their own: one each, or one for each group."""
+    return TASKS if head.row_of is None else len(head.row_of.unique())
 
 
 def test_every_head_is_under_this_contract() -> None:
@@ -91,8 +99,8 @@ def test_rows_of_other_tasks_get_no_gradient(head: Head) -> None:
     head.losses(features, targets, valid, IDS)[0].backward()
     rows = {id(row) for row in head.task_rows()}
     for row in head.task_rows():
-        assert len(row) == TASKS and row.grad is not None
-        assert row.grad[3].any() and not row.grad[:3].any()
+        assert len(row) == rows_of(head) and row.grad is not None
+        assert row.grad[-1].any() and not row.grad[:-1].any(), "that of task 3 is the last one"
     for name, value in head.named_parameters():
         assert id(value) in rows or (value.grad is not None and value.grad.any()), f"{name} learns from every task"
 
@@ -113,7 +121,7 @@ def test_rows_that_act_do_not_see_each_other(head: Head) -> None:
     for row in (0, 13, 71):
         torch.testing.assert_close(head.act(features[row : row + 1], tasks[row : row + 1])[0], together[row])
     own = head.act(features[:1].expand(TASKS, -1), torch.arange(TASKS))
-    assert len({tuple(row) for row in own.tolist()}) == (TASKS if head.task_rows() else 1)
+    assert len({tuple(row) for row in own.tolist()}) == (rows_of(head) if head.task_rows() else 1)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -131,3 +139,18 @@ def test_everything_is_of_the_dtype_and_on_the_device_of_the_features(
     strengths = head.strengths()
     assert (strengths is None) == (not head.task_rows())
     assert strengths is None or (strengths.shape == (TASKS, FEATURES) and not strengths.requires_grad)
+
+
+def test_tasks_of_a_group_have_one_map(head: Head) -> None:
+    if head.row_of is None:
+        return
+    features = torch.randn(1, FEATURES, dtype=torch.float64).expand(TASKS, -1)
+    said = head.act(features, torch.arange(TASKS))
+    for one in range(TASKS):
+        for other in range(TASKS):
+            assert torch.equal(said[one], said[other]) == bool(head.row_of[one] == head.row_of[other])
+
+
+def test_groups_must_be_there() -> None:
+    with pytest.raises(InputError, match=r"output_heads is per_group, but the tasks are in no groups. Add --grouping"):
+        RegressionHead(FEATURES, ACTIONS, TASKS, "per_group")

@@ -23,6 +23,7 @@ from mtorl.trainers.entries import KINDS, LINE
 from mtorl.trainers.logs import read_log
 
 SUMMARY = {"name", "mean_success", "low", "high", "protocol", "tasks"}
+COSTS = {"models", "parameters", "training_steps", "training_minutes", "groups"}
 TASK = {"task", "episodes", "successes", "rate", "low", "high", "success_last_rate", "mean_return", "mean_length"}
 REPORT = {"mean_success", "runs", "references"}
 COMPARISON = {"baselines", "single_task_models", "analysis_of_variance", "heldout_data", "tasks", "methods"}
@@ -111,8 +112,9 @@ def test_what_a_report_holds(run: Run, tmp_path: Path) -> None:
     content = read(report([run.folder], references=tmp_path).with_suffix(".json"))
     assert content.keys() == REPORT
     assert len(content["runs"]) == 1 and [it["name"] for it in content["references"]] == ["expert", "random"]
+    assert content["runs"][0].keys() == SUMMARY | COSTS
     for summary in (*content["runs"], *content["references"]):
-        assert summary.keys() == SUMMARY and summary["protocol"]["goals"] == 2
+        assert summary.keys() - COSTS == SUMMARY and summary["protocol"]["goals"] == 2
         assert 0 <= summary["low"] <= summary["mean_success"] <= summary["high"] <= 1
         assert tuple(task["task"] for task in summary["tasks"]) == run.spec.task_names
         for task in summary["tasks"]:

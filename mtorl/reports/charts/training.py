@@ -12,14 +12,16 @@ from mtorl.trainers.entries import ConflictsEntry, EvaluationEntry, RoutingEntry
 
 
 def draw_curves(entries: Sequence[RunEntry]) -> Any:
-    """Training loss, and success on training goals, over steps."""
+    """Training loss, and success on training goals, over steps; a line for each model."""
     figure, axes = subplots(1, 2, (11, 3.2))
     left, right = axes[0]
-    for entry in entries:
-        losses = [(row.step, row.loss) for row in entry.log.of(TrainingEntry)]
-        success = [(row.step, 100 * row.mean_success) for row in entry.log.of(EvaluationEntry)]
-        line(left, losses, entry.name, color=entry.colour, linewidth=1.5)
-        line(right, success, entry.name, color=entry.colour, linewidth=1.5, marker="o", markersize=3)
+    for entry, number, part in ((one, *it) for one in entries for it in enumerate(one.parts)):
+        losses = [(row.step, row.loss) for row in part.log.of(TrainingEntry)]
+        success = [(row.step, 100 * row.mean_success) for row in part.log.of(EvaluationEntry)]
+        name = f"{entry.name}, each of {len(entry.parts)} models" if len(entry.parts) > 1 else entry.name
+        look = {"color": entry.colour, "linewidth": 1.5 if len(entry.parts) == 1 else 0.8}
+        line(left, losses, "_" if number else name, **look)  # matplotlib lists no labels that begin so
+        line(right, success, "_" if number else name, **look, marker="o", markersize=3)
     positive = all(value > 0 for curve in left.lines for value in curve.get_ydata())
     left.set_yscale("log" if positive else "linear")
     dress(left, x="training step", y="training loss of the policy, mean of tasks")
