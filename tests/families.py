@@ -24,7 +24,7 @@ from mtorl.agents import (
     PromptDecisionTransformer,
     SoftModular,
 )
-from mtorl.agents.networks import CARE, MOORE, FiLM, MLPBackbone, PaCo, SoftModularMLP
+from mtorl.agents.networks import CARE, DMTG, MOORE, FiLM, MLPBackbone, PaCo, SoftModularMLP
 from mtorl.agents.parameters import ParameterSpace
 from mtorl.datasets.sampler import TaskSampler
 from mtorl.datasets.spec import DataSpec
@@ -57,6 +57,7 @@ NETWORKS = [
     partial(PaCo, components=2, hidden=(12, 8)),
     partial(CARE, encoders=3, encoding=6, hidden=(12, 8)),
     partial(FiLM, hidden=(12, 8)),
+    partial(DMTG, branches=2, stem=(12,), hidden=(8,)),
 ]
 """Small ones, of every kind."""
 SMALL_AGENTS: dict[type, dict] = {
