@@ -108,7 +108,7 @@ class DMTG(Backbone):
         if self.entropy:
             likely = self.logits(code).softmax(-1)
             penalty = self.entropy * (torch.special.entr(likely) + torch.special.entr(1 - likely)).sum(-1)
-        return Branches(outputs.unbind(-2), self.shares(code), penalty)
+        return Branches(outputs.unbind(-2), self.shares(code), penalty)  # Deviation 1: one head is to read them all
 
     def forward(self, observations: Tensor, code: Tensor, gains: Sequence[Tensor] = ()) -> Tensor:
         """See `Backbone.forward`; there are no gains here."""
