@@ -20,7 +20,9 @@ from mtorl.trainers.sharing import Sharing
 
 SOLVED = 64
 """Linear systems that are solved at once."""
-HALVINGS = 40
+LOOKED_AT = 32
+"""Sets of tasks by which `choose_ridge` goes."""
+HALVINGS = 14
 """Of the interval of exponents in which `choose_ridge` looks."""
 
 
@@ -74,14 +76,15 @@ class LinearisedLosses:
         """The smallest ridge with which half of the moves are no longer than `limit` of the parameters' length.
 
         Args:
-            subsets: bool `[m, T]`; the first `SOLVED` are looked at.
+            subsets: bool `[m, T]`; it looks at `LOOKED_AT` of them.
             limit: A share.
         """
         scale = float(self.curvature.diagonal(dim1=1, dim2=2).mean()) or 1.0
+        some = subsets[torch.linspace(0, len(subsets) - 1, min(LOOKED_AT, len(subsets))).long()]
         low, high = -8.0, 8.0  # powers of ten
         for _ in range(HALVINGS):
             middle = (low + high) / 2
-            short = float(self.lengths(self.moves(subsets[:SOLVED], scale * 10**middle)).median()) <= limit
+            short = float(self.lengths(self.moves(some, scale * 10**middle)).median()) <= limit
             low, high = (low, middle) if short else (middle, high)
         return scale * 10**high
 
