@@ -36,7 +36,7 @@ def grouping(affinity: Affinity, names: tuple[str, ...], groups: int, seed: int,
     if groups == len(names):
         labels, how = list(range(groups)), "single tasks"
     elif groups > 1:
-        relaxed = semidefinite(affinity, groups)
+        relaxed = semidefinite(affinity, groups, SOLVER_STEPS)
         how = "spectral clustering" if relaxed is None else "semidefinite program"
         points = _spectral_points(affinity, groups) if relaxed is None else relaxed
         labels = local_search(affinity, _near(points, affinity, groups, seed), groups)
@@ -60,7 +60,7 @@ def density(affinity: Affinity, labels: Sequence[int]) -> float:
     return float((affinity * membership(labels)).sum())
 
 
-def semidefinite(affinity: Affinity, groups: int, steps: int = SOLVER_STEPS) -> Affinity | None:
+def semidefinite(affinity: Affinity, groups: int, steps: int = 200) -> Affinity | None:
     """The matrix that maximises the density among those like `membership` but for its entries' values.
 
     Positive semidefinite, no entry negative, rows that sum to one, trace the number of groups.

@@ -154,18 +154,22 @@ class Linearisation:
     def _whole(self, alone: TaskBatch, task: int) -> tuple[Tensor, Tensor]:
         """Gradient `[d]` and loss of a task's windows."""
 
-        def loss(moved: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
-            found = self.functions.at(self._shared | moved, alone, self.sharing, task)
-            return found.values[0], found.predictions
+        def loss(moved: dict[str, Tensor]) -> Tensor:
+            return self._found(moved, alone, task)[0][0]
 
-        gradients, (value, predictions) = torch.func.grad_and_value(loss, has_aux=True)(self._moved)
-        if predictions is None:
+        gradients, value = torch.func.grad_and_value(loss)(self._moved)
+        return self._sketch({name: it[None] for name, it in gradients.items()})[0].double().cpu(), value.double().cpu()
+
+    def _found(self, moved: dict[str, Tensor], alone: TaskBatch, task: int) -> tuple[Tensor, Tensor]:
+        """Loss `[1]` and predictions of a task's windows after a move."""
+        found = self.functions.at(self._shared | moved, alone, self.sharing, task)
+        if found.predictions is None:
             raise InputError(
                 f"the loss of the phase {self.functions.phase.name} of {type(self.functions.agent).__name__} is no "
                 "squared error of predictions, which this grouper needs. Group with CosineAffinity or AgreementKMeans, "
                 "or a run of BehaviorCloning or a decision transformer."
             )
-        return self._sketch({name: it[None] for name, it in gradients.items()})[0].double().cpu(), value.double().cpu()
+        return found.values, found.predictions
 
     def _rows(self, alone: TaskBatch, task: int) -> Iterator[Tensor]:
         """Gradients `[chunk, d]` of the outputs of a task's windows, with random signs."""
@@ -177,9 +181,7 @@ class Linearisation:
         def output(moved: dict[str, Tensor], window: list[Tensor], weight: Tensor) -> Tensor:
             pairs = zip(window, axes, strict=True)
             one = alone.with_tensors(it if axis is None else it[None, None] for it, axis in pairs)
-            found = self.functions.at(self._shared | moved, one, self.sharing, task).predictions
-            assert found is not None
-            return (found[0, 0] * weight).sum()
+            return (self._found(moved, one, task)[1][0, 0] * weight).sum()
 
         function = torch.func.vmap(torch.func.grad(output), in_dims=(None, axes, 0))
         for start in range(0, len(weights), self._chunk):
