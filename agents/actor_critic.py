@@ -151,7 +151,13 @@ class ActorCritic(FeedForwardPolicy):
         backbones = [it for part in parts for it in part.modules() if isinstance(it, Backbone)]
         maskable = [layer for it in backbones for layer in it.maskable()]
         space = ParameterSpace(self, [self.encoder, *heads], maskable, parts)
-        return Phase(name, losses, space, nn.ModuleList(parts), every, after_step=after_step)
+        moved = partial(self._moved_backbones, backbones, after_step)
+        return Phase(name, losses, space, nn.ModuleList(parts), every, after_step=moved)
+
+    def _moved_backbones(self, backbones: Sequence[Backbone], after_step: Callable[[], None]) -> None:
+        for backbone in backbones:
+            backbone.after_step()
+        after_step()
 
     def observed(self, batch: TaskBatch, following: bool = False) -> Tensor:
         """Normalised observations `[T, B, L, O]` of a batch, or those that follow."""
@@ -199,3 +205,5 @@ class ActorCritic(FeedForwardPolicy):
         for target, source in self._targets:
             for old, new in zip(target.parameters(), source.parameters(), strict=True):
                 old.lerp_(new, self.target_rate)
+            for kept, present in zip(target.buffers(), source.buffers(), strict=True):
+                kept.copy_(present)

@@ -24,7 +24,7 @@ from mtorl.agents import (
     PromptDecisionTransformer,
     SoftModular,
 )
-from mtorl.agents.networks import CARE, MOORE, FiLM, MLPBackbone, PaCo, SoftModularMLP
+from mtorl.agents.networks import CARE, DMTG, MOORE, FiLM, MLPBackbone, PaCo, SoftModularMLP
 from mtorl.agents.parameters import ParameterSpace
 from mtorl.datasets.sampler import TaskSampler
 from mtorl.datasets.spec import DataSpec
@@ -46,6 +46,7 @@ from mtorl.trainers.balancers.wrappers import (
     Reused,
     Subsampled,
 )
+from mtorl.trainers.groupers import FixedGroups
 from mtorl.trainers.sharing.masks import TaskMasks
 
 NETWORK = partial(MLPBackbone, hidden=(24, 24))
@@ -57,6 +58,7 @@ NETWORKS = [
     partial(PaCo, components=2, hidden=(12, 8)),
     partial(CARE, encoders=3, encoding=6, hidden=(12, 8)),
     partial(FiLM, hidden=(12, 8)),
+    partial(DMTG, branches=2, stem=(12,), hidden=(8,)),
 ]
 """Small ones, of every kind."""
 SMALL_AGENTS: dict[type, dict] = {
@@ -194,8 +196,22 @@ def sampler_of(agent: Agent, store: EpisodeStore, spec: DataSpec, windows: int =
     )
 
 
-GROUPER_OPTIONS: dict[str, dict] = {"AgreementKMeans": {"batches": 3}}
-"""What keeps groupers short, or what they cannot be built without."""
+GROUPER_OPTIONS: dict[str, dict] = {
+    "AgreementKMeans": {"batches": 3},
+    "CosineAffinity": {"batches": 3},
+    "DMTG": {"steps": 5, "hidden": (8,)},
+    "GradTAG": {"windows": 5, "dimension": 20},
+}
+"""What keeps groupers short."""
+
+
+def grouper_of(kind: type, groups: int) -> Any:
+    """One that can make that many groups of the tasks."""
+    if kind is FixedGroups:
+        names = ["towards-0", "towards-2", "away-0"]
+        return FixedGroups([names[place::groups] for place in range(groups)] if 1 <= groups <= 3 else [names])
+    return kind(**GROUPER_OPTIONS.get(kind.__name__, {}))
+
 
 load(*FAMILIES)
 

@@ -94,10 +94,7 @@ class PhaseFunctions:
             return self.phase.losses(batch)
         parameters = self.space.select(self.agent)
         ones = [batch.select([position]) for position in range(len(batch.task_ids))]
-        each = [
-            self._at(self._around(sharing, one.task_ids) | sharing.effective(parameters, int(one.task_ids)), one)
-            for one in ones
-        ]
+        each = [self.at(parameters, one, sharing, int(one.task_ids)) for one in ones]
         return TaskLosses(
             torch.cat([one.values for one in each]),
             _joined([one.features for one in each]),
@@ -105,6 +102,20 @@ class PhaseFunctions:
             _joined([one.valid for one in each]),
             each[0].linear,
         )
+
+    def at(self, parameters: dict[str, Tensor], batch: TaskBatch, sharing: Sharing, task: int) -> TaskLosses:
+        """The losses of one task where what tasks share has other values, differentiable in these.
+
+        Args:
+            parameters: All that tasks share, by name.
+            batch: Windows of the task alone.
+            sharing: Which of it the task computes with.
+            task: Its id; in `torch.func.vmap` the batch cannot say it.
+        """
+        if sharing.uniform:
+            return self._at(parameters, batch)
+        around = self._around(sharing, torch.tensor([task]))
+        return self._at(around | sharing.effective(parameters, task), batch)
 
     def gradients(self, batch: TaskBatch, sharing: Sharing) -> tuple[TaskGradients, dict[str, Tensor]]:
         """The gradient of every task's loss with respect to the shared parameters.

@@ -20,6 +20,8 @@ class TaskLosses:
         features: `[T, B, L, F]`, what the heads saw, for methods that balance at the representation.
         targets: `[T, B, L, A]`, what the heads should have said.
         valid: bool `[T, B, L]`.
+        predictions: `[T, B, L, A]`, what the heads said, where the loss is their squared error (a mean over the last
+            axis, and over valid positions); None where it is another.
         linear: The predictions are linear in the features, the loss is their squared error, and every task has its own
             head.
     """
@@ -29,6 +31,7 @@ class TaskLosses:
     targets: Tensor | None = None
     valid: Tensor | None = None
     linear: bool = False
+    predictions: Tensor | None = None
 
 
 class Head(nn.Module, ABC):

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from mtorl import InputError, checks
-from mtorl.agents.heads.base import Head, OutputHeads, masked_mean
+from mtorl.agents.heads.base import Head, OutputHeads, TaskLosses, masked_mean
+from mtorl.datasets.sampler import TaskBatch
 
 
 class RegressionHead(Head):
@@ -75,7 +76,15 @@ class RegressionHead(Head):
 
     def losses(self, features: Tensor, targets: Tensor, valid: Tensor, task_ids: Tensor) -> Tensor:
         """See `Head.losses`."""
-        return masked_mean((self.means(features, task_ids) - targets).square().mean(-1), valid)
+        return squared_error(self.means(features, task_ids), targets, valid)
+
+    def forward(self, features: Tensor, batch: TaskBatch) -> TaskLosses:
+        """See `Head.forward`; with the predictions."""
+        if type(self).losses is not RegressionHead.losses:  # those of a class whose loss is another say little of it
+            return super().forward(features, batch)
+        predictions = self.means(features, batch.task_ids)
+        values = squared_error(predictions, batch.actions, batch.valid)
+        return TaskLosses(values, features, batch.actions, batch.valid, self.linear, predictions)
 
     def means(self, features: Tensor, task_ids: Tensor) -> Tensor:
         """Predictions `[T, B, L, A]` from features `[T, B, L, F]` of tasks `[T]`."""
@@ -96,3 +105,8 @@ class RegressionHead(Head):
         chosen = self.rows(task_ids)
         predicted = torch.einsum("nf,nfa->na", features, self.weight[chosen]) + self.bias[chosen]
         return predicted.clamp(-1, 1) if self.linear else torch.tanh(predicted)
+
+
+def squared_error(predictions: Tensor, targets: Tensor, valid: Tensor) -> Tensor:
+    """Of predictions `[T, B, L, A]`: the mean over action dimensions and valid positions of each task, `[T]`."""
+    return masked_mean((predictions - targets).square().mean(-1), valid)

@@ -22,7 +22,7 @@ from mtorl.runs.experiment import Experiment
 from mtorl.trainers.balancers import ConnectionStrength
 from mtorl.trainers.checkpoint import CheckpointFolder
 from mtorl.trainers.executions import Execution, PhaseFunctions
-from mtorl.trainers.groupers import AgreementKMeans
+from mtorl.trainers.groupers import AgreementKMeans, CosineAffinity, GradTAG
 from mtorl.trainers.logs import NoLog
 from mtorl.trainers.offline import OfflineTrainer
 from mtorl.trainers.policy import TaskPolicy
@@ -164,10 +164,11 @@ def test_masks_leave_frozen_matrices_whole(spec: DataSpec) -> None:
         RandomMasks().init(probed(spec, hidden=(12,)).phases[0].space, 3, torch.Generator())
 
 
-def test_nothing_shared_is_no_ground_to_group_tasks(store: EpisodeStore, spec: DataSpec) -> None:
+@pytest.mark.parametrize("kind", [AgreementKMeans, CosineAffinity, GradTAG])
+def test_nothing_shared_is_no_ground_to_group_tasks(kind: type, store: EpisodeStore, spec: DataSpec) -> None:
     agent = probed(spec, hidden=(12,))
     with pytest.raises(InputError, match="trains nothing that tasks share"):
-        AgreementKMeans().fit(PhaseFunctions(agent), Shared(), sampler_of(agent, store, spec), 2)
+        kind().fit(PhaseFunctions(agent), Shared(), sampler_of(agent, store, spec), 2)
 
 
 def test_a_policy_knows_what_was_trained(spec: DataSpec) -> None:
