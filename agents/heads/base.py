@@ -119,7 +119,7 @@ class Head(nn.Module, ABC):
 
     @property
     def plain(self) -> bool:
-        """Predictions lie in [-1, 1], and `losses` are their squared errors, by a factor, and `additions`."""
+        """Predictions lie in [-1, 1], and `losses` are made of their squared errors and of `additions` alone."""
         return True
 
     def forward(self, features: Tensor, batch: TaskBatch) -> TaskLosses:

@@ -74,8 +74,9 @@ class VariationalHeads(RegressionHead):
         self.warmup, self.temperatures = warmup, (first_temperature, last_temperature)
         self.rho = nn.Parameter(torch.full_like(self.weight, math.log(math.expm1(deviation))))
         self.logits = nn.Parameter(torch.zeros(tasks, tasks))
+        self._learned = likelihood == "learned"
         spread = torch.full((tasks,), math.log(variance))
-        if likelihood == "learned":
+        if self._learned:
             self.log_variance = nn.Parameter(spread)
         else:
             self.register_buffer("log_variance", spread)
@@ -85,7 +86,7 @@ class VariationalHeads(RegressionHead):
     @property
     def plain(self) -> bool:
         """See `Head.plain`: with a given variance."""
-        return not isinstance(self.log_variance, nn.Parameter)
+        return not self._learned
 
     def task_rows(self) -> list[nn.Parameter]:
         """All parameters."""
@@ -150,12 +151,13 @@ class VariationalHeads(RegressionHead):
         return torch.tanh(values)
 
     def losses(self, features: Tensor, targets: Tensor, valid: Tensor, task_ids: Tensor) -> Tensor:
-        """See `Head.losses`: per action dimension, without the constant of the normal density."""
+        """See `Head.losses`: per action dimension, without constants."""
         # Deviation 1: of features as they are
         errors = masked_mean((self.predictions(features, task_ids) - targets).square().mean(-1), valid)
         log_variance = self.log_variance[task_ids]
-        seen = valid.flatten(1).any(1)
-        likelihood = errors / (2 * log_variance.exp()) + 0.5 * seen * log_variance
+        likelihood = errors / (2 * log_variance.exp())
+        if self._learned:
+            likelihood = likelihood + 0.5 * valid.flatten(1).any(1) * log_variance
         return likelihood + self._pull(valid, task_ids) / targets.shape[-1]
 
     def additions(self, features: Tensor, targets: Tensor, valid: Tensor, task_ids: Tensor) -> Tensor:
