@@ -151,4 +151,4 @@ class Towers(nn.Module):
         for number, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             values = functional.relu(values) if number else values
             values = torch.baddbmm(bias[task_ids][:, None], values, weight[task_ids])
-        return torch.tanh(values).view(*features.shape[:3], -1)
+        return torch.tanh(values).unflatten(1, features.shape[1:3])

@@ -126,22 +126,22 @@ class VariationalHeads(RegressionHead):
     def prior(self, task_ids: Tensor) -> tuple[Tensor, Tensor]:
         """Means and variances `[T, F, A]` of the priors of tasks `[T]`: standard normal for a single task."""
         shares, alone = self.coefficients(task_ids, noise=self.training), len(self.logits) == 1
-        means, variances = self.weight.detach(), self._variances().detach()  # Deviation 5
-        mixed = torch.einsum("ti,ifa->tfa", shares.square(), variances)
-        return torch.einsum("ti,ifa->tfa", shares, means), mixed + 1 if alone else mixed
+        means, variances = self.weight.detach(), functional.softplus(self.rho.detach()).square()  # Deviation 5
+        spread = mixed(shares.square(), variances)
+        return mixed(shares, means), spread + 1 if alone else spread
 
     def divergences(self, task_ids: Tensor) -> Tensor:
         """Of the heads of tasks `[T]` from their priors, `[T]`, in nats."""
         means, variances = self.prior(task_ids)
-        return divergence(self.weight[task_ids], self._variances()[task_ids], means, variances).sum((1, 2))
+        return divergence(self.weight[task_ids], self._variances(task_ids), means, variances).sum((1, 2))
 
-    def _variances(self) -> Tensor:
-        return functional.softplus(self.rho).square()
+    def _variances(self, task_ids: Tensor) -> Tensor:
+        return functional.softplus(self.rho[task_ids]).square()
 
     def _output_variances(self, features: Tensor, task_ids: Tensor) -> Tensor:
         """Of the linear map, `[T, B, L, A]`."""
-        flat = torch.bmm(features.flatten(1, 2).square(), self._variances()[task_ids])
-        return flat.view(*features.shape[:3], -1)
+        flat = torch.bmm(features.flatten(1, 2).square(), self._variances(task_ids))
+        return flat.unflatten(1, features.shape[1:3])
 
     def predictions(self, features: Tensor, task_ids: Tensor) -> Tensor:
         """See `Head.predictions`: with drawn weights while training."""
@@ -186,6 +186,11 @@ class VariationalHeads(RegressionHead):
         deviations = slopes * self._output_variances(features, task_ids).sqrt()
         everybody = torch.arange(len(self.logits), device=task_ids.device)
         return Relations(self.coefficients(everybody), masked_mean(deviations.mean(-1), valid))
+
+
+def mixed(shares: Tensor, values: Tensor) -> Tensor:
+    """Sums `[T, F, A]` of values `[tasks, F, A]` with shares `[T, tasks]`."""
+    return (shares @ values.flatten(1)).unflatten(1, values.shape[1:])
 
 
 def divergence(means: Tensor, variances: Tensor, prior_means: Tensor, prior_variances: Tensor) -> Tensor:
