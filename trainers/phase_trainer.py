@@ -6,6 +6,7 @@ from typing import Any
 
 from mtorl import InputError
 from mtorl.agents.base import Agent, Phase
+from mtorl.agents.heads import Head
 from mtorl.datasets.sampler import TaskBatch, TaskSampler
 from mtorl.schema import State
 from mtorl.trainers.balancers.base import Balancer
@@ -46,6 +47,9 @@ class PhaseTrainer:
     ) -> None:
         self.functions, self.sharing, self.balancer, self.optimizer = functions, sharing, balancer, optimizer
         self.span, self._seed = functions.phase.span(steps), seed
+        moved = {id(it) for it in functions.phase.module.parameters()}
+        heads = [it for it in functions.agent.modules() if isinstance(it, Head)]
+        self._heads = [it for it in heads if any(id(parameter) in moved for parameter in it.parameters())]
 
     @property
     def phase(self) -> Phase:
@@ -67,13 +71,15 @@ class PhaseTrainer:
         return step in self.span and turn % self.phase.every == 0
 
     def update(self, batch: TaskBatch, step: int) -> MultiTaskUpdate:
-        """A move waiting to be made.
+        """A move waiting to be made; its heads are told how far training is.
 
         Args:
             batch: The windows.
             step: Number of the training step.
         """
         index = step - self.span.start
+        for head in self._heads:
+            head.progressed(index / len(self.span))
         return MultiTaskUpdate(self.functions, self.optimizer, batch, self.sharing, index, len(self.span), self._seed)
 
     def move(self, update: MultiTaskUpdate) -> dict[str, float]:

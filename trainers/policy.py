@@ -29,7 +29,7 @@ class TaskPolicy:
     def __init__(self, agent: Agent, sharing: dict[str, Sharing]) -> None:
         self.agent = copy.deepcopy(agent).to("cpu", torch.float32).eval()
         shared = {phase.name: phase.space.select(self.agent) for phase in self.agent.phases}  # before all is frozen
-        self.agent.requires_grad_(False)
+        self.agent.requires_grad_(False).strip()
         self.task_names = agent.spec.task_names
         self._sharing = {
             phase.name: copy.deepcopy(sharing[phase.name]).to("cpu")

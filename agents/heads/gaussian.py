@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from mtorl import InputError, checks
-from mtorl.agents.heads.base import OutputHeads, masked_mean
+from mtorl.agents.heads.base import Head, HeadMaker, OutputHeads, masked_mean
 from mtorl.agents.heads.regression import RegressionHead
+from mtorl.datasets.spec import DataSpec
 
 Distribution = Literal["deterministic", "gaussian"]
 
@@ -45,6 +46,11 @@ class GaussianHead(RegressionHead):
             raise InputError("a gaussian head cannot be linear: its loss is not the squared error. Use per_task.")
         self.spread = nn.Parameter(torch.zeros_like(self.bias))
 
+    @property
+    def plain(self) -> bool:
+        """See `Head.plain`."""
+        return False
+
     def task_rows(self) -> list[nn.Parameter]:
         """All parameters, unless all tasks share them."""
         return [*super().task_rows(), self.spread] if self.per_task else []
@@ -79,3 +85,40 @@ def make_head(
     """The head of that distribution."""
     checks.one_of("distribution", distribution, Distribution)
     return (GaussianHead if distribution == "gaussian" else RegressionHead)(features, actions, tasks, kind, groups)
+
+
+def build_head(
+    head: HeadMaker | None,
+    features: int,
+    spec: DataSpec,
+    kind: OutputHeads,
+    distribution: Distribution = "deterministic",
+) -> Head:
+    """The head that is named, or if none is, that of the distribution.
+
+    Args:
+        head: Makes the one that is named.
+        features: F.
+        spec: What is known of the data.
+        kind: The agent's `output_heads`.
+        distribution: The agent's, if it has a choice.
+
+    Raises:
+        InputError: A head is named beside other options that say what it is to be.
+    """
+    tasks = len(spec.task_names)
+    if head is None:
+        return make_head(distribution, features, spec.action_dim, tasks, kind, spec.groups)
+    if distribution == "gaussian":
+        raise InputError(
+            "head is named, and distribution is 'gaussian', which is a head by itself; expected one of them. Leave out "
+            "head, or use distribution deterministic where the agent has it."
+        )
+    if kind != "shared":
+        raise InputError(
+            f"head is named, and output_heads is {kind!r}; expected one of them. Leave one out; a SmallTowers goes "
+            f"around such heads with --agent.head.main RegressionHead --agent.head.main.kind {kind}."
+        )
+    made = head(features, spec.action_dim, tasks)
+    made.expect(torch.tensor(spec.steps))
+    return made

@@ -52,6 +52,11 @@ class RegressionHead(Head):
         """See `TaskLosses.linear`."""
         return self._linear
 
+    @property
+    def plain(self) -> bool:
+        """See `Head.plain`."""
+        return not self._linear
+
     def task_rows(self) -> list[nn.Parameter]:
         """Both parameters, unless all tasks share them."""
         return [self.weight, self.bias] if self.per_task else []

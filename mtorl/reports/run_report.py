@@ -14,13 +14,13 @@ from mtorl.envs.results import EvalReport, TaskResult
 from mtorl.files import DamageWarning, write_atomically, write_json
 from mtorl.reports.charts.base import picture
 from mtorl.reports.charts.success import MARKS, draw_bars
-from mtorl.reports.charts.training import draw_conflicts, draw_curves, draw_routing
+from mtorl.reports.charts.training import draw_conflicts, draw_curves, draw_relations, draw_routing
 from mtorl.reports.entries import RunEntry, distinct_specs, entries_of
 from mtorl.reports.pages import page
 from mtorl.reports.settings import Asked, choose, differences
 from mtorl.runs.run import Run
 from mtorl.schema import Document
-from mtorl.trainers.entries import ConflictsEntry, RoutingEntry
+from mtorl.trainers.entries import ConflictsEntry, RelationsEntry, RoutingEntry
 
 
 def report(
@@ -154,9 +154,11 @@ def _content(entries: Sequence[RunEntry], references: dict[str, EvalReport]) -> 
         "curves": picture(draw_curves(entries)),
         "conflicts": _pictures(entries, ConflictsEntry, draw_conflicts),
         "routing": _pictures(entries, RoutingEntry, draw_routing),
+        "relations": _pictures(entries, RelationsEntry, draw_relations),
         "collections": _collections(entries),
         "configs": [(entry.run.folder / "config.yaml").read_text(errors="replace") for entry in entries],
         "machines": [_machine(entry.run) for entry in entries],
+        "parameters": [_parameters(entry.run) for entry in entries],
         "specs": specs,
         "versions": report.versions,
     }
@@ -167,7 +169,9 @@ def _left_out(fault: object) -> None:
 
 
 def _pictures(
-    entries: Sequence[RunEntry], kind: type[ConflictsEntry | RoutingEntry], draw: Callable[[RunEntry], Any]
+    entries: Sequence[RunEntry],
+    kind: type[ConflictsEntry | RoutingEntry | RelationsEntry],
+    draw: Callable[[RunEntry], Any],
 ) -> list[tuple[str, str]]:
     """A picture for each run whose log has such entries, and of its own tasks."""
     drawn = []
@@ -192,6 +196,13 @@ def _machine(run: Run) -> Document:
         _left_out(error)
         names = ("mtorl", "python", "platform", "processors")
         return {**dict.fromkeys(names, "unknown"), "versions": {}, "command": []}
+
+
+def _parameters(run: Run) -> tuple[int, int]:
+    """How many parameters its agent has, and how many of them only training needs."""
+    agent = run.configuration.experiment().build_agent(run.spec)
+    sizes = {name: value.numel() for name, value in agent.named_parameters()}
+    return sum(sizes.values()), sum(sizes[name] for name in agent.training_only())
 
 
 def _collections(entries: Sequence[RunEntry]) -> list[str]:

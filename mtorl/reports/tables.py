@@ -174,7 +174,7 @@ def show_masks(summary: "MaskSummary") -> None:
     _print(table)
     print(
         f"two tasks both keep {summary.pair_mean():.1%} of the weights (drawn without regard to each other: "
-        f"{summary.chance():.1%}); {summary.changed:.1%} of the zeros were none when the masks were drawn"
+        f"{summary.chance():.1%}); {summary.changed:.1%} {summary.moved}"
     )
 
 

@@ -39,7 +39,7 @@ FREE_OPTIONS = ("allow_inexact_resume",)
 @functools.cache
 def train_parser() -> Parser:
     """The parser whose schema is the signature of `Experiment`."""
-    load("agents", "networks", "balancers", "sharing")
+    load("agents", "networks", "heads", "balancers", "sharing")
     description = (
         f"{(Experiment.__doc__ or '').splitlines()[0]} An interrupted run continues with `mtorl train --resume RUN`."
     )

@@ -115,6 +115,8 @@ class Run(RunFolder):
     def _trained(self, experiment: Experiment, state: State) -> tuple[Agent, dict[str, Sharing]]:
         """The agent of a checkpoint, and what its tasks share in each phase."""
         agent = experiment.build_agent(self.spec)
+        if not state["agent"].keys() & set(agent.training_only()):
+            agent.strip()  # the checkpoint was made for acting alone
         restore(agent, state["agent"])
         sharing = phase_sharing(agent, experiment.sharing, experiment.seed)
         for name, member in sharing.items():

@@ -12,6 +12,7 @@ from families import BALANCER_OPTIONS, BALANCERS, SMALL_AGENTS, concrete
 
 from mtorl import InputError
 from mtorl.agents import Agent
+from mtorl.agents.heads import Head
 from mtorl.agents.networks import Backbone
 from mtorl.datasets.prompts import PromptSettings
 from mtorl.datasets.sampler import SamplingSettings
@@ -35,6 +36,7 @@ REQUIRED: dict[str, dict] = {
     "FrozenMasks": {"file": "masks.safetensors"},
     "GroupMasks": {"grouping": "groups.json"},
     "SoftModularMLP": {},
+    **{kind.__name__: {"features": 3, "actions": 2, "tasks": 2} for kind in concrete(Head)},
 }
 """What members cannot be built without."""
 UNBOUNDED = {
@@ -62,7 +64,7 @@ def _floats(kind: type) -> dict[str, Any]:
 
 
 def _members() -> Iterator[tuple[type, str]]:
-    roots = (Agent, Backbone, Sharing, Suite, TaskGrouper)
+    roots = (Agent, Backbone, Head, Sharing, Suite, TaskGrouper)
     families = [kind for root in roots for kind in dict.fromkeys(concrete(root)) if not inspect.isabstract(kind)]
     for kind in [*families, *BALANCERS, *SETTINGS]:
         if kind.__module__.startswith("mtorl."):
@@ -84,6 +86,7 @@ def test_the_options_are_found() -> None:
     found = {(kind.__name__, name) for kind, name in _members()}
     assert {("IQL", "discount"), ("CAGrad", "c"), ("FixedWeights", "values"), ("OptimizerSettings", "betas")} <= found
     assert {("GroupMasks", "sparsity"), ("M3DT", "dropout"), ("SamplingSettings", "top")} <= found
+    assert {("SmallTowers", "gamma"), ("VariationalHeads", "variance")} <= found
     assert all(is_dataclass(kind) for kind in SETTINGS) and not _floats(Experiment)
     assert not _floats(MetaWorld) and not _floats(PointReach)
     assert {name for name, _ in UNBOUNDED.items()} <= {name for _, name in found}

@@ -6,3 +6,4 @@ from .harmony_masks_released import HarmonyMasksReleased as HarmonyMasksReleased
 from .magnitude_masks import MagnitudeMasks as MagnitudeMasks
 from .random_masks import RandomMasks as RandomMasks
 from .shared import Shared as Shared
+from .soft_masks import SoftMasks as SoftMasks

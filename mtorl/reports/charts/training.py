@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from mtorl.reports.charts.base import FEW_TASKS, dress, heat_map, legend_beside, line, short, subplots
 from mtorl.reports.entries import RunEntry
-from mtorl.trainers.entries import ConflictsEntry, EvaluationEntry, RoutingEntry, TrainingEntry
+from mtorl.trainers.entries import ConflictsEntry, EvaluationEntry, RelationsEntry, RoutingEntry, TrainingEntry
 
 
 def draw_curves(entries: Sequence[RunEntry]) -> Any:
@@ -85,6 +85,25 @@ def draw_routing(entry: RunEntry) -> Any:
     dress(entropy, "entropy of each task's routing", "training step")
     if len(names) <= FEW_TASKS:
         legend_beside(entropy)
+    figure.tight_layout()
+    return figure
+
+
+def draw_relations(entry: RunEntry) -> Any:
+    """What tasks take from each other's heads at the end, and how uncertain actions are, over steps."""
+    records, names = entry.log.of(RelationsEntry), short(entry.task_names)
+    figure, axes = subplots(1, 2, (9.5, 3.8))
+    heat, deviation = axes[0]
+    weights = np.array(records[-1].weights)
+    np.fill_diagonal(weights, np.nan)  # nobody takes from itself
+    title = f"what each task (row) takes from others, step {records[-1].step:,}"
+    heat_map(figure, heat, weights, title, names, cmap="viridis", vmin=0)
+    for task, name in zip(entry.task_names, names, strict=True):
+        line(deviation, [(row.step, row.deviation.get(task)) for row in records], name)
+    deviation.set_yscale("log")
+    dress(deviation, "standard deviation of each task's actions", "training step")
+    if len(names) <= FEW_TASKS:
+        legend_beside(deviation)
     figure.tight_layout()
     return figure
 
