@@ -148,7 +148,8 @@ class ActorCritic(FeedForwardPolicy):
         heads = [part for part in self.modules() if isinstance(part, RegressionHead) and part.task_rows()]
         backbones = [it for part in parts for it in part.modules() if isinstance(it, Backbone)]
         maskable = [layer for it in backbones for layer in it.maskable()]
-        space = ParameterSpace(self, [self.encoder, *heads], maskable, parts)
+        mixed = [layer for it in backbones for layer in it.mixed()]
+        space = ParameterSpace(self, [self.encoder, *heads], maskable, parts, mixed)
         return Phase(name, losses, space, nn.ModuleList(parts), every, after_step=after_step)
 
     def observed(self, batch: TaskBatch, following: bool = False) -> Tensor:

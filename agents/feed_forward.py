@@ -55,7 +55,7 @@ class FeedForwardPolicy(Agent):
     def imitation(self) -> Phase:
         """A phase that does what was recorded."""
         private = [self.encoder, self.gains, *([self.head] if self.head.task_rows() else [])]
-        space = ParameterSpace(self, private=private, maskable=self.backbone.maskable())
+        space = ParameterSpace(self, private=private, maskable=self.backbone.maskable(), mixed=self.backbone.mixed())
         return Phase("policy", self._losses, space, self)
 
     def _features(self, observations: Tensor, task_ids: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ class TaskPolicy:
         self.agent.requires_grad_(False)
         self.task_names = agent.spec.task_names
         self._sharing = {
-            phase.name: copy.deepcopy(sharing[phase.name]).to("cpu")
+            phase.name: copy.deepcopy(sharing[phase.name]).to("cpu", torch.float32).requires_grad_(False)
             for phase in agent.phases
             if phase.name in agent.acting_phases and not sharing[phase.name].uniform
         }

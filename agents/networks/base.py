@@ -31,6 +31,10 @@ class Backbone(nn.Module, ABC):
     def maskable(self) -> list[nn.Module]:
         """The parts whose weight matrices masks may switch off."""
 
+    def mixed(self) -> list[nn.Module]:
+        """The parts whose weights every task mixes for itself; none by default."""
+        return []
+
     def mean_weights(self, observations: Tensor, code: Tensor) -> list[Tensor]:
         """How tasks mix parts, layer by layer: probabilities `[T, ..., n]`, means over observations `[T, B, L, O]`."""
         return []
