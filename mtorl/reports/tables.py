@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mtorl.families import Member
     from mtorl.reports.masks import MaskSummary
     from mtorl.runs.action_error import ActionErrors
+    from mtorl.runs.fronts import Front
 
     Column = Callable[[dict[str, Any]], str]
 
@@ -106,6 +107,16 @@ def show_action_errors(errors: "ActionErrors") -> None:
         table.add_row(task, f"{error:.5f}")
     table.add_section()
     table.add_row(f"mean of {len(errors.tasks)} tasks", f"{errors.mean_error:.5f}")
+    _print(table)
+
+
+def show_front(front: "Front") -> None:
+    """Prints success of every task at every point of a manifold."""
+    protocol, tasks = front.reports[0].protocol, front.reports[0].task_names
+    title = f"success of each task along the manifold, {protocol.name}, {protocol.goals} goals"
+    table = _table(title, f"shares of {', '.join(front.mixed)}", *tasks, "mean")
+    for name, report in zip(front.names, front.reports, strict=True):
+        table.add_row(name, *[f"{row.rate:.0%}" for row in report.tasks()], f"{report.mean_success:.1%}")
     _print(table)
 
 
