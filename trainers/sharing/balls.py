@@ -74,7 +74,7 @@ def _newton(gramian: Array, shares: Array, away: Array, pull: Array) -> Array:
     along = np.where(outside, (1 - pull) / np.square(np.where(outside, away, 1.0)), 0.0)
     total = pull.sum(1)
     system = np.where(total > 0, total, 1.0)[:, None, None] * np.eye(tasks) + along[:, :, None] * ways
-    return np.linalg.solve(system, pull[..., None])[..., 0]
+    return np.asarray(np.linalg.solve(system, pull[..., None])[..., 0], dtype=np.float64)
 
 
 def within(away: Array, radii: Array) -> Array:
