@@ -114,10 +114,8 @@ def test_gradients_of_members_are_in_proportion_to_their_shares(
 def test_disorder(direction: Direction, losses: tuple[float, ...], expected: float) -> None:
     """Losses in the order of falling shares; whatever the order in which the points were drawn."""
     count = len(losses)
-    values, shares = (
-        torch.tensor(losses, dtype=torch.float64)[:, None],
-        torch.arange(count, 0, -1)[:, None] / (count + 1),
-    )
+    values = torch.tensor(losses, dtype=torch.float64)[:, None]
+    shares = torch.arange(count, 0, -1)[:, None] / (count + 1)
     for order in (torch.arange(count), torch.arange(count).flip(0), torch.arange(count).roll(1)):
         found = disorder(values[order], shares[order], 1.0, direction)
         torch.testing.assert_close(found, torch.tensor([expected], dtype=torch.float64), rtol=0, atol=1e-12)
