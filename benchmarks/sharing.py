@@ -4,7 +4,7 @@
 
 Behavior cloning with three layers of 400 on 10 tasks with 51 windows each, as `configs/bc_mt10.yaml`, on the CPU. Whole
 moves are timed one after the other in rounds: losses, gradients, the optimizer and what follows it. Each case names
-what it is compared with: `loop`, the gradients of single tasks and the sum of them, or `pass`, one pass for all tasks.
+what it is compared with: `loop`, the gradients of single tasks and their mean, or `pass`, one pass for all tasks.
 """
 
 import argparse
@@ -33,8 +33,19 @@ from mtorl.trainers.balancers import Balancer, Equal, PCGrad  # noqa: E402
 from mtorl.trainers.optimizer import OptimizerSettings  # noqa: E402
 from mtorl.trainers.phase_trainer import PhaseTrainer, phase_trainers  # noqa: E402
 from mtorl.trainers.sharing import CrossLearning, ParetoManifold, Shared, Sharing  # noqa: E402
+from mtorl.trainers.update import MultiTaskUpdate  # noqa: E402
 
 TASKS, WINDOWS, HIDDEN = 10, 51, (400, 400, 400)
+
+
+class TaskByTask(Balancer):
+    """Descends the mean of the gradients of single tasks: a loop without any balancing."""
+
+    def step(self, update: MultiTaskUpdate) -> dict[str, float]:
+        """See `Balancer.step`."""
+        return update.descend(update.gradients().pulled_back.mean(0))
+
+
 WARM = 20
 """Moves before anything is timed: until then all tasks have the same parameters, which is cheap."""
 
@@ -62,12 +73,16 @@ class Case:
 
 CASES = {
     "pass": Case(),
-    "loop": Case(balancer=PCGrad),
+    "loop": Case(balancer=TaskByTask),
+    "loop_pcgrad": Case(balancer=PCGrad),
     "cross_learning": Case(CrossLearning, beside="loop", goal=1.6),
-    "cross_learning_pcgrad": Case(CrossLearning, PCGrad, beside="loop", goal=1.6),
+    "cross_learning_pcgrad": Case(CrossLearning, PCGrad, beside="loop_pcgrad", goal=1.6),
     "cross_learning_projected": Case(lambda: CrossLearning(variant="projected"), beside="loop", goal=1.6),
     "pareto_manifold_1_point": Case(lambda: ParetoManifold(samples=1), beside="pass", goal=1.5),
     "pareto_manifold_2_points": Case(lambda: ParetoManifold(samples=2), beside="pass", units=2, goal=1.5),
+    "pareto_manifold_ordered": Case(
+        lambda: ParetoManifold(samples=2, regularisation=1.0), beside="pass", units=2, goal=1.5
+    ),
     "pareto_manifold_full": Case(lambda: ParetoManifold(None, samples=2), beside="pass", units=2),
 }
 """By name. A head or a network goes into `agent`: `Case(agent={"output_heads": ...}, beside="pass", goal=...)`."""

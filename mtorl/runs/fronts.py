@@ -77,9 +77,9 @@ def evaluate_front(
     points = policy.points()
     if not points:
         raise InputError(
-            f"{run.folder} has no manifold to be played along: what it shares between "
-            f"{len(run.spec.task_names)} tasks is {type(run.configuration.experiment().sharing).__name__}. Expected a "
-            "run of several tasks that was trained with --sharing ParetoManifold."
+            f"{run.folder} has no manifold to be played along: it was trained with --sharing "
+            f"{type(run.configuration.experiment().sharing).__name__}, number of tasks: {len(run.spec.task_names)}. "
+            "Expected a run of several tasks with --sharing ParetoManifold."
         )
     suite, protocol = run.suite(settings.goal_visible), settings.protocol
     folder, reports = _folder(run, settings, out), []
