@@ -154,7 +154,8 @@ class ActorCritic(FeedForwardPolicy):
         heads = [own for part in self.modules() if isinstance(part, Head) for own in part.private()]
         backbones = [it for part in parts for it in part.modules() if isinstance(it, Backbone)]
         maskable = [layer for it in backbones for layer in it.maskable()]
-        space = ParameterSpace(self, [self.encoder, *heads], maskable, parts)
+        mixed = [layer for it in backbones for layer in it.mixed()]
+        space = ParameterSpace(self, [self.encoder, *heads], maskable, parts, mixed)
         moved = partial(self._moved_backbones, backbones, after_step)
         return Phase(name, losses, space, nn.ModuleList(parts), every, after_step=moved)
 

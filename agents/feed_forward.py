@@ -55,7 +55,7 @@ class FeedForwardPolicy(Agent):
     def imitation(self) -> Phase:
         """A phase that does what was recorded."""
         private = [self.encoder, self.gains, *self.head.private()]
-        space = ParameterSpace(self, private=private, maskable=self.backbone.maskable())
+        space = ParameterSpace(self, private=private, maskable=self.backbone.maskable(), mixed=self.backbone.mixed())
         return Phase("policy", self._losses, space, self, after_step=self._moved)
 
     def _inputs(self, observations: Tensor, task_ids: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:

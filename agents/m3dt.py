@@ -86,7 +86,9 @@ class M3DT(DecisionTransformer):  # Deviation 1
         self.phases = (
             self._stage_phase(BACKBONE, whole.space, moved, 0.0, backbone_until),
             # Deviation 3: all experts in one phase
-            self._stage_phase(EXPERTS, ParameterSpace(self, [], maskable, [own]), own, backbone_until, experts_until),
+            self._stage_phase(
+                EXPERTS, ParameterSpace(self, [], maskable, [own], [own]), own, backbone_until, experts_until
+            ),
             self._stage_phase(ROUTER, ParameterSpace(self, [], routers, [routers]), routers, experts_until, 1.0),
         )
 

@@ -4,6 +4,8 @@ import copy
 import math
 from typing import Any
 
+from torch import nn
+
 from mtorl import InputError
 from mtorl.agents.base import Agent, Phase
 from mtorl.agents.heads import Head
@@ -88,8 +90,9 @@ class PhaseTrainer:
         Returns:
             Numbers for the log, `moves` of the optimizer among them.
         """
-        before = self.optimizer.moves
-        numbers = checked_numbers(self.balancer, "step", self.balancer.step(update))
+        before, mixture = self.optimizer.moves, self.sharing.mixture(update.task_ids)
+        seen = update if mixture is None else update.across(mixture, type(self.balancer).__name__)
+        numbers = checked_numbers(self.balancer, "step", self.balancer.step(seen))
         self.phase.after_step()
         return numbers | {"moves": float(self.optimizer.moves - before)}
 
@@ -189,7 +192,29 @@ def phase_sharing(agent: Agent, sharing: Sharing, seed: int) -> dict[str, Sharin
         sharing: Copied for every phase.
         seed: Derives their streams.
     """
-    return {phase.name: _own_sharing(sharing, agent, phase, seed) for phase in agent.phases}
+    shared = {phase.name: _own_sharing(sharing, agent, phase, seed) for phase in agent.phases}
+    _refuse_two_ways(agent, shared)
+    return shared
+
+
+def _refuse_two_ways(agent: Agent, shared: dict[str, Sharing]) -> None:
+    """Raises InputError if tasks would have two values of a tensor: of two phases, or also of their network."""
+    holders: dict[str, str] = {}
+    for phase in agent.phases:
+        member = shared[phase.name]
+        kind, mixed = type(member).__name__, dict(zip(phase.space.names, phase.space.mixed, strict=True))
+        for name in member.own:
+            if mixed[name]:
+                reason = "tasks mix in their network already, or have with their group"
+            elif name in holders:
+                reason = f"the phases {holders[name]} and {phase.name} both move, each with values of its own"
+            else:
+                holders[name] = phase.name
+                continue
+            raise InputError(
+                f"{kind} would give every task its own values of {name}, which {reason}; expected one way of sharing "
+                "for a tensor. Use another sharing, such as Shared, or another network."
+            )
 
 
 def phase_functions(
@@ -221,9 +246,10 @@ def _phase_trainer(
     own.plan(len(phase.span(steps)))
     own.init(len(agent.spec.task_names), phase.space, torch_stream(seed, f"balancer {phase.name}"))  # stays on the CPU
     learned = list(own.parameters())
-    rows = [*agent.task_rows(), *learned]  # what a balancer learns belongs to tasks too
+    rows = [*agent.task_rows(), *sharing.parameters(), *learned]  # what a balancer learns belongs to tasks too
+    moved = nn.ModuleList([phase.module, sharing])
     optimizer = PhaseOptimizer(
-        settings, phase.module, learned, rows, len(phase.span(steps)), own.parameter_rate(), agent.row_of()
+        settings, moved, learned, rows, len(phase.span(steps)), own.parameter_rate(), agent.row_of()
     )
     return PhaseTrainer(functions, sharing, own, optimizer, steps, seed)
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mtorl import InputError
 from mtorl.agents.base import Agent
 from mtorl.envs.base import RolloutContext
-from mtorl.trainers.sharing.base import Sharing
+from mtorl.trainers.sharing.base import Point, Sharing
 from mtorl.trainers.sharing.group_gate import GateChoice, GroupGate
 
 
@@ -32,7 +32,7 @@ class TaskPolicy:
         self.agent.requires_grad_(False).strip()
         self.task_names = agent.spec.task_names
         self._sharing = {
-            phase.name: copy.deepcopy(sharing[phase.name]).to("cpu")
+            phase.name: copy.deepcopy(sharing[phase.name]).to("cpu", torch.float32).requires_grad_(False)
             for phase in agent.phases
             if phase.name in agent.acting_phases and not sharing[phase.name].uniform
         }
@@ -68,6 +68,21 @@ class TaskPolicy:
     def demonstration_steps(self) -> int:
         """Steps that a demonstration must have, at least: those of a prompt."""
         return self.agent.prompts.length if self.agent.prompts else 1
+
+    def points(self) -> list[Point]:
+        """Where between the tasks it can be played; nowhere for most ways of sharing."""
+        return next((points for sharing in self._sharing.values() if (points := sharing.points())), [])
+
+    def at(self, point: Point) -> "TaskPolicy":
+        """The same, but it plays all tasks with the parameters at one of these points.
+
+        Raises:
+            InputError: There are none between the tasks.
+        """
+        other = copy.deepcopy(self)
+        other._sharing = {name: sharing.at(point) for name, sharing in other._sharing.items()}
+        other._candidates = []
+        return other
 
     def _without_task(self) -> tuple[list[Agent], GroupGate | None]:
         """An agent for each set of parameters among which a gate chooses; the phases of an agent have the same."""

@@ -13,11 +13,13 @@ from mtorl.envs.protocol import ProtocolName, TaskVisibility
 from mtorl.envs.results import EvalReport, TaskResult
 from mtorl.files import DamageWarning, write_atomically, write_json
 from mtorl.reports.charts.base import picture
+from mtorl.reports.charts.fronts import draw_front
 from mtorl.reports.charts.success import MARKS, draw_bars
 from mtorl.reports.charts.training import draw_conflicts, draw_curves, draw_relations, draw_routing
 from mtorl.reports.entries import RunEntry, distinct_specs, entries_of
 from mtorl.reports.pages import page
 from mtorl.reports.settings import Asked, choose, differences
+from mtorl.runs.fronts import kept_fronts
 from mtorl.runs.run import Run
 from mtorl.schema import Document
 from mtorl.trainers.entries import ConflictsEntry, RelationsEntry, RoutingEntry
@@ -155,6 +157,12 @@ def _content(entries: Sequence[RunEntry], references: dict[str, EvalReport]) -> 
         "conflicts": _pictures(entries, ConflictsEntry, draw_conflicts),
         "routing": _pictures(entries, RoutingEntry, draw_routing),
         "relations": _pictures(entries, RelationsEntry, draw_relations),
+        "fronts": [
+            (entry.name, front.reports[0].protocol, picture(draw_front(front)))
+            for entry in entries
+            for front in kept_fronts(entry.run)
+            if front.is_of(entry.report)
+        ],
         "collections": _collections(entries),
         "configs": [(entry.run.folder / "config.yaml").read_text(errors="replace") for entry in entries],
         "machines": [_machine(entry.run) for entry in entries],

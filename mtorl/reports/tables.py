@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mtorl.families import Member
     from mtorl.reports.masks import MaskSummary
     from mtorl.runs.action_error import ActionErrors
+    from mtorl.runs.fronts import Front
     from mtorl.runs.run import Run
 
     Column = Callable[[dict[str, Any]], str]
@@ -129,6 +130,16 @@ def show_run(run: "Run") -> None:
     steps, size, minutes = (sum(column) for column in zip(*rows, strict=True))
     table.add_section()
     table.add_row(f"{len(rows)} in all", f"{len(run.spec.task_names)}", f"{steps:,}", f"{size:,}", f"{minutes:.1f}")
+    _print(table)
+
+
+def show_front(front: "Front") -> None:
+    """Prints success of every task at every point of a manifold."""
+    protocol, tasks = front.reports[0].protocol, front.reports[0].task_names
+    title = f"success of each task along the manifold, {protocol.name}, {protocol.goals} goals"
+    table = _table(title, f"shares of {', '.join(front.mixed)}", *tasks, "mean")
+    for name, report in zip(front.names, front.reports, strict=True):
+        table.add_row(name, *[f"{row.rate:.0%}" for row in report.tasks()], f"{report.mean_success:.1%}")
     _print(table)
 
 

@@ -18,7 +18,7 @@ from mtorl.datasets.turns import TaskOrder, largest_batch
 from mtorl.envs.results import EvalReport
 from mtorl.envs.workers import WORKERS
 from mtorl.runs.data import describe_data, suite_of
-from mtorl.runs.memory import check_memory
+from mtorl.runs.memory import BatchSizes, check_memory
 from mtorl.runs.provenance import find_device, limited_threads
 from mtorl.trainers.balancers import Balancer, GradientAggregation, LossWeighting, MatrixAggregation
 from mtorl.trainers.checkpoint import CheckpointFolder
@@ -202,10 +202,10 @@ class Experiment:
         single = isinstance(self.balancer, GradientAggregation | MatrixAggregation) or self.schedule.monitor_every > 0
         check_memory(
             lambda: self.build_agent(spec),
-            self.windows,
-            tasks,
-            together=1 if looped and not summed else tasks,
-            rows=tasks if single else 0,
+            self.sharing,
+            BatchSizes(
+                self.windows, tasks, together=1 if looped and not summed else tasks, rows=tasks if single else 0
+            ),
             device=device,
             dtype=getattr(torch, self.dtype),
         )

@@ -132,9 +132,14 @@ class RunFolder:
             )
         return CheckpointFolder(self.folder / "checkpoints", keep)
 
-    def suite(self) -> Suite:
-        """The suite of the run's data, with the run's tasks."""
-        return suite_of(self.spec)
+    def suite(self, goal_visible: bool | None = None) -> Suite:
+        """The suite of the run's data, with the run's tasks.
+
+        Args:
+            goal_visible: Show the goal's position or hide it; as in the data by default.
+        """
+        suite = suite_of(self.spec)
+        return suite if goal_visible is None else suite.changed(goal_visible=goal_visible)
 
     def refuse_other_data(self, spec: DataSpec, paths: Sequence[str]) -> None:
         """Raises InputError unless the data are those that the run began with."""

@@ -26,7 +26,7 @@ def kept_reports(folder: Path, current: str | None, protocol: ProtocolName, chec
         InputError: There is none, or all are of an earlier state of the checkpoint.
     """
     again = f"Run `mtorl evaluate {folder} --protocol {protocol} --checkpoint {checkpoint}`"
-    read = [_readable(path) for path in sorted((folder / "evaluations").glob(f"{protocol}-*.json"))]
+    read = [readable(path) for path in sorted((folder / "evaluations").glob(f"{protocol}-*.json"))]
     reports = [
         report
         for report in read
@@ -43,7 +43,7 @@ def kept_reports(folder: Path, current: str | None, protocol: ProtocolName, chec
     return sorted(fresh, key=lambda report: -report.protocol.goals)
 
 
-def _readable(path: Path) -> EvalReport | None:
+def readable(path: Path) -> EvalReport | None:
     """The evaluation of a run in that file; None, with a warning, if there is none."""
     try:
         report = EvalReport.load(path)

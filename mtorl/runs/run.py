@@ -169,21 +169,19 @@ class Run(RunFolder):
         """
         if isinstance(protocol, str):
             protocol = Protocol(protocol)
-        act_with = self._unusual(act_with)
+        act_with = self.unusual(act_with)
         policy, source = self.policy(checkpoint, act_with)
-        suite = self.suite()
-        if goal_visible is not None:
-            suite = suite.changed(goal_visible=goal_visible)
+        suite = self.suite(goal_visible)
         target = self.report_path(protocol, checkpoint, goal_visible, out, act_with)
         with WorkerPool(workers) as pool:
-            return evaluate(policy, suite, protocol, pool, self._named(source), out=target, source=source, quiet=quiet)
+            return evaluate(policy, suite, protocol, pool, self.named(source), out=target, source=source, quiet=quiet)
 
-    def _named(self, source: Source) -> str:
+    def named(self, source: Source) -> str:
         """What reports call the policy that `source` identifies."""
         words = [f"{source.checkpoint}", f"step {source.step}", *([source.act_with] if source.act_with else [])]
         return f"{self.folder.name} ({', '.join(words)})"
 
-    def _unusual(self, act_with: str | None) -> str | None:
+    def unusual(self, act_with: str | None) -> str | None:
         """None for the policy that the configuration names anyway."""
         if act_with is None:
             return None
@@ -211,7 +209,7 @@ class Run(RunFolder):
         if path.exists() and (kept := ActionErrors.load(path)).source == source:
             return kept
         tasks = action_errors(policy, store, self.spec.task_names)
-        errors = ActionErrors(self._named(source), source, str(data), digest, tasks)
+        errors = ActionErrors(self.named(source), source, str(data), digest, tasks)
         errors.save(path)
         return errors
 
@@ -227,7 +225,7 @@ class Run(RunFolder):
 
         In a folder that is given, it also holds the run.
         """
-        settings = EvaluationSettings.asked(protocol, checkpoint, self._unusual(act_with), goal_visible)
+        settings = EvaluationSettings.asked(protocol, checkpoint, self.unusual(act_with), goal_visible)
         name = f"{settings.key}.json"
         return self.folder / "evaluations" / name if out is None else Path(out) / f"{self.label()}-{name}"
 

@@ -128,6 +128,25 @@ def test_masks_that_leave_nothing_out_are_no_masks(
     assert_same(learned(plain.folder), learned(masked.folder), 0)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"sharing": "CrossLearning", "sharing.variant": "primal_dual", "sharing.project_every": 3},
+        {"sharing": "CrossLearning", "sharing.variant": "projected", "sharing.epsilon": 0.0},
+        {"sharing": "CrossLearning", "sharing.epsilon": 1e9, "balancer": "PCGrad"},
+        {"sharing": "ParetoManifold"},
+        {"sharing": "ParetoManifold", "sharing.rank": None, "sharing.tensors": "all"},
+    ],
+    ids=lambda options: "-".join(map(str, options.values())),
+)
+def test_one_task_has_nothing_to_be_apart_from(
+    options: dict, train_options: dict, baseline: Callable[[dict], Run]
+) -> None:
+    common = train_options | {"tasks": [TASK], "dtype": "float64", "optimizer": {"lr": 0.01, "weight_decay": 0.1}}
+    plain, found = baseline(common), train(**common | options)
+    assert_same(learned(plain.folder), learned(found.folder), 1e-9)
+
+
 def matrices(run: Run) -> dict[str, tuple[int, ...]]:
     """Shapes of the weights that masks may switch off."""
     space = run.policy()[0].agent.phases[0].space
