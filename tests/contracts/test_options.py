@@ -35,10 +35,16 @@ REQUIRED: dict[str, dict] = {
     **{kind.__name__: options for kind, options in SMALL_AGENTS.items()},
     "FrozenMasks": {"file": "masks.safetensors"},
     "GroupMasks": {"grouping": "groups.json"},
-    "SoftModularMLP": {},
     **{kind.__name__: {"features": 3, "actions": 2, "tasks": 2} for kind in concrete(Head)},
 }
 """What members cannot be built without."""
+
+
+def required(kind: type) -> dict[str, Any]:
+    """The same of one member; networks and groupers may have one name."""
+    return {"inputs": 3, "code": 4} if issubclass(kind, Backbone) else REQUIRED.get(kind.__name__, {})
+
+
 UNBOUNDED = {
     "clip": "nothing is clipped",
     "noise_clip": "nothing is clipped",
@@ -73,7 +79,7 @@ def _members() -> Iterator[tuple[type, str]]:
 
 def _spoilt(kind: type, name: str, number: float) -> list[Any]:
     """The option with that number, at every place if it is a sequence."""
-    value = REQUIRED.get(kind.__name__, {}).get(name, _floats(kind)[name])
+    value = required(kind).get(name, _floats(kind)[name])
     if isinstance(value, tuple | list):
         return [[*value[:place], number, *value[place + 1 :]] for place in range(len(value))]
     return [number]
@@ -98,7 +104,7 @@ def test_the_options_are_found() -> None:
 def test_what_is_no_number_is_refused(kind: type, name: str, number: float, spec: DataSpec) -> None:
     build: Callable[..., Any] = partial(kind, spec) if issubclass(kind, Agent) else kind
     for value in _spoilt(kind, name, number):
-        options = {**REQUIRED.get(kind.__name__, {}), name: value}
+        options = {**required(kind), name: value}
         if number == math.inf and name in UNBOUNDED:
             build(**options)
             continue
