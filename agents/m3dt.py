@@ -201,18 +201,21 @@ def _membership(spec: DataSpec, groups: Sequence[Sequence[str]] | None) -> Tenso
         raise InputError(
             "M3DT has no groups: give --grouping FILE, or the names of each group's tasks as agent.groups."
         )
-    named = _one_group_each(spec.task_names, spec.grouped if groups is None else groups)
-    if groups is not None and spec.groups is not None and not same_groups(named.int().argmax(1).tolist(), spec.groups):
-        raise InputError(
-            f"agent.groups is {[list(group) for group in groups]}, but --grouping says "
-            f"{[list(group) for group in spec.grouped]}. Leave one of the two out."
-        )
-    return named
+    given = spec.grouped if groups is None else groups
+    named = [[group] if isinstance(group, str) else list(group) for group in given]
+    membership = _one_group_each(spec.task_names, named)
+    if groups is not None and spec.groups is not None:
+        group_of = {name: number for number, group in enumerate(named) for name in group}
+        if not same_groups([group_of[name] for name in spec.task_names], spec.groups):
+            raise InputError(
+                f"agent.groups is {named}, but --grouping says "
+                f"{[list(group) for group in spec.grouped]}. Leave one of the two out."
+            )
+    return membership
 
 
-def _one_group_each(task_names: Sequence[str], groups: Sequence[Sequence[str]]) -> Tensor:
+def _one_group_each(task_names: Sequence[str], named: list[list[str]]) -> Tensor:
     """Whether each task is in each group `[T, G]`."""
-    named = [[group] if isinstance(group, str) else list(group) for group in groups]
     everything = [name for group in named for name in group]
     if sorted(everything) != sorted(task_names) or not all(named):
         odd = {name for name in {*everything, *task_names} if everything.count(name) != 1 or name not in task_names}

@@ -39,9 +39,9 @@ class RegressionHead(Head):
         checks.one_of("output_heads", kind, OutputHeads)
         if kind == "per_group" and groups is None:
             raise InputError("output_heads is per_group, but the tasks are in no groups. Add --grouping FILE.")
-        of_group = torch.tensor(groups) if groups is not None and kind == "per_group" else None
-        self.register_buffer("_row_of", of_group, persistent=False)
-        maps = 1 if kind == "shared" else tasks if of_group is None else int(of_group.max()) + 1
+        rows = list(groups) if groups is not None and kind == "per_group" else None
+        self.register_buffer("_row_of", None if rows is None else torch.tensor(rows), persistent=False)
+        maps = 1 if kind == "shared" else tasks if rows is None else max(rows) + 1
         bound = features**-0.5
         self.weight = nn.Parameter(torch.empty(maps, features, actions).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.zeros(maps, actions))
