@@ -12,10 +12,10 @@ from families import SMALL_AGENTS, concrete, grouper_of, sampler_of
 from mtorl import InputError
 from mtorl.agents import Agent, BehaviorCloning, DecisionTransformer
 from mtorl.datasets.grouping import Grouping
-from mtorl.datasets.spec import DataSpec
+from mtorl.datasets.spec import DataSpec, describe_stores
 from mtorl.datasets.store import EpisodeStore
 from mtorl.trainers.executions import PhaseFunctions
-from mtorl.trainers.groupers import TaskGrouper
+from mtorl.trainers.groupers import FixedGroups, TaskGrouper
 from mtorl.trainers.seeding import isolated
 from mtorl.trainers.sharing import RandomMasks, Shared, Sharing
 
@@ -54,6 +54,14 @@ def test_all_tasks_are_in_groups_without_gaps(
         assert found.task_names == agent.spec.task_names and len(found.labels) == 3
         assert set(found.labels) == set(range(groups)) and found.count == groups
         assert all(type(label) is int for label in found.labels)
+
+
+def test_a_single_task_is_a_group(grouper: type[TaskGrouper], store: EpisodeStore) -> None:
+    alone = describe_stores([store], ["towards-2"])
+    agent = BehaviorCloning(alone, hidden=(8,))
+    made = FixedGroups([["towards-2"]]) if grouper is FixedGroups else grouper_of(grouper, 1)
+    found = made.fit(PhaseFunctions(agent), Shared(), sampler_of(agent, store, alone), 1)
+    assert found.labels == (0,) and np.isfinite(found.affinity).all() and np.isfinite(found.score)
 
 
 def test_closeness_is_mutual(grouper: type[TaskGrouper], agent: Agent, store: EpisodeStore) -> None:

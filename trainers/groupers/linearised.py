@@ -20,9 +20,9 @@ from mtorl.trainers.sharing import Sharing
 
 SOLVED = 64
 """Linear systems that are solved at once."""
-LOOKED_AT = 32
+LOOKED_AT = 100
 """Sets of tasks by which `choose_ridge` goes."""
-HALVINGS = 14
+HALVINGS = 12
 """Of the interval of exponents in which `choose_ridge` looks."""
 
 

@@ -8,6 +8,7 @@ from mtorl.agents.networks.branches import DMTG as BranchedNetwork
 from mtorl.datasets.sampler import TaskBatch
 from mtorl.datasets.spec import DataSpec
 from mtorl.datasets.store import EpisodeStore
+from mtorl.envs.protocol import Protocol
 from mtorl.runs.run import Run
 from mtorl.runs.training import train
 from mtorl.trainers.executions import PhaseFunctions
@@ -80,7 +81,7 @@ def test_a_run_counts_resumes_and_is_played(train_options: dict) -> None:
     again = run.checkpoints().load()["agent"]
     for name, value in whole.items():
         assert torch.equal(again[name], value), name
-    report = run.evaluate("train", workers=0, quiet=True)
+    report = run.evaluate(Protocol(goals=1), workers=0, quiet=True)
     assert len(report.tasks()) == 3
     backbone = run.policy()[0].agent.backbone
     assert isinstance(backbone, BranchedNetwork) and not backbone.training
