@@ -113,7 +113,9 @@ class TaskBatch:
                 f"a batch has {windows} windows of each task; expected at least {count}, so that it has independent "
                 "parts. Raise --windows."
             )
-        columns = [value.tensor_split(count, 1) for value in self.tensors]
+        columns = [
+            [value] * count if value is self.task_ids else value.tensor_split(count, 1) for value in self.tensors
+        ]
         return [self.with_tensors(part) for part in zip(*columns, strict=True)]
 
 

@@ -170,7 +170,11 @@ class Experiment:
         self._check_memory(spec)
         checkpoints = CheckpointFolder(Path(self.out), self.keep)
         with limited_threads(self.threads):  # a step on few windows, thrown away: what does not fit together fails here
-            few = replace(self, windows=1, schedule=replace(self.schedule, log_every=0, monitor_every=0, steps=1 << 60))
+            few = replace(
+                self,
+                windows=min(self.windows, 2),
+                schedule=replace(self.schedule, log_every=0, monitor_every=0, steps=1 << 60),
+            )
             trainer = few.build_trainer(stores, spec, NoLog(), checkpoints, _never, {})
             idle = [phase.name for phase in trainer.agent.phases if not phase.span(self.schedule.steps)]
             if idle:

@@ -42,7 +42,10 @@ class ConicGrad(GradientAggregation):
         told_apart = length**2 > noise(size) * (weights**2 @ squares)
         if not told_apart or inner @ weights < self.c * axis * length:
             weights = self._on_surface(gramian, inner / axis, axis)
-        return weights * (axis / norm(gramian, weights))
+            length = norm(gramian, weights)
+            if length**2 <= noise(size) * (weights**2 @ squares):  # across the axis there is nothing but rounding
+                return mean
+        return weights * (axis / length)
 
     def _on_surface(self, gramian: Matrix, along: Vector, axis: float) -> Vector:  # Deviation 1
         """The best direction with a part of length one along the cone's axis.
@@ -56,17 +59,19 @@ class ConicGrad(GradientAggregation):
             along: Products `[T]` of the gradients with the unit vector along the axis.
             axis: Length of the mean gradient.
         """
-        size, radius = len(gramian), math.sqrt(1 - self.c**2) / self.c
-        across = gramian - np.outer(along, along)
-        across[np.diag_indices(size)] += noise(size) * np.diag(gramian)  # what may be rounding is no direction
+        size, radius, units = len(gramian), math.sqrt(1 - self.c**2) / self.c, 1 / np.sqrt(np.diag(gramian))
+        across = (gramian - np.outer(along, along)) * np.outer(units, units)
+        below = max(0.0, -float(np.linalg.eigvalsh(across)[0]))  # more than zero is rounding, of a short mean
+        across[np.diag_indices(size)] += noise(size) + 2 * below  # what may be rounding is no direction
+
+        least, largest = float(along.min()), axis  # all directions here have the same gain on average
 
         def part(gain: float) -> Vector:
-            return nonnegative_qp(across, (along - gain)[None])[0]
+            return nonnegative_qp(across, (units * (along - gain))[None])[0] if gain > least else np.zeros(size)
 
         def excess(gain: float) -> float:
             return norm(across, part(gain)) - radius
 
-        least, largest = float(along.min()), axis  # in all directions the tasks gain that much on average
         best = brentq(excess, least, largest, xtol=1e-9 * (largest - least)) if excess(largest) > 0 else largest
-        v = part(best)
+        v = units * part(best)
         return v + (1 - along @ v) / (size * axis)

@@ -4,7 +4,10 @@ The product of a gradient with itself holds the square of its noise, which draws
 little noise. Products of gradients on different windows do not.
 
 Deviation 1: a batch's windows move the parameters with the weights from before it, which are independent of all of
-them. As published a third draw of windows moves them, with the weights that the first two led to.
+them. As published a third draw of windows moves them, with the weights that the first two led to. Deviation 2:
+products are in units of the mean over tasks of the largest that a task has, so that a step size fits gradients of all
+sizes; the published MoDo takes them as they are, and SDMGrad's code compares them to the diagonal, of which noise can
+leave nothing.
 """
 
 from abc import abstractmethod
@@ -38,7 +41,7 @@ class DoubleSampling(GradientAggregation):
 
         Args:
             weights: `[T]`, summing to one.
-            gramian: `[T, T]`, products of the gradients on one half with those on the other, of mean length one.
+            gramian: `[T, T]`, products of the gradients on one half with those on the other, of size one.
         """
 
     def used(self, weights: Vector) -> Vector:
@@ -47,10 +50,9 @@ class DoubleSampling(GradientAggregation):
 
     def solve(self, gramian: Matrix, losses: Vector, task_ids: NDArray[np.int64]) -> Vector:
         """Moves the weights by products of gradients on two halves; need not be symmetric."""
-        weights, length = self._kept(task_ids), np.sqrt(np.diag(gramian).clip(min=0)).mean()
-        if length > 0:  # otherwise the halves have nothing in common
-            weights = self.moved(weights, gramian / length**2)  # Deviation 2
-            self.simplex.numpy()[task_ids] = weights * (len(task_ids) / len(self.simplex))
+        unit = np.abs(gramian).max(1).mean()
+        weights = self.moved(self._kept(task_ids), gramian / unit)  # Deviation 2
+        self.simplex.numpy()[task_ids] = weights * (len(task_ids) / len(self.simplex))
         return self.used(weights)
 
     def step(self, update: MultiTaskUpdate) -> dict[str, float]:
@@ -77,8 +79,7 @@ class MoDo(DoubleSampling):
     """Weights that move by small steps to those of the shortest direction, without the bias of the gradients' noise.
 
     Source: Chen et al., Three-Way Trade-Off in Multi-Objective Learning, 2023, algorithm 1; TorchJD (MIT) was
-    consulted. Deviation 2: products are in units of the mean squared length of the gradients, as in SDMGrad, or small
-    ones would do nothing.
+    consulted.
 
     Args:
         gamma: Step size of the weights.
@@ -99,8 +100,8 @@ class MoDo(DoubleSampling):
 class SDMGrad(DoubleSampling):
     """The shortest direction among those near the mean gradient, without the bias of the gradients' noise.
 
-    Source: Xiao, Ban and Ji, Direction-oriented Multi-objective Learning, 2023, algorithm 1; lengths and momentum as in
-    the authors' code (MIT), which TorchJD (MIT) follows.
+    Source: Xiao, Ban and Ji, Direction-oriented Multi-objective Learning, 2023, algorithm 1; momentum as in the
+    authors' code (MIT), which TorchJD (MIT) follows.
 
     Args:
         pull: Weight of the mean gradient beside that of the combination.

@@ -18,7 +18,7 @@ class ExcessMTL(MatrixAggregation):
     consulted for its step size. Needs memory for the squares: a matrix of the size of the task gradients.
 
     Args:
-        step_size: Of the weights' logarithms; LibMTL has 0.01.
+        step_size: Of the weights' logarithms.
         warmup: Training steps in which all weights are equal; excess risks are compared to their mean. Below 1, a
             share of all training steps.
     """
@@ -27,7 +27,7 @@ class ExcessMTL(MatrixAggregation):
     logits: Tensor
     first: Tensor
 
-    def __init__(self, step_size: float = 0.1, warmup: float = 0.05) -> None:
+    def __init__(self, step_size: float = 0.01, warmup: float = 0.05) -> None:
         super().__init__()
         checks.within("(0, inf)", step_size=step_size)
         checks.within("(0, inf)", warmup=warmup)

@@ -50,10 +50,10 @@ class PBI(Preference):
     Args:
         preferences: One number per task, in the suite's order: losses of (1, 2) are to become as one to two. Equal
             ones by default.
-        theta: Weight of the distance aside.
+        theta: Weight of the distance aside. With the 5 of the paper, all but the tasks with the largest losses rest.
     """
 
-    def __init__(self, preferences: Sequence[float] | None = None, theta: float = 5.0) -> None:
+    def __init__(self, preferences: Sequence[float] | None = None, theta: float = 1.0) -> None:
         super().__init__(preferences)
         checks.within("[0, inf)", theta=theta)
         self.theta = theta
