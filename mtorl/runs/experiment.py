@@ -113,9 +113,9 @@ class Experiment:
         size = sum(parameter.numel() for parameter in self.build_agent(spec).parameters())
         return 1 if size < SMALL_AGENT else torch.get_num_threads()
 
-    def build_probe(self, stores: Sequence[EpisodeStore], agent: Agent) -> TaskSampler:
-        """Draws windows of all tasks from a stream of its own."""
-        stream = numpy_stream(self.seed, "probe")
+    def build_probe(self, stores: Sequence[EpisodeStore], agent: Agent, name: str = "probe") -> TaskSampler:
+        """Draws windows of all tasks from a stream of its own, which has that name."""
+        stream = numpy_stream(self.seed, name)
         return TaskSampler(
             stores,
             agent.spec.task_names,

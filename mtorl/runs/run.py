@@ -12,6 +12,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -33,7 +34,6 @@ from mtorl.files import (
 from mtorl.runs.action_error import ActionErrors, action_errors
 from mtorl.runs.configuration import Configuration, flatten, read_plain, renamed
 from mtorl.runs.data import suite_of
-from mtorl.runs.experiment import Experiment
 from mtorl.runs.kept import kept_reports
 from mtorl.runs.provenance import MACHINE
 from mtorl.schema import Document, State, check
@@ -137,27 +137,27 @@ class Run:
         Returns:
             The policy, and what identifies it.
         """
+        agent, sharing, source = self.trained(checkpoint)
+        if act_with is not None:
+            agent.choose(act_with)
+        return TaskPolicy(agent, sharing), replace(source, act_with=act_with)
+
+    def trained(self, checkpoint: str = "last") -> tuple[Agent, dict[str, Sharing], Source]:
+        """The agent of a checkpoint, what its tasks share in each phase, and what identifies it."""
         experiment = self.configuration.experiment()
         state, digest = self.checkpoints().read(checkpoint)
         self.refuse_another_configuration(self.configuration, state)
-        agent, sharing = self._trained(experiment, state)
-        if act_with is not None:
-            agent.choose(act_with)
-        return TaskPolicy(agent, sharing), Source(checkpoint, int(state["step"]), digest, act_with)
-
-    def _trained(self, experiment: Experiment, state: State) -> tuple[Agent, dict[str, Sharing]]:
-        """The agent of a checkpoint, and what its tasks share in each phase."""
         agent = experiment.build_agent(self.spec)
         restore(agent, state["agent"])
         sharing = phase_sharing(agent, experiment.sharing, experiment.seed)
         for name, member in sharing.items():
             with fitting(f"sharing of {name}", type(member).__name__):
                 member.load_state_dict(state["sharing"][name])
-        return agent, sharing
+        return agent, sharing, Source(checkpoint, int(state["step"]), digest)
 
     def sharing(self, checkpoint: str = "last") -> dict[str, Sharing]:
         """What the tasks share in each phase, as a checkpoint has it."""
-        return self._trained(self.configuration.experiment(), self.checkpoints().load(checkpoint))[1]
+        return self.trained(checkpoint)[1]
 
     def group(self, grouper: TaskGrouper, groups: int, checkpoint: str = "last") -> Grouping:
         """Groups the run's tasks by what the gradients of its policy say on its data.
@@ -170,7 +170,7 @@ class Run:
         experiment = self.configuration.experiment()
         stores, spec = experiment.open_data()
         self.refuse_other_data(spec, experiment.data)
-        agent, sharing = self._trained(experiment, self.checkpoints().load(checkpoint))
+        agent, sharing, _ = self.trained(checkpoint)
         phase = next(phase for phase in agent.eval().phases if phase.name == agent.acting_phases[-1])
         functions = phase_functions(agent, phase, sharing)
         with isolated(experiment.seed, "groups"):

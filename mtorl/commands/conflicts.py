@@ -1,0 +1,50 @@
+"""Show where tasks quarrel: their gradients at a run's parameters, and what sharing these costs."""
+
+
+def run(arguments: list[str]) -> None:
+    """Runs the command."""
+    from dataclasses import replace
+
+    from mtorl import InputError
+    from mtorl.commands.base import objects, parser_of
+    from mtorl.reports.tables import show_conflicts
+    from mtorl.runs.conflicts import conflicts_path, measure_conflicts
+    from mtorl.runs.run import Run
+    from mtorl.runs.sharing_price import sharing_price
+
+    def conflicts(
+        checkpoint: str = "last",
+        batches: int = 8,
+        windows: int | None = None,
+        single: list[str] | None = None,
+        recorded: str | None = None,
+        out: str | None = None,
+    ) -> None:
+        """Shows how the gradients of a run's tasks stand to each other on fresh windows of its data; with --single also
+        the price of sharing: errors of actions over those of models for single tasks.
+
+        Args:
+            checkpoint: Which checkpoint of the run: last, best (on training goals), or a step.
+            batches: Batches that gradients are taken on.
+            windows: Windows of each task in a batch; as in training by default.
+            single: Runs for single tasks, or folders that hold such; otherwise trained alike.
+            recorded: With --single, a data set of all tasks whose actions are compared; of held-out goals, best.
+            out: File of the result (JSON); conflicts-CHECKPOINT.json in the run's folder by default, where reports
+                find it.
+        """
+
+    parser = parser_of("conflicts", conflicts)
+    parser.add_argument("run", type=str, help="Folder of a trained run.")
+    options = objects(parser, arguments)
+    trained, checkpoint = Run(options["run"]), options["checkpoint"]
+    if (options["single"] is None) != (options["recorded"] is None):
+        raise InputError(
+            "the price of sharing needs both --single, with runs for single tasks, and --recorded, with a data set "
+            "whose actions are compared (mtorl collect --split heldout). Give both or none."
+        )
+    price = options["single"] and sharing_price(trained, options["single"], options["recorded"], checkpoint)
+    found = replace(measure_conflicts(trained, checkpoint, options["batches"], options["windows"]), price=price or None)
+    target = options["out"] or conflicts_path(trained, checkpoint)
+    found.save(target)
+    show_conflicts(found)
+    print(f"saved: {target}")
