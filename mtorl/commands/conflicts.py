@@ -16,18 +16,15 @@ def run(arguments: list[str]) -> None:
         checkpoint: str = "last",
         batches: int = 8,
         windows: int | None = None,
-        single: list[str] | None = None,
         recorded: str | None = None,
         out: str | None = None,
     ) -> None:
-        """Shows how the gradients of a run's tasks stand to each other on fresh windows of its data; with --single also
-        the price of sharing: errors of actions over those of models for single tasks.
+        """Shows where a run's tasks quarrel: cosines of their gradients on fresh windows, and what sharing costs.
 
         Args:
             checkpoint: Which checkpoint of the run: last, best (on training goals), or a step.
             batches: Batches that gradients are taken on.
             windows: Windows of each task in a batch; as in training by default.
-            single: Runs for single tasks, or folders that hold such; otherwise trained alike.
             recorded: With --single, a data set of all tasks whose actions are compared; of held-out goals, best.
             out: File of the result (JSON); conflicts-CHECKPOINT.json in the run's folder by default, where reports
                 find it.
@@ -35,6 +32,12 @@ def run(arguments: list[str]) -> None:
 
     parser = parser_of("conflicts", conflicts)
     parser.add_argument("run", type=str, help="Folder of a trained run.")
+    parser.add_argument(
+        "--single",
+        nargs="+",
+        help="Runs for single tasks, or folders that hold such, otherwise trained alike: for the price of sharing, the "
+        "errors of actions over theirs.",
+    )
     options = objects(parser, arguments)
     trained, checkpoint = Run(options["run"]), options["checkpoint"]
     if (options["single"] is None) != (options["recorded"] is None):

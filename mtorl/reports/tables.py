@@ -159,8 +159,9 @@ def show_masks(summary: "MaskSummary") -> None:
 def show_conflicts(found: "Conflicts") -> None:
     """Prints where the tasks of a run quarrel, phase by phase, and what sharing costs."""
     for phase in found.phases:
-        title = f"gradients of phase {phase.phase} at step {found.source.step}, {found.batches} batches of "
-        table = _table(f"{title}{found.windows} windows", "task", "norm", "mean cosine", "least", "with")
+        table = _table(
+            f"gradients of {phase.phase}, step {found.source.step}", "task", "norm", "mean cosine", "least", "with"
+        )
         for place, task in enumerate(phase.tasks):
             others = sorted(
                 (it, name) for it, name in zip(phase.cosines[place], phase.tasks, strict=True) if name != task
@@ -170,7 +171,7 @@ def show_conflicts(found: "Conflicts") -> None:
         _print(table)
         print(
             f"pairs in conflict: {phase.negative_pairs:.1%}; cosine of two tasks: mean {phase.mean_cosine:+.2f}, least "
-            f"{phase.least_cosine:+.2f}"
+            f"{phase.least_cosine:+.2f} ({found.batches} batches of {found.windows} windows)"
         )
     if found.price is not None:
         table = _table(f"errors of actions on {found.price.data}", "task", "for all tasks", "alone", "price of sharing")

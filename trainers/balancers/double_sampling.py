@@ -5,9 +5,9 @@ little noise. Products of gradients on different windows do not.
 
 Deviation 1: a batch's windows move the parameters with the weights from before it, which are independent of all of
 them. As published a third draw of windows moves them, with the weights that the first two led to. Deviation 2:
-products are in units of the mean over tasks of the largest that a task has, so that a step size fits gradients of all
-sizes; the published MoDo takes them as they are, and SDMGrad's code compares them to the diagonal, of which noise can
-leave nothing.
+products are in units of the largest sum of a row's magnitudes, a bound of their eigenvalues: steps of size one then
+converge, whatever the sizes of the gradients. The published MoDo takes them as they are; SDMGrad's code compares them
+to the diagonal, of which noise can leave nothing, and takes steps of ten, with which its weights jump between corners.
 """
 
 from abc import abstractmethod
@@ -41,7 +41,8 @@ class DoubleSampling(GradientAggregation):
 
         Args:
             weights: `[T]`, summing to one.
-            gramian: `[T, T]`, products of the gradients on one half with those on the other, of size one.
+            gramian: `[T, T]`, products of the gradients on one half with those on the other; no sum of a
+                row's magnitudes is above one.
         """
 
     def used(self, weights: Vector) -> Vector:
@@ -50,7 +51,7 @@ class DoubleSampling(GradientAggregation):
 
     def solve(self, gramian: Matrix, losses: Vector, task_ids: NDArray[np.int64]) -> Vector:
         """Moves the weights by products of gradients on two halves; need not be symmetric."""
-        unit = np.abs(gramian).max(1).mean()
+        unit = np.abs(gramian).sum(1).max()
         weights = self.moved(self._kept(task_ids), gramian / unit)  # Deviation 2
         self.simplex.numpy()[task_ids] = weights * (len(task_ids) / len(self.simplex))
         return self.used(weights)
@@ -110,7 +111,7 @@ class SDMGrad(DoubleSampling):
         iterations: Steps of the weights in a batch.
     """
 
-    def __init__(self, pull: float = 0.3, lr: float = 10.0, momentum: float = 0.5, iterations: int = 20) -> None:
+    def __init__(self, pull: float = 0.3, lr: float = 1.0, momentum: float = 0.5, iterations: int = 20) -> None:
         super().__init__()
         checks.within("[0, inf)", pull=pull)
         checks.within("(0, inf)", lr=lr)
