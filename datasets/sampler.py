@@ -101,6 +101,23 @@ class TaskBatch:
         """Only the tasks at these positions of the batch (not task ids)."""
         return self.with_tensors(value[torch.as_tensor(tasks, device=value.device)] for value in self.tensors)
 
+    def parts(self, count: int) -> "list[TaskBatch]":
+        """So many batches of different windows, of the same tasks and as equal in size as can be.
+
+        Raises:
+            InputError: There are fewer windows than parts.
+        """
+        windows = self.valid.shape[1]
+        if windows < count:
+            raise InputError(
+                f"a batch has {windows} windows of each task; expected at least {count}, so that it has independent "
+                "parts. Raise --windows."
+            )
+        columns = [
+            [value] * count if value is self.task_ids else value.tensor_split(count, 1) for value in self.tensors
+        ]
+        return [self.with_tensors(part) for part in zip(*columns, strict=True)]
+
 
 class TaskSampler:
     """Draws windows over the recorded steps of each task.

@@ -3,6 +3,7 @@
 import importlib.util
 from collections.abc import Mapping
 from functools import partial
+from inspect import isabstract
 from itertools import product
 from typing import Any
 
@@ -33,14 +34,10 @@ from mtorl.datasets.store import EpisodeStore
 from mtorl.families import FAMILIES, load
 from mtorl.trainers.balancers import (
     Balancer,
-    GradientAggregation,
-    LossWeighting,
-    MatrixAggregation,
     TorchJD,
 )
 from mtorl.trainers.balancers.wrappers import (
     Averaged,
-    GradientWrapper,
     Layerwise,
     Prescaled,
     Rescaled,
@@ -251,9 +248,8 @@ BALANCER_OPTIONS: dict[str, dict] = {
     "SelectiveTaskGroups": {"balancer.warmup": 5, "balancer.probe_every": 2, "balancer.regroup_every": 4},
     "BayesAgg": {"agent.output_heads": "linear", "balancer.warmup": 3, "balancer.refresh": 4},
 }
-ABSTRACT = {Balancer, GradientAggregation, GradientWrapper, LossWeighting, MatrixAggregation}
 BALANCERS = sorted(
-    (k for k in concrete(Balancer) if k not in ABSTRACT and k.__module__.startswith("mtorl.")), key=lambda k: k.__name__
+    (k for k in concrete(Balancer) if not isabstract(k) and k.__module__.startswith("mtorl.")), key=lambda k: k.__name__
 )
 if importlib.util.find_spec("torchjd") is None:
     BALANCERS.remove(TorchJD)

@@ -127,9 +127,9 @@ class Experiment:
         size = sum(parameter.numel() for parameter in self.build_agent(spec).parameters())
         return 1 if size < SMALL_AGENT else torch.get_num_threads()
 
-    def build_probe(self, stores: Sequence[EpisodeStore], agent: Agent) -> TaskSampler:
-        """Draws windows of all tasks from a stream of its own."""
-        stream = numpy_stream(self.seed, "probe")
+    def build_probe(self, stores: Sequence[EpisodeStore], agent: Agent, name: str = "probe") -> TaskSampler:
+        """Draws windows of all tasks from a stream of its own, which has that name."""
+        stream = numpy_stream(self.seed, name)
         return TaskSampler(
             stores,
             agent.spec.task_names,
@@ -185,7 +185,11 @@ class Experiment:
         self._check_memory(spec)
         checkpoints = CheckpointFolder(Path(self.out), self.keep)
         with limited_threads(self.threads):  # a step on few windows, thrown away: what does not fit together fails here
-            few = replace(self, windows=1, schedule=replace(self.schedule, log_every=0, monitor_every=0, steps=1 << 60))
+            few = replace(
+                self,
+                windows=min(self.windows, 2),
+                schedule=replace(self.schedule, log_every=0, monitor_every=0, steps=1 << 60),
+            )
             trainer = few.build_trainer(stores, spec, NoLog(), checkpoints, _never, {})
             idle = [phase.name for phase in trainer.agent.phases if not phase.span(self.schedule.steps)]
             if idle:

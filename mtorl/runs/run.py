@@ -1,7 +1,10 @@
 """A run: its policy, played, compared with recorded actions, and what its gradients say of tasks."""
 
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+
+from torch import nn
 
 from mtorl import InputError
 from mtorl.agents import Agent
@@ -13,11 +16,9 @@ from mtorl.envs.protocol import EvaluationSettings, Protocol, ProtocolName
 from mtorl.envs.results import EvalReport, Source
 from mtorl.envs.workers import WorkerPool
 from mtorl.runs.action_error import ActionErrors, action_errors
-from mtorl.runs.experiment import Experiment
 from mtorl.runs.folder import RunFolder
 from mtorl.runs.kept import kept_reports
 from mtorl.runs.members import folder_of, joined_digest
-from mtorl.schema import State
 from mtorl.trainers.checkpoint import fitting, restore
 from mtorl.trainers.groupers import TaskGrouper
 from mtorl.trainers.phase_trainer import phase_functions, phase_sharing
@@ -93,13 +94,10 @@ class Run(RunFolder):
             steps = sum(source.step or 0 for _, source in each)
             policies = [it for it, _ in each if isinstance(it, TaskPolicy)]
             return PolicyPerGroup(self.spec.task_names, policies), Source(checkpoint, steps, digest, act_with)
-        experiment = self.configuration.experiment()
-        state, digest = self.checkpoints().read(checkpoint)
-        self.refuse_another_configuration(self.configuration, state)
-        agent, sharing = self._trained(experiment, state)
+        agent, sharing, source = self.trained(checkpoint)
         if act_with is not None:
             agent.choose(act_with)
-        return TaskPolicy(agent, sharing), Source(checkpoint, int(state["step"]), digest, act_with)
+        return TaskPolicy(agent, sharing), replace(source, act_with=act_with)
 
     def digest(self, checkpoint: str = "last") -> str | None:
         """Hash of a checkpoint, or of those of all of its models; None if there is none, or none any more."""
@@ -108,12 +106,19 @@ class Run(RunFolder):
         return joined_digest([sha256(file) if file and file.exists() else None for file in files])
 
     def parameters(self) -> int:
-        """Numbers that were trained, in all of its models."""
-        agents = [part.configuration.experiment().build_agent(part.spec) for part in self.parts]
-        return sum(value.numel() for agent in agents for value in agent.parameters() if value.requires_grad)
+        """Numbers that were trained, in all of its models: of the agents, and what ways of sharing have of their own."""
+        modules: list[nn.Module] = []
+        for part in self.parts:
+            experiment = part.configuration.experiment()
+            agent = experiment.build_agent(part.spec)
+            modules += [agent, *phase_sharing(agent, experiment.sharing, experiment.seed).values()]
+        return sum(value.numel() for it in modules for value in it.parameters() if value.requires_grad)
 
-    def _trained(self, experiment: Experiment, state: State) -> tuple[Agent, dict[str, Sharing]]:
-        """The agent of a checkpoint, and what its tasks share in each phase."""
+    def trained(self, checkpoint: str = "last") -> tuple[Agent, dict[str, Sharing], Source]:
+        """The agent of a checkpoint, what its tasks share in each phase, and what identifies it."""
+        experiment = self.configuration.experiment()
+        state, digest = self.checkpoints().read(checkpoint)
+        self.refuse_another_configuration(self.configuration, state)
         agent = experiment.build_agent(self.spec)
         if not state["agent"].keys() & set(agent.training_only()):
             agent.strip()  # the checkpoint was made for acting alone
@@ -122,11 +127,11 @@ class Run(RunFolder):
         for name, member in sharing.items():
             with fitting(f"sharing of {name}", type(member).__name__):
                 member.load_state_dict(state["sharing"][name])
-        return agent, sharing
+        return agent, sharing, Source(checkpoint, int(state["step"]), digest)
 
     def sharing(self, checkpoint: str = "last") -> dict[str, Sharing]:
         """What the tasks share in each phase, as a checkpoint has it."""
-        return self._trained(self.configuration.experiment(), self.checkpoints().load(checkpoint))[1]
+        return self.trained(checkpoint)[1]
 
     def group(self, grouper: TaskGrouper, groups: int, checkpoint: str = "last") -> Grouping:
         """Groups the run's tasks by what the gradients of its policy say on its data.
@@ -139,7 +144,7 @@ class Run(RunFolder):
         experiment = self.with_own_groups(self.configuration.experiment())
         stores, spec = experiment.open_data()
         self.refuse_other_data(spec, experiment.data)
-        agent, sharing = self._trained(experiment, self.checkpoints().load(checkpoint))
+        agent, sharing, _ = self.trained(checkpoint)
         phase = next(phase for phase in agent.eval().phases if phase.name == agent.acting_phases[-1])
         functions = phase_functions(agent, phase, sharing)
         with isolated(experiment.seed, "groups"):
