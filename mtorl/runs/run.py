@@ -106,7 +106,7 @@ class Run(RunFolder):
         return joined_digest([sha256(file) if file and file.exists() else None for file in files])
 
     def parameters(self) -> int:
-        """Numbers that were trained, in all of its models: of the agents, and what ways of sharing have of their own."""
+        """Numbers that were trained, in all of its models: those of the agents, and those of ways of sharing."""
         modules: list[nn.Module] = []
         for part in self.parts:
             experiment = part.configuration.experiment()

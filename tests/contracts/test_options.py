@@ -20,6 +20,8 @@ from mtorl.datasets.spec import DataSpec
 from mtorl.envs import MetaWorld, PointReach, Suite
 from mtorl.envs.protocol import Protocol
 from mtorl.runs.experiment import Experiment
+from mtorl.trainers.balancers import COSMOS, PBI, PCGrad
+from mtorl.trainers.balancers.wrappers import GradientWrapper
 from mtorl.trainers.groupers import TaskGrouper
 from mtorl.trainers.offline import Schedule
 from mtorl.trainers.optimizer import OptimizerSettings
@@ -35,6 +37,7 @@ REQUIRED: dict[str, dict] = {
     **{kind.__name__: options for kind, options in SMALL_AGENTS.items()},
     "FrozenMasks": {"file": "masks.safetensors"},
     "GroupMasks": {"grouping": "groups.json"},
+    **{kind.__name__: {"preferences": [1.0, 2.0]} for kind in (COSMOS, PBI)},
     **{kind.__name__: {"features": 3, "actions": 2, "tasks": 2} for kind in concrete(Head)},
 }
 """What members cannot be built without."""
@@ -42,10 +45,13 @@ REQUIRED: dict[str, dict] = {
 
 def required(kind: type) -> dict[str, Any]:
     """The same of one member; networks and groupers may have one name."""
+    if issubclass(kind, GradientWrapper):
+        return {"inner": PCGrad()}
     return {"inputs": 3, "code": 4} if issubclass(kind, Backbone) else REQUIRED.get(kind.__name__, {})
 
 
 UNBOUNDED = {
+    "epsilon": "tasks may be as far apart as they like",
     "clip": "nothing is clipped",
     "noise_clip": "nothing is clipped",
 }

@@ -37,11 +37,11 @@ METHOD = {
 
 @pytest.fixture(scope="module")
 def run(store: EpisodeStore, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Has something to say of everything: modules that route, masks that move, a gate that is trained at the end."""
+    """Has something to say of everything: modules that route, heads that are related, masks that move, a gate."""
     folder = tmp_path_factory.mktemp("records")
     names = store.task_names
     Grouping(names, (0, 1, 0), ((1.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 1.0)), 1.0, "").save(folder / "g.json")
-    small = {"modules": 2, "layers": 2, "width": 8, "base": [8], "gating": [8], "task_identity": "none"}
+    small = {"modules": 2, "layers": 2, "width": 8, "base": [8], "gating": [8], "head": "VariationalHeads"}
     masks = {"class_path": "GroupMasks", "init_args": {"grouping": str(folder / "g.json"), "interval": 4}}
     return train(
         data=str(store.path),
