@@ -36,11 +36,13 @@ METHOD = {
 
 @pytest.fixture(scope="module")
 def run(store: EpisodeStore, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Has something to say of everything: modules that route, masks that move, a gate that is trained at the end."""
+    """Has something to say of everything: modules that route, masks that move, heads that learn from
+    each other, a gate that is trained at the end."""
     folder = tmp_path_factory.mktemp("records")
     names = store.task_names
     Grouping(names, (0, 1, 0), ((1.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 1.0)), 1.0, "").save(folder / "g.json")
     small = {"modules": 2, "layers": 2, "width": 8, "base": [8], "gating": [8], "task_identity": "none"}
+    small |= {"head": "VariationalHeads"}
     masks = {"class_path": "GroupMasks", "init_args": {"grouping": str(folder / "g.json"), "interval": 4}}
     return train(
         data=str(store.path),
@@ -86,7 +88,7 @@ def test_numbers_of_single_tasks_name_all_tasks(run: Run) -> None:
     for entry in lines(run):
         if entry["kind"] == "training":
             assert {f"policy/loss/{name}" for name in names} <= entry.keys()
-        for key in ("success", "norm", "entropy"):
+        for key in ("success", "norm", "entropy", "deviation"):
             assert key not in entry or tuple(entry[key]) == names
 
 
