@@ -206,9 +206,13 @@ def _machine(run: Run) -> Document:
         return {**dict.fromkeys(names, "unknown"), "versions": {}, "command": []}
 
 
-def _parameters(run: Run) -> tuple[int, int]:
-    """How many parameters its agent has, and how many of them only training needs."""
-    agent = run.configuration.experiment().build_agent(run.spec)
+def _parameters(run: Run) -> tuple[int, int] | None:
+    """How many parameters its agent has, and how many of them only training needs, as far as it can be built."""
+    try:
+        agent = run.configuration.experiment().build_agent(run.spec)
+    except InputError as error:
+        _left_out(error)
+        return None
     sizes = {name: value.numel() for name, value in agent.named_parameters()}
     return sum(sizes.values()), sum(sizes[name] for name in agent.training_only())
 
