@@ -47,6 +47,10 @@ class Backbone(nn.Module, ABC):
     def maskable(self) -> list[nn.Module]:
         """The parts whose weight matrices masks may switch off."""
 
+    def mixed(self) -> list[nn.Module]:
+        """The parts whose weights every task mixes for itself; none by default."""
+        return []
+
     def branches(self, observations: Tensor, code: Tensor, gains: Sequence[Tensor] = ()) -> Branches | None:
         """The ways on which losses are to be mixed, arguments as of `forward`; None where there is only one."""
         return None

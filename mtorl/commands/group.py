@@ -24,7 +24,7 @@ def run(arguments: list[str]) -> None:
         grouper: TaskGrouper | None = None,
         checkpoint: str = "last",
     ) -> None:
-        """Finds groups of tasks from a trained run and its data, for --sharing GroupMasks and M3DT.
+        """Finds groups of tasks from a trained run and its data, for `mtorl train --grouping`.
 
         Args:
             groups: How many groups.

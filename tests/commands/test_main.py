@@ -213,6 +213,8 @@ def test_list_shows_every_member(family: str, capsys: pytest.CaptureFixture) -> 
             "gradient aggregation",
             "gradient wrapper",
             "matrix aggregation",
+            "double sampling",
+            "preference",
             "own step",
         }
         assert all(member.needs for member in found)
