@@ -11,6 +11,7 @@ of the task as well (`demonstrations`). In tasks that were not trained on it is 
 """
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from operator import neg
 from typing import Any, Literal, get_args
@@ -134,6 +135,7 @@ class EvaluationSettings:
         act_with: Which policy of an agent that has several, if another than its configuration says.
         goal_visible: Whether the goal's position is shown; None: as in the run's data.
         shown: Hash of the data set whose episodes are shown.
+        point: Where between the tasks a run was played, see `point_label`; None: each task at its own place.
     """
 
     protocol: Protocol
@@ -151,6 +153,9 @@ class EvaluationSettings:
         ),
     )
     shown: str | None = field(default=None, metadata=spelled(word="shown-{:.8}", argument=False, rank=4))
+    point: str | None = field(
+        default=None, metadata=spelled(remark="at {} of the manifold", word="at-{}", argument=False, place=4, rank=2)
+    )
 
     @classmethod
     def asked(
@@ -210,6 +215,15 @@ class EvaluationSettings:
         names = {it.name for it in fields(self.protocol) if it.compare} - (of_agents if reference else set())
         protocol = {name: getattr(self.protocol, name) for name in names}
         return {"protocol": protocol, "demonstrations": None if reference else self.shown}
+
+
+def point_label(point: Sequence[float]) -> str:
+    """Names a point between tasks, by their shares `[T]` in percent; of many tasks corners and the middle are words."""
+    if len(point) > 3 and max(point) == 1:
+        return f"corner-{list(point).index(1) + 1}"
+    if len(point) > 3 and max(point) == min(point):
+        return "middle"
+    return "-".join(f"{100 * share:.4g}" for share in point)
 
 
 def record_of(kind: type[Protocol]) -> Record:

@@ -11,7 +11,7 @@ import numpy as np
 
 from mtorl import InputError
 from mtorl.datasets.store import SUITE
-from mtorl.envs.protocol import EvaluationSettings, Protocol, record_of
+from mtorl.envs.protocol import EvaluationSettings, Protocol, point_label, record_of
 from mtorl.files import read_json, write_json
 from mtorl.intervals import mean_rate_interval, wilson_interval
 from mtorl.schema import (
@@ -38,6 +38,7 @@ SOURCE: dict[str, Kind] = {
     "sha256": Text(),
     "act_with": Text(),
     "demonstrations_sha256": Text(),
+    "point": ListOf(Number(0, 1)),
 }
 """What a report may say of where its policy is from."""
 REPORT = Record(
@@ -111,6 +112,7 @@ class Source:
         sha256: Of the checkpoint.
         act_with: Which policy of an agent that has several, if not the usual one.
         demonstrations_sha256: Of the manifest of the data whose episodes were shown.
+        point: Shares of the tasks `[T]`, where it was played between them.
     """
 
     checkpoint: str | None = None
@@ -118,15 +120,19 @@ class Source:
     sha256: str | None = None
     act_with: str | None = None
     demonstrations_sha256: str | None = None
+    point: tuple[float, ...] | None = None
 
     def plain(self) -> Document:
         """What is known, as plain values."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+        found = {name: value for name, value in asdict(self).items() if value is not None}
+        return found | ({"point": list(self.point)} if self.point is not None else {})
 
     @classmethod
     def read(cls, content: Mapping[str, Any]) -> "Source":
         """The inverse of `plain`."""
-        return cls(**{field.name: content.get(field.name) for field in fields(cls)})
+        point = content.get("point")
+        plain = {field.name: content.get(field.name) for field in fields(cls) if field.name != "point"}
+        return cls(**plain, point=None if point is None else tuple(point))
 
 
 @dataclass(frozen=True)
@@ -185,7 +191,12 @@ class EvalReport:
         """How it was played."""
         source, visible = self.source, not self.goal_hidden
         return EvaluationSettings(
-            self.protocol, source.checkpoint, source.act_with, visible, source.demonstrations_sha256
+            self.protocol,
+            source.checkpoint,
+            source.act_with,
+            visible,
+            source.demonstrations_sha256,
+            None if source.point is None else point_label(source.point),
         )
 
     @property

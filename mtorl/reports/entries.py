@@ -6,6 +6,7 @@ from functools import cached_property
 
 from mtorl.datasets.spec import DataSpec
 from mtorl.envs.results import EvalReport, TaskResult
+from mtorl.runs.kept import kept_front
 from mtorl.runs.run import Run
 from mtorl.trainers.logs import Log
 
@@ -35,6 +36,11 @@ class RunEntry:
     def rows(self) -> list[TaskResult]:
         """Success of every task, with intervals."""
         return self.report.tasks()
+
+    @cached_property
+    def front(self) -> list[EvalReport]:
+        """Evaluations at points between its tasks that were played in the same way."""
+        return kept_front(self.run.folder, self.report)
 
     @property
     def task_names(self) -> tuple[str, ...]:

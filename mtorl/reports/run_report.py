@@ -13,6 +13,7 @@ from mtorl.envs.protocol import ProtocolName, TaskVisibility
 from mtorl.envs.results import EvalReport, TaskResult
 from mtorl.files import DamageWarning, write_atomically, write_json
 from mtorl.reports.charts.base import picture
+from mtorl.reports.charts.front import draw_front
 from mtorl.reports.charts.success import MARKS, draw_bars
 from mtorl.reports.charts.training import draw_conflicts, draw_curves, draw_routing
 from mtorl.reports.entries import RunEntry, distinct_specs, entries_of
@@ -118,9 +119,19 @@ def _as_json(entries: Sequence[RunEntry], references: Mapping[str, EvalReport]) 
 
     return {
         "mean_success": entries[0].report.mean_success,
-        "runs": [summary(entry.name, entry.report, entry.rows) for entry in entries],
+        "runs": [
+            summary(entry.name, entry.report, entry.rows)
+            | ({"front": [_point(it) for it in entry.front]} if entry.front else {})
+            for entry in entries
+        ],
         "references": [summary(name, report, report.tasks()) for name, report in references.items()],
     }
+
+
+def _point(report: EvalReport) -> Document:
+    """An evaluation at a point of a manifold."""
+    rates = {row.task: row.rate for row in report.tasks()}
+    return {"point": list(report.source.point or ()), "mean_success": report.mean_success, "tasks": rates}
 
 
 def _content(entries: Sequence[RunEntry], references: dict[str, EvalReport]) -> Document:
@@ -145,6 +156,7 @@ def _content(entries: Sequence[RunEntry], references: dict[str, EvalReport]) -> 
         "curves": picture(draw_curves(entries)),
         "conflicts": _pictures(entries, ConflictsEntry, draw_conflicts),
         "routing": _pictures(entries, RoutingEntry, draw_routing),
+        "fronts": [(entry.name, picture(draw_front(entry.front))) for entry in entries if len(entry.front) > 1],
         "collections": _collections(entries),
         "configs": [(entry.run.folder / "config.yaml").read_text(errors="replace") for entry in entries],
         "machines": [_machine(entry.run) for entry in entries],

@@ -37,6 +37,19 @@ def _print(table: Table, wrap: bool = False) -> None:
     _Console(width=max(shutil.get_terminal_size().columns, 110 if wrap else needed)).print(table)
 
 
+def show_front(reports: "Sequence[EvalReport]") -> None:
+    """Prints the success of every task at the points of a manifold."""
+    from mtorl.reports.charts.base import short
+
+    table = _table("success at points of the manifold: shares of the tasks, %", "point", *short(reports[0].task_names))
+    table.add_column("mean", justify="right", no_wrap=True)
+    for report in reports:
+        table.add_row(
+            report.settings.point, *[f"{row.rate:.0%}" for row in report.tasks()], f"{report.mean_success:.1%}"
+        )
+    _print(table)
+
+
 def show_comparison(path: "Path") -> None:
     """Prints the summary of a comparison's JSON file."""
     from mtorl.files import read_json

@@ -24,7 +24,7 @@ from mtorl.datasets.spec import DataSpec, check_fits
 from mtorl.datasets.store import EpisodeStore, sha256
 from mtorl.envs.base import Suite
 from mtorl.envs.evaluator import evaluate
-from mtorl.envs.protocol import EvaluationSettings, Protocol, ProtocolName
+from mtorl.envs.protocol import EvaluationSettings, Protocol, ProtocolName, point_label
 from mtorl.envs.results import EvalReport, Source
 from mtorl.envs.workers import WorkerPool
 from mtorl.files import (
@@ -137,13 +137,20 @@ class Run:
         Returns:
             The policy, and what identifies it.
         """
+        agent, sharing, source = self.trained(checkpoint, act_with)
+        return TaskPolicy(agent, sharing), source
+
+    def trained(
+        self, checkpoint: str = "last", act_with: str | None = None
+    ) -> tuple[Agent, dict[str, Sharing], Source]:
+        """The agent of a checkpoint, what its tasks share in each phase, and what identifies both; see `policy`."""
         experiment = self.configuration.experiment()
         state, digest = self.checkpoints().read(checkpoint)
         self.refuse_another_configuration(self.configuration, state)
         agent, sharing = self._trained(experiment, state)
         if act_with is not None:
             agent.choose(act_with)
-        return TaskPolicy(agent, sharing), Source(checkpoint, int(state["step"]), digest, act_with)
+        return agent, sharing, Source(checkpoint, int(state["step"]), digest, act_with)
 
     def _trained(self, experiment: Experiment, state: State) -> tuple[Agent, dict[str, Sharing]]:
         """The agent of a checkpoint, and what its tasks share in each phase."""
@@ -208,21 +215,25 @@ class Run:
         """
         if isinstance(protocol, str):
             protocol = Protocol(protocol)
-        act_with = self._unusual(act_with)
+        act_with = self.unusual(act_with)
         policy, source = self.policy(checkpoint, act_with)
-        suite = self.suite()
-        if goal_visible is not None:
-            suite = suite.changed(goal_visible=goal_visible)
+        suite = self.played_suite(goal_visible)
         target = self.report_path(protocol, checkpoint, goal_visible, out, act_with)
         with WorkerPool(workers) as pool:
-            return evaluate(policy, suite, protocol, pool, self._named(source), out=target, source=source, quiet=quiet)
+            return evaluate(policy, suite, protocol, pool, self.named(source), out=target, source=source, quiet=quiet)
 
-    def _named(self, source: Source) -> str:
+    def played_suite(self, goal_visible: bool | None) -> Suite:
+        """The run's suite, with the goal shown or hidden; as in the data by default."""
+        suite = self.suite()
+        return suite if goal_visible is None else suite.changed(goal_visible=goal_visible)
+
+    def named(self, source: Source) -> str:
         """What reports call the policy that `source` identifies."""
         words = [f"{source.checkpoint}", f"step {source.step}", *([source.act_with] if source.act_with else [])]
+        words += [f"at {point_label(source.point)}"] if source.point is not None else []
         return f"{self.folder.name} ({', '.join(words)})"
 
-    def _unusual(self, act_with: str | None) -> str | None:
+    def unusual(self, act_with: str | None) -> str | None:
         """None for the policy that the configuration names anyway."""
         if act_with is None:
             return None
@@ -250,7 +261,7 @@ class Run:
         if path.exists() and (kept := ActionErrors.load(path)).source == source:
             return kept
         tasks = action_errors(policy, store, self.spec.task_names)
-        errors = ActionErrors(self._named(source), source, str(data), digest, tasks)
+        errors = ActionErrors(self.named(source), source, str(data), digest, tasks)
         errors.save(path)
         return errors
 
@@ -266,7 +277,10 @@ class Run:
 
         In a folder that is given, it also holds the run.
         """
-        settings = EvaluationSettings.asked(protocol, checkpoint, self._unusual(act_with), goal_visible)
+        return self.target(EvaluationSettings.asked(protocol, checkpoint, self.unusual(act_with), goal_visible), out)
+
+    def target(self, settings: EvaluationSettings, out: str | Path | None) -> Path:
+        """The same for an evaluation with these settings."""
         name = f"{settings.key}.json"
         return self.folder / "evaluations" / name if out is None else Path(out) / f"{self._label()}-{name}"
 
