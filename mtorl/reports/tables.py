@@ -41,7 +41,7 @@ def show_front(reports: "Sequence[EvalReport]") -> None:
     """Prints the success of every task at the points of a manifold."""
     from mtorl.reports.charts.base import short
 
-    table = _table("success at points of the manifold: shares of the tasks, %", "point", *short(reports[0].task_names))
+    table = _table("success by the tasks' shares, %", "point", *short(reports[0].task_names))
     table.add_column("mean", justify="right", no_wrap=True)
     for report in reports:
         table.add_row(

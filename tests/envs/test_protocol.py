@@ -14,7 +14,7 @@ from mtorl import InputError
 from mtorl.commands.base import objects, parser_of
 from mtorl.datasets.store import EpisodeStore
 from mtorl.envs import PointReach
-from mtorl.envs.protocol import EvaluationSettings, Protocol, demonstrations_hash, record_of
+from mtorl.envs.protocol import EvaluationSettings, Protocol, demonstrations_hash, point_label, record_of
 from mtorl.envs.references import _path
 from mtorl.envs.results import EvalReport, Played, Source
 from mtorl.envs.spelling import spelled, spellings
@@ -89,6 +89,25 @@ def label(found: EvalReport) -> str:
 def test_names_of_files(protocol: Protocol, others: dict, name: str, demonstrations: str) -> None:
     expected = f"{name.replace('DIGEST', demonstrations[:8])}.json"
     assert Folder().report_path(protocol, **others) == Path("runs/x/evaluations") / expected
+
+
+@pytest.mark.parametrize(
+    ("point", "words"),
+    [
+        ((1.0, 0.0), "100-0"),
+        ((0.5, 0.25, 0.25), "50-25-25"),
+        ((1 / 3, 1 / 3, 1 / 3), "33.33-33.33-33.33"),
+        ((0.0, 0.0, 1.0, 0.0), "corner-3"),
+        ((0.25,) * 4, "middle"),
+        ((0.5, 0.5, 0.0, 0.0), "50-50-0-0"),
+    ],
+)
+def test_points_between_tasks_have_names(point: tuple[float, ...], words: str) -> None:
+    assert point_label(point) == words
+    settings = EvaluationSettings(Protocol(), "last", point=words)
+    assert settings.key == f"heldout-last-at-{words}-50"
+    assert settings.label == f"50 goals, at {words} of the manifold"
+    assert settings.options == EvaluationSettings(Protocol(), "last").options
 
 
 def test_names_of_files_of_all_combinations(demonstrations: str) -> None:

@@ -80,7 +80,9 @@ def _draw_triangles(reports: Sequence[EvalReport]) -> Any:
 
 def _draw_table(reports: Sequence[EvalReport]) -> Any:
     """A row for each point, a column for each task."""
-    names, points = short(reports[0].task_names), [report.settings.point or "" for report in reports]
+    names = short(reports[0].task_names)
+    reports = sorted(reports, key=lambda report: report.settings.point == "middle")  # after the corners
+    points = [report.settings.point or "" for report in reports]
     tasks = len(names)
     figure, axes = subplots(1, 1, (2.5 + 0.3 * tasks, 1.5 + 0.24 * len(points)))
     axis = axes[0][0]
