@@ -40,6 +40,7 @@ REQUIRED: dict[str, dict] = {
 UNBOUNDED = {
     "clip": "nothing is clipped",
     "noise_clip": "nothing is clipped",
+    "epsilon": "tasks are apart as they like",
 }
 """Options that may be infinite, and what that means."""
 
