@@ -19,7 +19,7 @@ from mtorl.reports.charts.training import draw_conflicts, draw_curves, draw_rela
 from mtorl.reports.entries import RunEntry, distinct_specs, entries_of
 from mtorl.reports.pages import page
 from mtorl.reports.settings import Asked, choose, differences
-from mtorl.runs.fronts import kept_fronts
+from mtorl.runs.fronts import Front, kept_fronts
 from mtorl.runs.run import Run
 from mtorl.schema import Document
 from mtorl.trainers.entries import ConflictsEntry, RelationsEntry, RoutingEntry
@@ -129,9 +129,32 @@ def _as_json(entries: Sequence[RunEntry], references: Mapping[str, EvalReport]) 
 
     return {
         "mean_success": entries[0].report.mean_success,
-        "runs": [summary(entry.name, entry.report, entry.rows) | costs(entry) for entry in entries],
+        "runs": [
+            summary(entry.name, entry.report, entry.rows) | costs(entry) | _fronts_as_json(fronts)
+            for entry, fronts in zip(entries, _fronts(entries), strict=True)
+        ],
         "references": [summary(name, report, report.tasks()) for name, report in references.items()],
     }
+
+
+def _fronts(entries: Sequence[RunEntry]) -> list[list[Front]]:
+    """For every run what was played along its manifold by the same weights, in the same way."""
+    return [[front for front in kept_fronts(entry.run) if front.is_of(entry.report)] for entry in entries]
+
+
+def _fronts_as_json(fronts: Sequence[Front]) -> Document:
+    """Success at the points; nothing for most runs."""
+    return (
+        {
+            "along_manifold": [
+                {"point": list(point), "goals": it.protocol.goals, "tasks": {row.task: row.rate for row in it.tasks()}}
+                for front in fronts
+                for point, it in zip(front.points, front.reports, strict=True)
+            ]
+        }
+        if fronts
+        else {}
+    )
 
 
 def _content(entries: Sequence[RunEntry], references: dict[str, EvalReport]) -> Document:
@@ -159,9 +182,8 @@ def _content(entries: Sequence[RunEntry], references: dict[str, EvalReport]) -> 
         "relations": _pictures(entries, RelationsEntry, draw_relations),
         "fronts": [
             (entry.name, front.reports[0].protocol, picture(draw_front(front)))
-            for entry in entries
-            for front in kept_fronts(entry.run)
-            if front.is_of(entry.report)
+            for entry, fronts in zip(entries, _fronts(entries), strict=True)
+            for front in fronts
         ],
         "collections": _collections(entries),
         "configs": [(entry.run.folder / "config.yaml").read_text(errors="replace") for entry in entries],
