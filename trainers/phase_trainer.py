@@ -11,14 +11,14 @@ from mtorl.agents.base import Agent, Phase
 from mtorl.agents.heads import Head
 from mtorl.datasets.sampler import TaskBatch, TaskSampler
 from mtorl.schema import State
-from mtorl.trainers.balancers.base import Balancer
+from mtorl.trainers.balancers.base import Balancer, LossWeighting
 from mtorl.trainers.checkpoint import fitting
 from mtorl.trainers.executions import Execution, PhaseFunctions
 from mtorl.trainers.gradients import DenseGradients
 from mtorl.trainers.optimizer import OptimizerSettings, PhaseOptimizer
 from mtorl.trainers.seeding import isolated, numpy_stream, torch_stream
 from mtorl.trainers.sharing.base import Sharing
-from mtorl.trainers.update import MultiTaskUpdate
+from mtorl.trainers.update import MultiTaskUpdate, refuse_mixture
 
 CONCLUDING_WINDOWS = 16
 """Windows of each task in a batch that `Sharing.conclude` draws."""
@@ -91,8 +91,12 @@ class PhaseTrainer:
             Numbers for the log, `moves` of the optimizer among them.
         """
         before, mixture = self.optimizer.moves, self.sharing.mixture(update.task_ids)
-        seen = update if mixture is None else update.across(mixture, type(self.balancer).__name__)
-        numbers = checked_numbers(self.balancer, "step", self.balancer.step(seen))
+        if mixture is not None:
+            name = type(self.balancer).__name__
+            if not isinstance(self.balancer, LossWeighting):
+                refuse_mixture(self.sharing, name)
+            update = update.across(mixture, name)
+        numbers = checked_numbers(self.balancer, "step", self.balancer.step(update))
         self.phase.after_step()
         return numbers | {"moves": float(self.optimizer.moves - before)}
 

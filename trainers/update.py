@@ -257,6 +257,14 @@ class MultiTaskUpdate:
         )
 
 
+def refuse_mixture(sharing: Sharing, balancer: str) -> NoReturn:
+    """Raises InputError for a sharing that mixes losses, and a balancer that makes its moves of something else."""
+    raise InputError(
+        f"{type(sharing).__name__} mixes losses at several points, and {balancer} makes its moves of something else. "
+        "Use a balancer that weights losses, such as Equal, DWA, FAMO or Uncertainty, or another sharing."
+    )
+
+
 class _AcrossUpdate(MultiTaskUpdate):
     """See `MultiTaskUpdate.across`."""
 
@@ -271,10 +279,6 @@ class _AcrossUpdate(MultiTaskUpdate):
         return TaskLosses(self._combined(each))
 
     def _refused(self, *arguments: object, **options: object) -> NoReturn:
-        raise InputError(
-            f"{type(self.sharing).__name__} mixes losses at several points, and {self._balancer} makes its moves of "
-            "something else. Use a balancer that weights losses, such as Equal, DWA, FAMO or Uncertainty, or another "
-            "sharing."
-        )
+        refuse_mixture(self.sharing, self._balancer)
 
     gradients = descend = descend_features = select = at = across = _refused

@@ -1,5 +1,6 @@
 """What training would take is known before it is taken, and what fits is not refused."""
 
+import re
 import warnings
 from collections.abc import Callable
 
@@ -14,7 +15,8 @@ from mtorl.datasets.store import EpisodeStore
 from mtorl.runs import memory
 from mtorl.runs.memory import BatchSizes, check_memory
 from mtorl.runs.training import train
-from mtorl.trainers.sharing import Shared
+from mtorl.trainers.phase_trainer import phase_sharing
+from mtorl.trainers.sharing import CrossLearning, ParetoManifold, Shared, Sharing
 from tests.families import SMALL_AGENTS, sampler_of
 
 CPU = torch.device("cpu")
@@ -53,6 +55,27 @@ def test_attention_keeps_what_its_kernel_keeps(dropout: float, store: EpisodeSto
         shapes = DecisionTransformer(spec, **options)
         estimate = _kept(shapes, memory._shapes(shapes, 3, 7))
     assert estimate == _kept(agent, sampler_of(agent, store, spec, windows=7).draw())
+
+
+@pytest.mark.parametrize("sharing", [CrossLearning(), ParetoManifold(), ParetoManifold(rank=None)])
+def test_parameters_of_the_sharing_are_counted(
+    sharing: Sharing, spec: DataSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With their moments: three numbers each."""
+    agent, sizes = _build(spec)(), BatchSizes(5, 3, 1, 2)
+    member = phase_sharing(agent, sharing, 0)["policy"]
+    own = sum(it.numel() for it in member.parameters())
+    assert own == sharing.size(agent.phases[0].space, 3) > 0
+
+    monkeypatch.setattr(memory, "_available", lambda device: 0)
+    monkeypatch.setattr(memory, "_in_gb", str)
+
+    def held(kind: Sharing) -> int:
+        with pytest.raises(InputError) as refused:
+            check_memory(_build(spec), kind, sizes, CPU, torch.float32)
+        return int(re.findall(r"moments (\d+)", str(refused.value))[0])
+
+    assert held(sharing) - held(Shared()) == 3 * 4 * own
 
 
 def _build(spec: DataSpec) -> Callable[[], Agent]:

@@ -12,12 +12,13 @@ from mtorl.agents import BehaviorCloning, DecisionTransformer
 from mtorl.datasets.sampler import TaskBatch
 from mtorl.datasets.spec import DataSpec
 from mtorl.datasets.store import EpisodeStore
-from mtorl.trainers.balancers import FAMO, Balancer, Equal, FixedWeights, GeometricMean, PCGrad, Uncertainty
+from mtorl.trainers.balancers import FAMO, Balancer, BayesAgg, Equal, FixedWeights, GeometricMean, PCGrad, Uncertainty
 from mtorl.trainers.executions import PhaseFunctions
 from mtorl.trainers.optimizer import OptimizerSettings
 from mtorl.trainers.phase_trainer import PhaseTrainer, phase_trainers
 from mtorl.trainers.sharing import ParetoManifold
 from mtorl.trainers.sharing.pareto_manifold import Direction, disorder
+from mtorl.trainers.update import MultiTaskUpdate
 
 RANKS = [None, 2]
 TASKS = 3
@@ -207,11 +208,22 @@ def test_weights_come_from_the_losses_themselves(balancer: type, store: EpisodeS
     torch.testing.assert_close(values.grad, torch.tensor([[0.9 * 2, 0.1 / 2]], dtype=torch.float64))
 
 
-def test_other_balancers_are_refused(store: EpisodeStore, spec: DataSpec) -> None:
+class Curious(Equal):
+    """Weights losses, and asks for gradients too."""
+
+    def step(self, update: MultiTaskUpdate) -> dict[str, float]:
+        update.gradients()
+        return super().step(update)
+
+
+@pytest.mark.parametrize("balancer", [PCGrad, BayesAgg, Curious], ids=lambda kind: kind.__name__)
+def test_other_balancers_are_refused(balancer: type, store: EpisodeStore, spec: DataSpec) -> None:
     agent = make_agent(spec)
-    phase = one_trainer(agent, ParetoManifold(), PCGrad())
-    with pytest.raises(InputError, match=r"ParetoManifold .* PCGrad .* weights losses, such as Equal"):
+    phase = one_trainer(agent, ParetoManifold(), balancer())
+    before = {name: value.clone() for name, value in agent.state_dict().items()}
+    with pytest.raises(InputError, match=rf"ParetoManifold .* {balancer.__name__} .* weights losses, such as Equal"):
         phase.move(phase.update(draw_batch(agent, store, spec), 0))
+    assert all(torch.equal(value, before[name]) for name, value in agent.state_dict().items())
 
 
 def test_training_specialises_the_members(store: EpisodeStore, spec: DataSpec) -> None:
