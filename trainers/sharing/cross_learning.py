@@ -11,13 +11,12 @@ from mtorl import checks
 from mtorl.agents.parameters import ParameterSpace
 from mtorl.trainers.gradients import gramian
 from mtorl.trainers.sharing.balls import Array, best_centre, distances, weighted_centre, within
-from mtorl.trainers.sharing.base import Sharing
-from mtorl.trainers.sharing.tensors import Tensors, chosen
+from mtorl.trainers.sharing.task_parameters import TaskParameters, Tensors
 
 Variant = Literal["primal_dual", "projected"]
 
 
-class CrossLearning(Sharing):
+class CrossLearning(TaskParameters):
     """Every task has its own values of the chosen tensors, in a ball around a centre that they choose together.
 
     `min sum_t L_t(theta_t)` so that `||theta_t - c|| <= epsilon` in every tensor, with c free. The centre is a
@@ -64,19 +63,18 @@ class CrossLearning(Sharing):
         slack: float = 0.1,
         project_every: int = 100,
     ) -> None:
-        super().__init__()
+        super().__init__(tensors)
         checks.within("[0, inf]", epsilon=epsilon)
         checks.within("(0, inf)", rate=rate)
         checks.within("[0, inf)", slack=slack)
         checks.at_least(1, project_every=project_every)
-        checks.one_of("tensors", tensors, Tensors)
         checks.one_of("variant", variant, Variant)
-        self.epsilon, self.relative, self.tensors, self.variant = epsilon, relative, tensors, variant
+        self.epsilon, self.relative, self.variant = epsilon, relative, variant
         self.rate, self.slack, self.project_every = rate, slack, project_every
 
     def init(self, space: ParameterSpace, tasks: int, generator: torch.Generator) -> None:
         """All tasks begin with the agent's values."""
-        self.own = chosen(space, self.tensors)
+        self.own = tuple(self.chosen(space))
         initial = space.values()
         each = [initial[name].detach() for name in self.own]
         self.values = nn.ParameterList([nn.Parameter(it.expand(tasks, *it.shape).clone()) for it in each])
@@ -87,8 +85,7 @@ class CrossLearning(Sharing):
 
     def size(self, space: ParameterSpace, tasks: int) -> int:
         """See `Sharing.size`."""
-        sizes = dict(zip(space.names, space.shapes, strict=True))
-        return tasks * sum(sizes[name].numel() for name in chosen(space, self.tensors))
+        return tasks * sum(shape.numel() for shape in self.chosen(space).values())
 
     def _centres(self) -> list[Tensor]:
         return [self.get_buffer(f"centre_{number}") for number in range(len(self.own))]
@@ -114,12 +111,8 @@ class CrossLearning(Sharing):
         rows = zip(self.own, self.values, self._centres(), strict=True)
         return (row for row in rows if row[0] in parameters)
 
-    def pull_back(self, gradients: dict[str, Tensor], task: int) -> dict[str, Tensor]:
-        """Zero for what tasks have values of their own for."""
-        return self.stacked_pull_back(gradients, torch.empty(0))
-
     def stacked_pull_back(self, gradients: dict[str, Tensor], task_ids: Tensor) -> dict[str, Tensor]:
-        """See `Sharing.stacked_pull_back`."""
+        """Zero for what tasks have values of their own for."""
         for name in self.own:
             gradients[name].zero_()
         return gradients

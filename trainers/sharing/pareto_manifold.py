@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from mtorl import InputError, checks
 from mtorl.agents.parameters import ParameterSpace
 from mtorl.schema import State
-from mtorl.trainers.sharing.base import Mixture, Point, Sharing
-from mtorl.trainers.sharing.tensors import Tensors, chosen
+from mtorl.trainers.sharing.base import Mixture, Point
+from mtorl.trainers.sharing.task_parameters import TaskParameters, Tensors
 
 Direction = Literal["monotone", "released"]
 LEAST_SHARE = 1e-6
@@ -21,7 +21,7 @@ EDGE, TRIANGLE = 10, 5
 """Steps along each side of the simplex of two tasks, and of three, in `ParetoManifold.points`."""
 
 
-class ParetoManifold(Sharing):
+class ParetoManifold(TaskParameters):
     """Every task has a member of an ensemble; mixtures of their weights serve mixtures of the tasks.
 
     At a point `a` of the simplex all tasks compute with `theta(a) = sum_i a_i theta_i`. A step draws some points and
@@ -43,8 +43,7 @@ class ParetoManifold(Sharing):
     2. Points lie between the tasks of the batch: the members of others stay where they are.
     3. Full members begin with the agent's initial values in orders of their own: other draws from the same
        distributions, for any agent.
-    4. The regulariser wants losses to fall where their task has more share (monotone); the released code wants the
-       opposite (released).
+    4. The regulariser wants losses to fall where their task has more share; the released code wants the opposite.
 
     Args:
         rank: Of the members' matrices; None: they are full.
@@ -54,7 +53,8 @@ class ParetoManifold(Sharing):
         concentration: Of the Dirichlet distribution of the points: 1 is uniform, large values stay in the middle.
         regularisation: Weight of the regulariser that orders the losses of a step's points.
         temperature: Of the regulariser.
-        direction: Which order it wants; see deviation 4.
+        direction: Which order it wants: losses that fall as their task's share rises (monotone), or the opposite
+            (released).
         vertex_share: Where between the middle (0) and its own corner (1) a task is played.
     """
 
@@ -69,14 +69,13 @@ class ParetoManifold(Sharing):
         direction: Direction = "monotone",
         vertex_share: float = 1.0,
     ) -> None:
-        super().__init__()
+        super().__init__(tensors)
         checks.at_least(1, rank=rank, samples=samples)
         checks.within("(0, inf)", concentration=concentration, temperature=temperature)
         checks.within("[0, inf)", regularisation=regularisation)
         checks.within("[0, 1]", vertex_share=vertex_share)
-        checks.one_of("tensors", tensors, Tensors)
         checks.one_of("direction", direction, Direction)
-        self.rank, self.tensors, self.samples, self.concentration = rank, tensors, samples, concentration
+        self.rank, self.samples, self.concentration = rank, samples, concentration
         self.regularisation, self.temperature, self.direction = regularisation, temperature, direction
         self.vertex_share = vertex_share
         self._point: Point | None = None
@@ -84,7 +83,7 @@ class ParetoManifold(Sharing):
     def init(self, space: ParameterSpace, tasks: int, generator: torch.Generator) -> None:
         """Members of low rank begin at nothing, full ones at draws of their own."""
         self._tasks, self._generator = tasks, generator
-        self.own = chosen(space, self.tensors, matrices=self.rank is not None)
+        self.own = tuple(self.chosen(space, matrices=self.rank is not None))
         self.uniform = tasks == 1
         if self.uniform:
             self.own = ()
@@ -112,9 +111,8 @@ class ParetoManifold(Sharing):
 
     def size(self, space: ParameterSpace, tasks: int) -> int:
         """See `Sharing.size`."""
-        shapes = dict(zip(space.names, space.shapes, strict=True))
-        mine = [shapes[name] for name in chosen(space, self.tensors, matrices=self.rank is not None)]
-        each = [math.prod(shape) if self.rank is None else self.rank * sum(shape) for shape in mine]
+        shapes = self.chosen(space, matrices=self.rank is not None).values()
+        each = [math.prod(shape) if self.rank is None else self.rank * sum(shape) for shape in shapes]
         return tasks * sum(each) if tasks > 1 else 0
 
     def shares(self, task: int | None) -> list[float]:
@@ -154,12 +152,8 @@ class ParetoManifold(Sharing):
         weights = torch.tensor([shares[place] for place in places], dtype=like.dtype, device=like.device)
         return None if len(places) == len(shares) else places, weights
 
-    def pull_back(self, gradients: dict[str, Tensor], task: int) -> dict[str, Tensor]:
-        """Of low rank: the gradients themselves; otherwise zero for what has members."""
-        return self.stacked_pull_back(gradients, torch.empty(0))
-
     def stacked_pull_back(self, gradients: dict[str, Tensor], task_ids: Tensor) -> dict[str, Tensor]:
-        """See `Sharing.stacked_pull_back`."""
+        """Of low rank: the gradients themselves; otherwise zero for what has members."""
         for name in self.own if self.rank is None else ():
             gradients[name].zero_()
         return gradients
