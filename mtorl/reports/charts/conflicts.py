@@ -24,6 +24,8 @@ def draw_quarrels(found: Conflicts) -> Any:
         axis.set_yticks(range(tasks), short(ratios), fontsize=7)
         axis.invert_yaxis()
         axis.set_xscale("log")
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_minor_formatter("{x:g}")
         axis.axvline(1, color=GREY, linewidth=0.8)
         title = f"error for all tasks over error alone, mean {found.price.mean_ratio:.2f}"
         dress(axis, title, "above 1: sharing costs", grid="x")
