@@ -13,12 +13,14 @@ from mtorl.envs.protocol import ProtocolName, TaskVisibility
 from mtorl.envs.results import EvalReport, TaskResult
 from mtorl.files import DamageWarning, write_atomically, write_json
 from mtorl.reports.charts.base import picture
+from mtorl.reports.charts.conflicts import draw_quarrels
 from mtorl.reports.charts.fronts import draw_front
 from mtorl.reports.charts.success import MARKS, draw_bars
 from mtorl.reports.charts.training import draw_conflicts, draw_curves, draw_relations, draw_routing
 from mtorl.reports.entries import RunEntry, distinct_specs, entries_of
 from mtorl.reports.pages import page
 from mtorl.reports.settings import Asked, choose, differences
+from mtorl.runs.conflicts import Conflicts, kept_conflicts
 from mtorl.runs.fronts import Front, kept_fronts
 from mtorl.runs.run import Run
 from mtorl.schema import Document
@@ -81,7 +83,10 @@ def report(
     target = Path(out or (first if len(entries) == 1 else first.parent) / f"{'-'.join(words)}.html")
     if target.suffix != ".html":
         raise InputError(f"the report is to be {target}; expected a name that ends in .html.")
-    content = _content(entries, references_found) | {"checkpoint": checkpoint}
+    content = _content(entries, references_found) | {
+        "checkpoint": checkpoint,
+        "quarrels": _quarrels(entries, checkpoint),
+    }
     write_json(target.with_suffix(".json"), _as_json(entries, references_found))
     html = page("report.html", content)
     write_atomically(target, lambda file: file.write(html))
@@ -215,6 +220,20 @@ def _pictures(
             )
         elif records:
             drawn.append((entry.name, picture(draw(entry))))
+    return drawn
+
+
+def _quarrels(entries: Sequence[RunEntry], checkpoint: str) -> list[tuple[str, str, Conflicts]]:
+    """What `mtorl conflicts` found of each run for which it was called, with a picture."""
+    drawn = []
+    for entry in entries:
+        try:
+            found = kept_conflicts(entry.run, checkpoint)
+        except InputError as error:
+            _left_out(error)
+            continue
+        if found is not None:
+            drawn.append((entry.name, picture(draw_quarrels(found)), found))
     return drawn
 
 

@@ -54,7 +54,6 @@ UNBOUNDED = {
     "epsilon": "tasks may be as far apart as they like",
     "clip": "nothing is clipped",
     "noise_clip": "nothing is clipped",
-    "epsilon": "tasks are apart as they like",
 }
 """Options that may be infinite, and what that means."""
 
