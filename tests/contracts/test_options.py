@@ -109,8 +109,6 @@ def test_the_options_are_found() -> None:
 @pytest.mark.parametrize(("kind", "name"), OPTIONS)
 def test_what_is_no_number_is_refused(kind: type, name: str, number: float, spec: DataSpec) -> None:
     build: Callable[..., Any] = partial(kind, spec) if issubclass(kind, Agent) else kind
-    if issubclass(kind, Backbone):
-        build = partial(kind, 4, 8)
     for value in _spoilt(kind, name, number):
         options = {**required(kind), name: value}
         if number == math.inf and name in UNBOUNDED:
