@@ -50,6 +50,7 @@ def test_two_families_separate(store: EpisodeStore, spec: DataSpec) -> None:
             "task_names": names,
             **{name: getattr(spec, name)[:1] * 4 for name in ("steps", "episodes", "return_quantiles")},
             **{name: getattr(spec, name)[:1] * 4 for name in ("success_rate", "success_last_rate")},
+            "groups": None,
             "observation_mean": ((0.0,) * 4,) * 4,
             "observation_std": ((1.0,) * 4,) * 4,
         }
