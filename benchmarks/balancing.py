@@ -15,6 +15,7 @@ import sys
 import time
 import types
 from collections.abc import Callable
+from inspect import isabstract
 
 parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
 parser.add_argument("--threads", type=int, default=1)
@@ -33,6 +34,7 @@ from torch import Tensor  # noqa: E402
 
 from mtorl.trainers import balancers  # noqa: E402
 from mtorl.trainers.balancers import Equal, GradientAggregation  # noqa: E402
+from mtorl.trainers.balancers.wrappers import GradientWrapper  # noqa: E402
 from mtorl.trainers.executions import PhaseFunctions  # noqa: E402
 from mtorl.trainers.gradients import gramian  # noqa: E402
 from mtorl.trainers.optimizer import OptimizerSettings, PhaseOptimizer  # noqa: E402
@@ -40,21 +42,12 @@ from mtorl.trainers.sharing import Shared  # noqa: E402
 from mtorl.trainers.update import MultiTaskUpdate  # noqa: E402
 
 GRAMIAN_METHODS = [
-    "MGDA",
-    "PCGrad",
-    "WeightedPCGrad",
-    "GradVac",
-    "CAGrad",
-    "IMTLG",
-    "NashMTL",
-    "FairGrad",
-    "AlignedMTL",
-    "UPGrad",
-    "DualProj",
-    "ConFIG",
-    "CDTT",
-    "GradNorm",
+    name
+    for name in sorted(balancers.__all__)
+    if issubclass(kind := getattr(balancers, name), GradientAggregation)
+    and not (isabstract(kind) or issubclass(kind, GradientWrapper))
 ]
+"""All of them, so that a new one is timed by itself."""
 
 
 def race(variants: dict[str, Callable[[], object]], rounds: int, repeat: int = 1) -> dict[str, float]:

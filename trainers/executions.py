@@ -113,6 +113,20 @@ class PhaseFunctions:
             each[0].linear,
         )
 
+    def at(self, parameters: dict[str, Tensor], batch: TaskBatch, sharing: Sharing, task: int) -> TaskLosses:
+        """The losses of one task where what tasks share has other values, differentiable in these.
+
+        Args:
+            parameters: All that tasks share, by name.
+            batch: Windows of the task alone.
+            sharing: Which of it the task computes with.
+            task: Its id; in `torch.func.vmap` the batch cannot say it.
+        """
+        if sharing.uniform:
+            return self._at(parameters, batch)
+        around = self._around(sharing, torch.tensor([task]))
+        return self._at(around | sharing.effective(parameters, task), batch)
+
     def gradients(self, batch: TaskBatch, sharing: Sharing) -> tuple[TaskGradients, dict[str, Tensor]]:
         """The gradient of every task's loss with respect to the shared parameters.
 

@@ -61,18 +61,24 @@ ACCURACY = 5e-8
 
 
 def gramian(rows: Tensor) -> Tensor:
-    """Inner products `[T, T]` of rows `[T, P]`, float64 on the CPU, symmetric to the last bit.
+    """Inner products `[T, T]` of rows `[T, P]`, float64 on the CPU, symmetric to the last bit; see `products`."""
+    found = products(rows, rows)
+    return (found + found.T) / 2
+
+
+def products(one: Tensor, other: Tensor) -> Tensor:
+    """Inner products `[T, T]` of rows `[T, P]` with other rows `[T, P]`, float64 on the CPU.
 
     Products of some columns are summed in single precision, and these sums in float64: errors are about 1e-8
     of the norms (on a GPU up to `ACCURACY`), below those of the gradients themselves, at less cost than a product in
     float64. One single precision sum over millions is far less exact, which methods that look at small differences
     between tasks turn into wrong directions.
     """
-    whole = rows.shape[1] // BLOCK * BLOCK if rows.shape[1] > FEW else 0
-    rest = rows[:, whole:].double()
-    products = rest @ rest.T
-    at_once = whole if rows.is_cuda else CACHED
-    for part in rows[:, :whole].split(at_once, 1) if whole else ():
-        blocks = part.unflatten(1, (-1, BLOCK)).transpose(0, 1)  # views: nothing is copied
-        products += torch.bmm(blocks, blocks.mT).sum(0, dtype=torch.float64)
-    return (products + products.T).cpu() / 2
+    whole = one.shape[1] // BLOCK * BLOCK if one.shape[1] > FEW else 0
+    found = one[:, whole:].double() @ other[:, whole:].double().T
+    at_once = whole if one.is_cuda else CACHED
+    for start in range(0, whole, at_once or 1):
+        place = slice(start, min(start + at_once, whole))
+        left, right = (rows[:, place].unflatten(1, (-1, BLOCK)).transpose(0, 1) for rows in (one, other))  # views
+        found += torch.bmm(left, right.mT).sum(0, dtype=torch.float64)
+    return found.cpu()

@@ -8,6 +8,7 @@ from torch import nn
 
 from mtorl import InputError
 from mtorl.agents.base import Agent, Phase
+from mtorl.agents.heads import Head
 from mtorl.datasets.sampler import TaskBatch, TaskSampler
 from mtorl.schema import State
 from mtorl.trainers.balancers.base import Balancer, LossWeighting
@@ -48,6 +49,9 @@ class PhaseTrainer:
     ) -> None:
         self.functions, self.sharing, self.balancer, self.optimizer = functions, sharing, balancer, optimizer
         self.span, self._seed = functions.phase.span(steps), seed
+        moved = {id(it) for it in functions.phase.module.parameters()}
+        heads = [it for it in functions.agent.modules() if isinstance(it, Head)]
+        self._heads = [it for it in heads if any(id(parameter) in moved for parameter in it.parameters())]
 
     @property
     def phase(self) -> Phase:
@@ -69,13 +73,15 @@ class PhaseTrainer:
         return step in self.span and turn % self.phase.every == 0
 
     def update(self, batch: TaskBatch, step: int) -> MultiTaskUpdate:
-        """A move waiting to be made.
+        """A move waiting to be made; its heads are told how far training is.
 
         Args:
             batch: The windows.
             step: Number of the training step.
         """
         index = step - self.span.start
+        for head in self._heads:
+            head.progressed(index / len(self.span))
         return MultiTaskUpdate(self.functions, self.optimizer, batch, self.sharing, index, len(self.span), self._seed)
 
     def move(self, update: MultiTaskUpdate) -> dict[str, float]:
@@ -232,7 +238,7 @@ def phase_functions(
 
 def _own_sharing(sharing: Sharing, agent: Agent, phase: Phase, seed: int) -> Sharing:
     own, names = copy.deepcopy(sharing), agent.spec.task_names
-    own.task_names = names
+    own.task_names, own.groups = names, agent.spec.groups
     own.init(phase.space, len(names), torch_stream(seed, f"sharing {phase.name}"))
     return own.to(agent.observation_mean.device)
 
@@ -246,7 +252,9 @@ def _phase_trainer(
     learned = list(own.parameters())
     rows = [*agent.task_rows(), *sharing.parameters(), *learned]  # what a balancer learns belongs to tasks too
     moved = nn.ModuleList([phase.module, sharing])
-    optimizer = PhaseOptimizer(settings, moved, learned, rows, len(phase.span(steps)), own.parameter_rate())
+    optimizer = PhaseOptimizer(
+        settings, moved, learned, rows, len(phase.span(steps)), own.parameter_rate(), agent.row_of()
+    )
     return PhaseTrainer(functions, sharing, own, optimizer, steps, seed)
 
 

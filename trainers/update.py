@@ -1,6 +1,7 @@
 """One batch, and a move waiting to be made."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NoReturn
 
 import torch
@@ -124,6 +125,28 @@ class MultiTaskUpdate:
         for name, parameter in self._functions.private_of(self.sharing).items():
             parameter.grad = private[name]
         return gradients
+
+    def draws(self, count: int) -> list[TaskGradients]:
+        """Gradients of every task on so many different parts of its windows, at the price of one pass over all.
+
+        The private parameters have the mean of the parts' gradients in `.grad` afterwards.
+
+        Raises:
+            InputError: There are fewer windows than parts, or a loss is not finite; names the task and the step.
+        """
+        self._optimizer.zero_grad()
+        found: list[TaskGradients] = []
+        for number, part in enumerate(self._batch.parts(count), start=1):
+            with isolated(self._seed, "dropout", self._index, number, device=part.valid.device):
+                gradients, private = self._functions.gradients(part, self.sharing)
+            if number < count:  # the next part overwrites the matrix
+                gradients = replace(gradients, pulled_back=gradients.pulled_back.clone())
+            found.append(gradients)
+            for name, parameter in self._functions.private.items():
+                share = private[name] / count
+                parameter.grad = share if parameter.grad is None else parameter.grad + share
+        self._accept(torch.stack([part.losses for part in found]).mean(0))
+        return found
 
     def descend(self, direction: Tensor, weights: Tensor | None = None) -> dict[str, float]:
         """Moves the shared parameters against a direction, and the private ones against their `.grad`.

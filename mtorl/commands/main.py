@@ -20,7 +20,7 @@ commands:
 `mtorl COMMAND --help` lists a command's options. Every command that takes many also takes --config FILE.yaml and
 --print_config.
 """
-COMMANDS = ("collect", "info", "train", "evaluate", "report", "group", "masks", "ablate", "list")
+COMMANDS = ("collect", "info", "train", "evaluate", "report", "group", "masks", "conflicts", "ablate", "list")
 """A command is a file beside this one: `run` gets its arguments, the file's first sentence says what it does."""
 
 

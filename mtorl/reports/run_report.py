@@ -15,14 +15,14 @@ from mtorl.files import DamageWarning, write_atomically, write_json
 from mtorl.reports.charts.base import picture
 from mtorl.reports.charts.fronts import draw_front
 from mtorl.reports.charts.success import MARKS, draw_bars
-from mtorl.reports.charts.training import draw_conflicts, draw_curves, draw_routing
+from mtorl.reports.charts.training import draw_conflicts, draw_curves, draw_relations, draw_routing
 from mtorl.reports.entries import RunEntry, distinct_specs, entries_of
 from mtorl.reports.pages import page
 from mtorl.reports.settings import Asked, choose, differences
 from mtorl.runs.fronts import Front, kept_fronts
 from mtorl.runs.run import Run
 from mtorl.schema import Document
-from mtorl.trainers.entries import ConflictsEntry, RoutingEntry
+from mtorl.trainers.entries import ConflictsEntry, RelationsEntry, RoutingEntry
 
 
 def report(
@@ -107,6 +107,15 @@ def _find_references(folder: Path, report: EvalReport) -> dict[str, EvalReport]:
 
 
 def _as_json(entries: Sequence[RunEntry], references: Mapping[str, EvalReport]) -> Document:
+    def costs(entry: RunEntry) -> Document:
+        return {
+            "models": len(entry.parts),
+            "parameters": entry.parameters,
+            "training_steps": entry.steps,
+            "training_minutes": entry.minutes,
+            "groups": [list(group) for group in entry.run.spec.grouped] or None,
+        }
+
     def summary(name: str, report: EvalReport, rows: Sequence[TaskResult]) -> Document:
         low, high = report.mean_interval()
         return {
@@ -121,7 +130,7 @@ def _as_json(entries: Sequence[RunEntry], references: Mapping[str, EvalReport]) 
     return {
         "mean_success": entries[0].report.mean_success,
         "runs": [
-            summary(entry.name, entry.report, entry.rows) | _fronts_as_json(fronts)
+            summary(entry.name, entry.report, entry.rows) | costs(entry) | _fronts_as_json(fronts)
             for entry, fronts in zip(entries, _fronts(entries), strict=True)
         ],
         "references": [summary(name, report, report.tasks()) for name, report in references.items()],
@@ -170,6 +179,7 @@ def _content(entries: Sequence[RunEntry], references: dict[str, EvalReport]) -> 
         "curves": picture(draw_curves(entries)),
         "conflicts": _pictures(entries, ConflictsEntry, draw_conflicts),
         "routing": _pictures(entries, RoutingEntry, draw_routing),
+        "relations": _pictures(entries, RelationsEntry, draw_relations),
         "fronts": [
             (entry.name, front.reports[0].protocol, picture(draw_front(front)))
             for entry, fronts in zip(entries, _fronts(entries), strict=True)
@@ -178,6 +188,7 @@ def _content(entries: Sequence[RunEntry], references: dict[str, EvalReport]) -> 
         "collections": _collections(entries),
         "configs": [(entry.run.folder / "config.yaml").read_text(errors="replace") for entry in entries],
         "machines": [_machine(entry.run) for entry in entries],
+        "parameters": [_parameters(entry.run) for entry in entries],
         "specs": specs,
         "versions": report.versions,
     }
@@ -188,11 +199,14 @@ def _left_out(fault: object) -> None:
 
 
 def _pictures(
-    entries: Sequence[RunEntry], kind: type[ConflictsEntry | RoutingEntry], draw: Callable[[RunEntry], Any]
+    entries: Sequence[RunEntry],
+    kind: type[ConflictsEntry | RoutingEntry | RelationsEntry],
+    draw: Callable[[RunEntry], Any],
 ) -> list[tuple[str, str]]:
     """A picture for each run whose log has such entries, and of its own tasks."""
     drawn = []
-    for entry in entries:
+    parts = [part for one in entries for part in one.parts if part is one or len(part.task_names) > 1]
+    for entry in parts:  # tasks of a model of their own have nobody to be compared to
         records = entry.log.of(kind)
         others = {task for row in records for task in row.tasks} - {*entry.task_names}
         if others:
@@ -212,6 +226,13 @@ def _machine(run: Run) -> Document:
         _left_out(error)
         names = ("mtorl", "python", "platform", "processors")
         return {**dict.fromkeys(names, "unknown"), "versions": {}, "command": []}
+
+
+def _parameters(run: Run) -> tuple[int, int]:
+    """How many parameters its agent has, and how many of them only training needs."""
+    agent = run.configuration.experiment().build_agent(run.spec)
+    sizes = {name: value.numel() for name, value in agent.named_parameters()}
+    return sum(sizes.values()), sum(sizes[name] for name in agent.training_only())
 
 
 def _collections(entries: Sequence[RunEntry]) -> list[str]:

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from mtorl.families import Member
     from mtorl.reports.masks import MaskSummary
     from mtorl.runs.action_error import ActionErrors
+    from mtorl.runs.conflicts import Conflicts
     from mtorl.runs.fronts import Front
+    from mtorl.runs.run import Run
 
     Column = Callable[[dict[str, Any]], str]
 
@@ -110,6 +112,28 @@ def show_action_errors(errors: "ActionErrors") -> None:
     _print(table)
 
 
+def show_run(run: "Run") -> None:
+    """Prints the models of a run, how large they are, and how far they are trained."""
+    from mtorl.trainers.logs import Log
+
+    options = run.configuration.options
+    parts = ", ".join(str(options[name].class_path).rsplit(".", 1)[-1] for name in ("agent", "balancer", "sharing"))
+    table = _table(f"{run.folder}: {parts}", "model", "tasks", "steps", "parameters", "minutes")
+    rows = [
+        (max(part.checkpoints().steps(), default=0), part.parameters(), Log(part.folder).minutes())
+        for part in run.parts
+    ]
+    for part, (steps, size, minutes) in zip(run.parts, rows, strict=True):
+        tasks = ", ".join(part.spec.task_names)
+        table.add_row(
+            part.folder.name, tasks, f"{steps:,} of {options.schedule.steps:,}", f"{size:,}", f"{minutes:.1f}"
+        )
+    steps, size, minutes = (sum(column) for column in zip(*rows, strict=True))
+    table.add_section()
+    table.add_row(f"{len(rows)} in all", f"{len(run.spec.task_names)}", f"{steps:,}", f"{size:,}", f"{minutes:.1f}")
+    _print(table)
+
+
 def show_front(front: "Front") -> None:
     """Prints success of every task at every point of a manifold."""
     protocol, tasks = front.reports[0].protocol, front.reports[0].task_names
@@ -162,8 +186,34 @@ def show_masks(summary: "MaskSummary") -> None:
     _print(table)
     print(
         f"two tasks both keep {summary.pair_mean():.1%} of the weights (drawn without regard to each other: "
-        f"{summary.chance():.1%}); {summary.changed:.1%} of the zeros were none when the masks were drawn"
+        f"{summary.chance():.1%}); {summary.changed:.1%} {summary.moved}"
     )
+
+
+def show_conflicts(found: "Conflicts") -> None:
+    """Prints where the tasks of a run quarrel, phase by phase, and what sharing costs."""
+    for phase in found.phases:
+        table = _table(
+            f"gradients of {phase.phase}, step {found.source.step}", "task", "norm", "mean cosine", "least", "with"
+        )
+        for place, task in enumerate(phase.tasks):
+            others = sorted(
+                (it, name) for it, name in zip(phase.cosines[place], phase.tasks, strict=True) if name != task
+            )
+            mean, (least, worst) = sum(it for it, _ in others) / max(len(others), 1), (others or [(0.0, "-")])[0]
+            table.add_row(task, f"{phase.norm[task]:.3g}", f"{mean:+.2f}", f"{least:+.2f}", worst)
+        _print(table)
+        print(
+            f"pairs in conflict: {phase.negative_pairs:.1%}; cosine of two tasks: mean {phase.mean_cosine:+.2f}, least "
+            f"{phase.least_cosine:+.2f} ({found.batches} batches of {found.windows} windows)"
+        )
+    if found.price is not None:
+        table = _table(f"errors of actions on {found.price.data}", "task", "for all tasks", "alone", "price of sharing")
+        for task, ratio in found.price.ratios.items():
+            table.add_row(task, f"{found.price.joint[task]:.5f}", f"{found.price.single[task]:.5f}", f"{ratio:.2f}x")
+        table.add_section()
+        table.add_row("geometric mean", "", "", f"{found.price.mean_ratio:.2f}x")
+        _print(table)
 
 
 def show_members(family: str, members: "Sequence[Member]") -> None:

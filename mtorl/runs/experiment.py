@@ -10,9 +10,11 @@ import torch
 
 from mtorl import InputError, checks
 from mtorl.agents import Agent
+from mtorl.datasets.grouping import Grouping
 from mtorl.datasets.sampler import SamplingSettings, TaskSampler
 from mtorl.datasets.spec import DataSpec, open_stores
 from mtorl.datasets.store import EpisodeStore
+from mtorl.datasets.turns import TaskOrder, largest_batch
 from mtorl.envs.results import EvalReport
 from mtorl.envs.workers import WORKERS
 from mtorl.runs.data import describe_data, suite_of
@@ -54,8 +56,15 @@ class Experiment:
         statistics: What observations are normalised with: the statistics of these tasks (tasks), or of all tasks of the
             data (data), as a policy for all of them would have.
         windows: Windows per task in a batch.
-        tasks_per_batch: Tasks in a batch; all by default.
-        order: Which tasks come into a batch of fewer.
+        grouping: Which tasks belong together: a file of `mtorl group`, which must know all tasks. It is for per_group,
+            for orders of groups, GroupMasks, M3DT, and a last layer for each group (output_heads: per_group). The run
+            keeps a copy.
+        per_group: Train a model for each group of `grouping` by itself, one after the other, instead of one for all
+            tasks. Their folders are in that of the run, which is played and reported as one policy.
+        tasks_per_batch: Tasks in a batch, at most; by default all, or as many as `order` says.
+        order: Which tasks come into a batch of fewer: random ones, all in turn (round_robin), those of one group after
+            the other (by_group; all of the group by default), or as many of each group as can be (over_groups; one of
+            each by default).
         evaluate_goals: Training goals per task that evaluations during training play, stopping at success.
         execution: How the gradients of single tasks are computed, for balancers that need them: loop (one task after
             the other), vmap (all at once, for GPUs), joint (to check the others), auto (loop on the CPU, else vmap).
@@ -81,8 +90,10 @@ class Experiment:
     tasks: list[str] | None = None
     statistics: Literal["tasks", "data"] = "tasks"
     windows: int = 64
+    grouping: str | None = None
+    per_group: bool = False
     tasks_per_batch: int | None = None
-    order: Literal["random", "round_robin"] = "random"
+    order: TaskOrder = "random"
     evaluate_goals: int = 10
     execution: Execution = "auto"
     keep: int = 2
@@ -95,11 +106,14 @@ class Experiment:
     quiet: bool = False
 
     def open_data(self) -> tuple[list[EpisodeStore], DataSpec]:
-        """The data sets, verified if asked for, and what the agent must know of them."""
+        """The data sets, verified if asked for, and what the agent must know of them: the tasks' groups, too."""
         stores = open_stores(self.data)
         for store in stores if self.verify else ():
             store.verify()
-        return stores, describe_data(stores, self.tasks, pooled=self.statistics == "data")
+        spec = describe_data(stores, self.tasks, pooled=self.statistics == "data")
+        if self.grouping is None:
+            return stores, spec
+        return stores, replace(spec, groups=Grouping.load(self.grouping).groups_of(spec.task_names))
 
     def build_agent(self, spec: DataSpec) -> Agent:
         """The agent with its initial weights, which are a function of the seed."""
@@ -113,9 +127,9 @@ class Experiment:
         size = sum(parameter.numel() for parameter in self.build_agent(spec).parameters())
         return 1 if size < SMALL_AGENT else torch.get_num_threads()
 
-    def build_probe(self, stores: Sequence[EpisodeStore], agent: Agent) -> TaskSampler:
-        """Draws windows of all tasks from a stream of its own."""
-        stream = numpy_stream(self.seed, "probe")
+    def build_probe(self, stores: Sequence[EpisodeStore], agent: Agent, name: str = "probe") -> TaskSampler:
+        """Draws windows of all tasks from a stream of its own, which has that name."""
+        stream = numpy_stream(self.seed, name)
         return TaskSampler(
             stores,
             agent.spec.task_names,
@@ -140,6 +154,7 @@ class Experiment:
             agent.next_observations,
             agent.prompts,
             self.sampling,
+            agent.spec.groups,
         )
 
     def check(self, stores: Sequence[EpisodeStore], spec: DataSpec) -> None:
@@ -170,7 +185,11 @@ class Experiment:
         self._check_memory(spec)
         checkpoints = CheckpointFolder(Path(self.out), self.keep)
         with limited_threads(self.threads):  # a step on few windows, thrown away: what does not fit together fails here
-            few = replace(self, windows=1, schedule=replace(self.schedule, log_every=0, monitor_every=0, steps=1 << 60))
+            few = replace(
+                self,
+                windows=min(self.windows, 2),
+                schedule=replace(self.schedule, log_every=0, monitor_every=0, steps=1 << 60),
+            )
             trainer = few.build_trainer(stores, spec, NoLog(), checkpoints, _never, {})
             idle = [phase.name for phase in trainer.agent.phases if not phase.span(self.schedule.steps)]
             if idle:
@@ -180,10 +199,8 @@ class Experiment:
             trainer.rehearse()
 
     def _check_memory(self, spec: DataSpec) -> None:
-        device, tasks = (
-            find_device(self.device),
-            min(self.tasks_per_batch or len(spec.task_names), len(spec.task_names)),
-        )
+        device, most = find_device(self.device), largest_batch(len(spec.task_names), self.order, spec.groups)
+        tasks = min(self.tasks_per_batch or most, len(spec.task_names))
         summed = self.sharing.uniform and isinstance(self.balancer, LossWeighting)
         looped = self.execution == "loop" or (self.execution == "auto" and device.type == "cpu")
         single = isinstance(self.balancer, GradientAggregation | MatrixAggregation) or self.schedule.monitor_every > 0

@@ -15,6 +15,7 @@ from mtorl.envs.results import EvalReport, Source
 from mtorl.envs.workers import WorkerPool
 from mtorl.runs.kept import readable
 from mtorl.runs.run import Run
+from mtorl.trainers.policy import TaskPolicy
 
 FOLDER = "manifold"
 
@@ -74,8 +75,8 @@ def evaluate_front(
         InputError: The run has no points between its tasks.
     """
     policy, source = run.policy(settings.checkpoint or "last", settings.act_with)
-    points = policy.points()
-    if not points:
+    points = policy.points() if isinstance(policy, TaskPolicy) else []
+    if not isinstance(policy, TaskPolicy) or not points:
         raise InputError(
             f"{run.folder} has no manifold to be played along: it was trained with --sharing "
             f"{type(run.configuration.experiment().sharing).__name__}, number of tasks: {len(run.spec.task_names)}. "

@@ -23,7 +23,14 @@ from mtorl.trainers.executions import PhaseFunctions
 from mtorl.trainers.logs import read_log
 from mtorl.trainers.offline import TIMING_ENTRIES
 from mtorl.trainers.optimizer import OptimizerSettings, PhaseOptimizer
-from mtorl.trainers.sharing import FrozenMasks, GroupMasks, HarmonyMasksReleased, ParetoManifold, Sharing
+from mtorl.trainers.sharing import (
+    FrozenMasks,
+    GroupMasks,
+    HarmonyMasksReleased,
+    ParetoManifold,
+    Sharing,
+    SoftMasks,
+)
 from mtorl.trainers.sharing.masks import MovingMasks, TaskMasks
 from mtorl.trainers.update import MultiTaskUpdate
 
@@ -33,7 +40,7 @@ ALL = sorted(
     key=lambda kind: kind.__name__,
 )
 MASKS = [kind for kind in ALL if issubclass(kind, TaskMasks)]
-MOVING = [kind for kind in ALL if issubclass(kind, MovingMasks)]
+MOVING = [kind for kind in ALL if issubclass(kind, MovingMasks | SoftMasks)]
 AGENTS: list[tuple[type, dict]] = [
     (BehaviorCloning, {"hidden": (24, 24), "output_heads": "per_task"}),
     (DecisionTransformer, {"width": 16, "layers": 2, "attention_heads": 2, "context": 6, "dropout": 0.0}),
@@ -57,11 +64,11 @@ def settled(kind: type, agent: Agent, batch: TaskBatch, folder: Path) -> Sharing
     member.task_names = agent.spec.task_names
     member.init(agent.phases[0].space, 3, torch.Generator().manual_seed(0))
     functions = PhaseFunctions(agent)
-    for progress in (0.3, 0.5, 0.7) if issubclass(kind, MovingMasks) else ():
+    for progress in (0.3, 0.5, 0.7) if kind in MOVING else ():
         numbers = member.update(
             functions.space.select(agent), functions.dense_gradients([batch, batch], member), progress
         )
-        assert numbers["swapped"] > 0
+        assert numbers["changed" if kind is SoftMasks else "swapped"] > 0
     draw = torch.Generator().manual_seed(1)
     for value in member.parameters():  # its own ones differ
         value.data += 0.1 * torch.randn(value.shape, generator=draw, dtype=value.dtype)

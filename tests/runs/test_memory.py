@@ -38,6 +38,14 @@ def test_the_estimate_is_what_a_forward_pass_keeps(kind: type[Agent], store: Epi
         assert _kept(shapes, memory._shapes(shapes, len(spec.task_names), 7)) == found > 0
 
 
+def test_heads_of_groups_have_shapes_too(store: EpisodeStore, spec: DataSpec) -> None:
+    options = {"hidden": (24,), "output_heads": "per_group"}
+    found = _kept(BehaviorCloning(spec, **options), sampler_of(BehaviorCloning(spec), store, spec, windows=7).draw())  # type: ignore[arg-type]
+    with memory._OnlyShapes():
+        shapes = BehaviorCloning(spec, **options)  # type: ignore[arg-type]
+        assert _kept(shapes, memory._shapes(shapes, 3, 7)) == found > 0
+
+
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 def test_attention_keeps_what_its_kernel_keeps(dropout: float, store: EpisodeStore, spec: DataSpec) -> None:
     """Without dropout the CPU has a kernel that does not keep the weights of attention."""

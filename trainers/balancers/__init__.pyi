@@ -7,11 +7,15 @@ from .bayesagg import BayesAgg as BayesAgg
 from .cagrad import CAGrad as CAGrad
 from .cdtt import CDTT as CDTT
 from .conflict_free import ConFIG as ConFIG
+from .conicgrad import ConicGrad as ConicGrad
 from .connection_strength import ConnectionStrength as ConnectionStrength
 from .dbmtl import DBMTL as DBMTL
+from .double_sampling import MoDo as MoDo
+from .double_sampling import SDMGrad as SDMGrad
 from .dualproj import DualProj as DualProj
 from .dwa import DWA as DWA
 from .equal import Equal as Equal
+from .excess_mtl import ExcessMTL as ExcessMTL
 from .famo import FAMO as FAMO
 from .fixed_weights import FixedWeights as FixedWeights
 from .geometric_mean import GeometricMean as GeometricMean
@@ -25,6 +29,8 @@ from .moco import MoCo as MoCo
 from .nash import FairGrad as FairGrad
 from .nash import NashMTL as NashMTL
 from .pcgrad import PCGrad as PCGrad
+from .preferences import COSMOS as COSMOS
+from .preferences import PBI as PBI
 from .random_weighting import RandomWeighting as RandomWeighting
 from .selective_task_groups import SelectiveTaskGroups as SelectiveTaskGroups
 from .stch import STCH as STCH

@@ -193,12 +193,16 @@ class GradientAggregation(Balancer):
             raise InputError(f"the gradients of tasks {bad} are not finite, though their losses are. Lower the lr.")
         values = np.ones(count) if losses is None else losses.detach().to("cpu", torch.float64).numpy()
         self._ready(count)
-        squares = np.diag(matrix)
-        alive = squares > VANISHED * squares.max(initial=0.0)
+        alive = self._alive(matrix)
         weights = np.zeros(count)
         if alive.any():
             weights[alive] = self.solve(matrix[np.ix_(alive, alive)], values[alive], ids[alive])
         return torch.from_numpy(weights)
+
+    def _alive(self, gramian: Matrix) -> NDArray[np.bool_]:
+        """Which tasks `[T]` have a gradient."""
+        squares = np.diag(gramian)
+        return squares > VANISHED * squares.max(initial=0.0)
 
     def step(self, update: "MultiTaskUpdate") -> dict[str, float]:
         """All task gradients, one direction."""

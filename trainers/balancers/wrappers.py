@@ -31,10 +31,11 @@ class GradientWrapper(GradientAggregation):
 
     def __init__(self, inner: GradientAggregation) -> None:
         super().__init__()
-        if isinstance(inner, Reused | Layerwise):
+        if type(inner).step is not GradientAggregation.step:
+            name, holds = type(self).__name__, type(inner).__name__
+            remedy = f"Put {name} into {holds}" if isinstance(inner, GradientWrapper) else f"Use {holds} alone"
             raise InputError(
-                f"{type(self).__name__} holds {type(inner).__name__}, which works on whole steps and not on weights; "
-                f"expected it outside. Put {type(self).__name__} into {type(inner).__name__}."
+                f"{name} holds {holds}, which works on whole steps and not on weights; expected it outside. {remedy}."
             )
         self.inner = inner
 
@@ -72,7 +73,7 @@ class Prescaled(GradientWrapper):
 
 
 class Averaged(GradientWrapper):
-    """Moving averages of the method's weights, which calm it down.
+    """Moving averages of the method's weights, which calm it down: CR-MOGM.
 
     Source: Zhou et al., On the Convergence of Stochastic Multi-Objective Gradient Manipulation and Beyond, 2022.
 

@@ -8,3 +8,4 @@ from .magnitude_masks import MagnitudeMasks as MagnitudeMasks
 from .pareto_manifold import ParetoManifold as ParetoManifold
 from .random_masks import RandomMasks as RandomMasks
 from .shared import Shared as Shared
+from .soft_masks import SoftMasks as SoftMasks

@@ -33,6 +33,7 @@ class Sharing(nn.Module, ABC):
         probes: Batches of windows whose mean gradients `update` is given; 0: it looks at no gradients.
         concluding: Steps of the windows that `conclude` is given; 0: it is not called.
         task_names: Of the T tasks, set before `init` where they are known, for members that read files.
+        groups: `[T]`, the group of each task, set before `init` where tasks are in groups.
     """
 
     uniform = False
@@ -41,6 +42,7 @@ class Sharing(nn.Module, ABC):
     probes = 1
     concluding = 0
     task_names: tuple[str, ...] | None = None
+    groups: tuple[int, ...] | None = None
 
     def init(self, space: ParameterSpace, tasks: int, generator: torch.Generator) -> None:
         """Prepares for the shared parameters of one phase and T tasks; called once, before training."""

@@ -13,6 +13,7 @@ from mtorl.trainers.balancers import (
     AlignedMTL,
     CAGrad,
     ConFIG,
+    ConicGrad,
     DualProj,
     FairGrad,
     GradientAggregation,
@@ -244,3 +245,26 @@ def test_mgda_normalisations() -> None:
 def test_impossible_settings_are_refused(make) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(InputError, match="expected"):
         make()
+
+
+def test_conic_gradients() -> None:
+    """The mean gradient of A is (0, 0.5) and the shortest combination (0.2, 0.4): at a cosine of 0.894 to it."""
+    np.testing.assert_allclose(direction(ConicGrad(0.5), A), [0.5 / 5**0.5, 1 / 5**0.5], atol=1e-6)
+    np.testing.assert_allclose(direction(ConicGrad(0.8), A), [0.5 / 5**0.5, 1 / 5**0.5], atol=1e-6)
+    surface = [0.5 * (1 - 0.95**2) ** 0.5, 0.5 * 0.95]
+    np.testing.assert_allclose(direction(ConicGrad(0.95), A), surface, atol=1e-6)
+    np.testing.assert_allclose(direction(ConicGrad(1.0), A), [0, 0.5], atol=1e-12)
+    np.testing.assert_allclose(direction(ConicGrad(0.5), [[1, 0], [-1, 0]]), [0, 0], atol=1e-12)
+    draw = torch.Generator().manual_seed(0)
+    for tasks, size in ((3, 5), (6, 4), (12, 8)):
+        for c in (0.5, 0.8, 0.95):
+            rows = torch.randn(tasks, size, dtype=torch.float64, generator=draw)
+            mean, found = rows.mean(0), ConicGrad(c).weights(rows @ rows.T) @ rows
+            assert found.norm().item() == pytest.approx(mean.norm().item())
+            assert torch.cosine_similarity(found, mean, 0) >= c - 1e-6
+            gain = (rows @ found).min()
+            for _ in range(200):  # no other direction in the cone helps the worst-off task more
+                other = found + 0.3 * mean.norm() * torch.randn(size, dtype=torch.float64, generator=draw)
+                other *= mean.norm() / other.norm()
+                if torch.cosine_similarity(other, mean, 0) >= c:
+                    assert (rows @ other).min() <= gain + 1e-5 * mean.norm()

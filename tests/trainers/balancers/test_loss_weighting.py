@@ -7,9 +7,11 @@ from torch import Tensor
 
 from mtorl import InputError
 from mtorl.trainers.balancers import (
+    COSMOS,
     DWA,
     FAMO,
     IMTLL,
+    PBI,
     STCH,
     Balancer,
     Equal,
@@ -125,6 +127,46 @@ def test_smooth_tchebycheff() -> None:
     np.testing.assert_allclose(2 * balancer.weights(losses(1, 2), IDS), [0.4, 0.8], atol=1e-6)
 
 
+def test_boundary_intersection() -> None:
+    """Losses (3, 4) lie 7 / sqrt 2 along the diagonal and 1 / sqrt 2 aside of it."""
+    values = losses(3, 4).requires_grad_()
+    along = (3 + 4) / 2**0.5
+    assert along**2 + 0.5 == pytest.approx(25)
+    np.testing.assert_allclose(PBI(theta=0.5).weights(values, IDS), [0.353553, 1.060660], atol=1e-6)
+    unit = torch.tensor([1.0, 2.0], dtype=torch.float64) / 5**0.5
+    total = values @ unit + 0.3 * (values - (values @ unit) * unit).norm()
+    (slope,) = torch.autograd.grad(total, [values])
+    torch.testing.assert_close(PBI([2, 4], theta=0.3).weights(values, IDS), slope)
+    np.testing.assert_allclose(
+        PBI(theta=5.0).weights(values, IDS), [0, 3 * 2**0.5], atol=1e-6
+    )  # the first would be negative
+    np.testing.assert_allclose(PBI([3, 4]).weights(values, IDS), [0.6, 0.8])
+    three = ready(PBI([1, 5, 2]), 3)
+    torch.testing.assert_close(
+        three.weights(losses(4, 1), torch.tensor([2, 0])), PBI([2, 1]).weights(losses(4, 1), IDS)
+    )  # type: ignore[operator]
+
+
+def test_cosmos() -> None:
+    values = losses(3, 4).requires_grad_()
+    np.testing.assert_allclose(COSMOS(penalty=1.0).weights(values, IDS), [0.477373, 0.516971], atol=1e-6)
+    preference = torch.tensor([0.25, 0.75], dtype=torch.float64)
+    total = preference @ values - 0.7 * torch.cosine_similarity(preference, values, 0)
+    (slope,) = torch.autograd.grad(total, [values])
+    torch.testing.assert_close(COSMOS([1, 3], penalty=0.7).weights(values, IDS), slope)
+    assert COSMOS(penalty=0.0).weights(values, IDS).tolist() == [0.5, 0.5]
+    assert (COSMOS(penalty=100.0).weights(losses(0.1, 4), IDS) >= 0).all()
+
+
+@pytest.mark.parametrize("kind", [PBI, COSMOS])
+def test_preferences_are_one_positive_number_per_task(kind: type) -> None:
+    for values in ([], [1, 0], [-1, 2]):
+        with pytest.raises(InputError, match="expected a positive number per task"):
+            kind(values)
+    with pytest.raises(InputError, match="has 3 preferences; expected one for each of the 2 tasks"):
+        ready(kind([1, 2, 3]))
+
+
 @pytest.mark.parametrize(
     "make",
     [
@@ -132,6 +174,8 @@ def test_smooth_tchebycheff() -> None:
         lambda: FAMO(lr=0),
         lambda: RandomWeighting("beta"),  # type: ignore[arg-type]
         lambda: STCH(mu=0),
+        lambda: PBI(theta=-1),
+        lambda: COSMOS(penalty=-1),
     ],
 )
 def test_impossible_settings_are_refused(make) -> None:  # type: ignore[no-untyped-def]

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mtorl import InputError
-from mtorl.trainers.balancers import DBMTL, GradDrop, MoCo
+from mtorl.trainers.balancers import DBMTL, ExcessMTL, GradDrop, MoCo
 
 A = torch.tensor([[1.0, 0], [-1, 1]], dtype=torch.float64)
 B = torch.tensor([[4.0, 0], [-1, 1]], dtype=torch.float64)
@@ -39,6 +39,20 @@ def test_dbmtl() -> None:
     )  # scaling a loss changes nothing
 
 
+def test_excess_risks() -> None:
+    """Of A then C: squares (1, 0), (1, 1), then (2, 0), (1, 5); risks 1 and 2, then 1 / sqrt 2 and 4 / sqrt 5."""
+    balancer = ExcessMTL(step_size=1.0, warmup=1)
+    np.testing.assert_allclose(balancer.aggregate(A), A.mean(0))
+    shares = torch.tensor([0.5**0.5, 2 / 5**0.5], dtype=torch.float64).softmax(0)
+    torch.testing.assert_close(balancer.aggregate(C), shares @ C)
+    np.testing.assert_allclose(shares, [0.453306, 0.546694], atol=1e-6)
+    again = ExcessMTL(step_size=1.0, warmup=1)
+    for rows in (A, C):
+        found = again.aggregate(torch.tensor([[100.0], [0.01]]) * rows)
+    torch.testing.assert_close(again.last_weights, shares), "scaling a loss changes no weight"
+    assert found.isfinite().all()
+
+
 def test_graddrop_keeps_one_sign() -> None:
     balancer = GradDrop()
     directions = torch.stack([balancer.aggregate(A) for _ in range(2000)])
@@ -60,7 +74,9 @@ def test_graddrop_in_blocks_draws_the_same(monkeypatch: pytest.MonkeyPatch) -> N
     assert torch.equal(GradDrop().aggregate(rows), whole)
 
 
-@pytest.mark.parametrize("make", [lambda: MoCo(beta=0), lambda: DBMTL(beta=1), lambda: GradDrop(leak=-1)])
+@pytest.mark.parametrize(
+    "make", [lambda: MoCo(beta=0), lambda: DBMTL(beta=1), lambda: GradDrop(leak=-1), lambda: ExcessMTL(0)]
+)
 def test_impossible_settings_are_refused(make) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(InputError, match="expected"):
         make()
