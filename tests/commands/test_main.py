@@ -209,6 +209,8 @@ def test_list_shows_every_member(family: str, capsys: pytest.CaptureFixture) -> 
             "gradient wrapper",
             "matrix aggregation",
             "own step",
+            "double sampling",
+            "preference scalarisation",
         }
         assert all(member.needs for member in found)
         own = {"Equal", "FixedWeights", "Layerwise", "Prescaled", "Rescaled", "Reused", "Subsampled"}
