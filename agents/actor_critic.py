@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from mtorl import InputError, checks
 from mtorl.agents.base import Phase, TaskLosses
 from mtorl.agents.feed_forward import FeedForwardPolicy
-from mtorl.agents.heads import OutputHeads, RegressionHead, make_head, masked_mean
+from mtorl.agents.heads import Head, HeadMaker, OutputHeads, RegressionHead, build_head, masked_mean
 from mtorl.agents.networks import Network, build_network
 from mtorl.agents.networks.base import Backbone
 from mtorl.agents.parameters import ParameterSpace
@@ -59,7 +59,8 @@ class ActorCritic(FeedForwardPolicy):
         actor: The policy's network; linear layers of 256 and 256 by default.
         critic: The critics' networks, likewise.
         task_identity: How the networks are told their task: none, onehot or embed (a learned vector).
-        output_heads: The policy's last layer: shared or per_task.
+        output_heads: The policy's last layer: shared, per_task, or one for each group of `--grouping` (per_group).
+        head: Another head of the policy in place of it, for deterministic actions, see `mtorl list heads`.
         critic_heads: The critics' last layers: shared or per_task.
         discount: Of the next step's value.
         target_rate: Share by which the target networks follow in each step.
@@ -80,6 +81,7 @@ class ActorCritic(FeedForwardPolicy):
         critic: Network | None = None,
         task_identity: TaskIdentity = "onehot",
         output_heads: OutputHeads = "shared",
+        head: HeadMaker | None = None,
         critic_heads: CriticHeads = "shared",
         discount: float = 0.99,
         target_rate: float = 0.005,
@@ -91,13 +93,17 @@ class ActorCritic(FeedForwardPolicy):
         checks.within("[0, 1)", discount=discount)
         checks.within("(0, 1]", target_rate=target_rate)
         if output_heads == "linear":
-            raise InputError("output_heads is 'linear'; expected shared or per_task: losses here are no plain errors.")
+            raise InputError(
+                "output_heads is 'linear'; expected shared, per_task or per_group: losses here are no plain errors."
+            )
         self.discount, self.target_rate = discount, target_rate
         tasks, inputs = len(spec.task_names), spec.observation_dim + spec.action_dim
         encoder = TaskEncoder(task_identity, tasks)
         backbone = build_network(actor, spec.observation_dim, encoder.size)
-        head = make_head(distribution, backbone.size, spec.action_dim, tasks, output_heads)
-        self.set_policy(encoder, backbone, TaskGains(tasks, ()), head)
+        last = build_head(head, backbone.size, spec, output_heads, distribution)
+        if distribution == "deterministic":
+            _check_head(last)
+        self.set_policy(encoder, backbone, TaskGains(tasks, ()), last)
         self._new_critic = partial(Critic, critic, code=encoder.size, tasks=tasks, heads=critic_heads)
         self.critics = nn.ModuleList([self._new_critic(inputs=inputs) for _ in range(2)])
         self._targets: list[tuple[nn.Module, nn.Module]] = []
@@ -134,7 +140,7 @@ class ActorCritic(FeedForwardPolicy):
     @property
     def needs_task(self) -> bool:
         """Whether the policy depends on the task's identity; critics do not act."""
-        return self.encoder.kind != "none" or bool(self.head.task_rows()) or self._normalised_per_task
+        return self.encoder.kind != "none" or self.head.per_task or self._normalised_per_task
 
     def phase(
         self,
@@ -145,11 +151,18 @@ class ActorCritic(FeedForwardPolicy):
         after_step: Callable[[], None] = lambda: None,
     ) -> Phase:
         """A phase that moves these parts of the agent."""
-        heads = [part for part in self.modules() if isinstance(part, RegressionHead) and part.task_rows()]
+        heads = [own for part in self.modules() if isinstance(part, Head) for own in part.private()]
         backbones = [it for part in parts for it in part.modules() if isinstance(it, Backbone)]
         maskable = [layer for it in backbones for layer in it.maskable()]
-        space = ParameterSpace(self, [self.encoder, *heads], maskable, parts)
-        return Phase(name, losses, space, nn.ModuleList(parts), every, after_step=after_step)
+        mixed = [layer for it in backbones for layer in it.mixed()]
+        space = ParameterSpace(self, [self.encoder, *heads], maskable, parts, mixed)
+        moved = partial(self._moved_backbones, backbones, after_step)
+        return Phase(name, losses, space, nn.ModuleList(parts), every, after_step=moved)
+
+    def _moved_backbones(self, backbones: Sequence[Backbone], after_step: Callable[[], None]) -> None:
+        for backbone in backbones:
+            backbone.after_step()
+        after_step()
 
     def observed(self, batch: TaskBatch, following: bool = False) -> Tensor:
         """Normalised observations `[T, B, L, O]` of a batch, or those that follow."""
@@ -168,11 +181,13 @@ class ActorCritic(FeedForwardPolicy):
         """The tasks' vectors, as critics read them: the policy alone teaches them."""
         return self.encoder(task_ids).detach()
 
+    def actor_features(self, observed: Tensor, task_ids: Tensor) -> Tensor:
+        """What the policy's head reads `[T, B, L, F]`."""
+        return self.backbone(observed, self.encoder(task_ids), ())
+
     def mean_actions(self, observed: Tensor, task_ids: Tensor) -> Tensor:
         """The policy's mean actions `[T, B, L, A]`."""
-        features = self.backbone(observed, self.encoder(task_ids), ())
-        assert isinstance(self.head, RegressionHead)
-        return self.head.means(features, task_ids)
+        return self.head.means(self.actor_features(observed, task_ids), task_ids)
 
     def target(self, batch: TaskBatch, following: Tensor) -> Tensor:
         """What action values are to be: the scaled reward and the discounted value `[T, B, L]` of what follows."""
@@ -197,3 +212,15 @@ class ActorCritic(FeedForwardPolicy):
         for target, source in self._targets:
             for old, new in zip(target.parameters(), source.parameters(), strict=True):
                 old.lerp_(new, self.target_rate)
+            for kept, present in zip(target.buffers(), source.buffers(), strict=True):
+                kept.copy_(present)
+
+
+def _check_head(head: Head) -> None:
+    """Refuses heads whose actions are not all that there is to their loss: the losses here are made of actions."""
+    if not head.plain:
+        raise InputError(
+            "head is linear, or has a likelihood of its own (GaussianHead, likelihood=learned); expected one whose "
+            "actions are within their limits and whose loss is their error. Use the agent's distribution, if it has "
+            "one, or another head."
+        )

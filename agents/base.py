@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mtorl import InputError, checks
-from mtorl.agents.heads import Head, TaskLosses
+from mtorl.agents.heads import Head, Relations, TaskLosses
 from mtorl.agents.parameters import ParameterSpace
 from mtorl.agents.task_parts import TaskEncoder, TaskGains
 from mtorl.datasets.prompts import PromptSettings
@@ -177,7 +177,8 @@ class Agent(nn.Module, ABC):
         """Whether acting depends on the task's identity."""
         parts = list(self.modules())
         told = any(isinstance(part, TaskEncoder) and part.kind != "none" for part in parts)
-        own = any(isinstance(part, Head | TaskGains) and part.task_rows() for part in parts)
+        own = any(part.per_task for part in parts if isinstance(part, Head))
+        own = own or any(part.task_rows() for part in parts if isinstance(part, TaskGains))
         return told or self._normalised_per_task or own
 
     @property
@@ -192,14 +193,39 @@ class Agent(nn.Module, ABC):
         """How tasks mix modules: of each layer probabilities `[T, ..., n]`, means of a batch; none without modules."""
         return []
 
+    def relations(self, batch: TaskBatch) -> Relations | None:
+        """What tasks take from each other, if their heads learn from each other; deviations of those of a batch."""
+        return None
+
     def task_links(self) -> list[TaskLink]:
         """How strongly tasks are tied to the outputs of shared layers; none by default."""
         return []
 
     def task_rows(self) -> list[nn.Parameter]:
-        """Parameters whose first axis is the task: rows of tasks outside a batch must not move with it."""
+        """Parameters whose rows belong to tasks: those of no task of a batch must not move with it.
+
+        Their first axis is the task, unless `row_of` says otherwise.
+        """
         parts = [part for part in self.modules() if isinstance(part, Head | TaskEncoder | TaskGains)]
-        return [parameter for part in parts for parameter in part.task_rows() if parameter.requires_grad]
+        rows = [parameter for part in parts for parameter in part.task_rows() if parameter.requires_grad]
+        return list(dict.fromkeys(rows))  # heads may hold others
+
+    def strip(self) -> None:
+        """Lets go of what only training needs: from now on it can only act."""
+        for part in list(self.modules()):
+            if isinstance(part, Head):
+                part.strip()
+
+    def training_only(self) -> list[str]:
+        """Names of the parameters that `strip` lets go of."""
+        parts = [part for part in self.modules() if isinstance(part, Head)]
+        gone = {id(parameter) for part in parts for parameter in part.training_only()}
+        return [name for name, parameter in self.named_parameters() if id(parameter) in gone]
+
+    def row_of(self) -> dict[nn.Parameter, Tensor]:
+        """Of parameters with a row for each group of tasks, which row is a task's, `[T]`."""
+        heads = [(part, part.row_of) for part in self.modules() if isinstance(part, Head)]
+        return {parameter: rows for part, rows in heads if rows is not None for parameter in part.task_rows()}
 
     def normalise(self, observations: Tensor, task_ids: Tensor) -> Tensor:
         """z-scores of observations `[T, ..., O]` of tasks `[T]`, clipped."""

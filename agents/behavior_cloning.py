@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from mtorl import InputError
 from mtorl.agents.base import TaskLink
 from mtorl.agents.feed_forward import FeedForwardPolicy
-from mtorl.agents.heads import OutputHeads, RegressionHead
+from mtorl.agents.heads import HeadMaker, OutputHeads, build_head
 from mtorl.agents.networks import Network, build_network
 from mtorl.agents.networks.mlp import MLPBackbone
 from mtorl.agents.task_parts import TaskEncoder, TaskGains, TaskIdentity
@@ -20,8 +20,9 @@ class BehaviorCloning(FeedForwardPolicy):
         hidden: Sizes of the hidden layers, unless a network is named.
         network: Another network in place of these layers, see `mtorl list networks`.
         task_identity: How the network is told its task: none, onehot or embed (a learned vector).
-        output_heads: One last layer for all tasks (shared), one each (per_task), or one each without tanh (linear, for
-            balancers that need it).
+        output_heads: One last layer for all tasks (shared), one each (per_task), one for each group of `--grouping`
+            (per_group), or one each without tanh (linear, for balancers that need it).
+        head: Another head in place of these, see `mtorl list heads`.
         task_gain: A learned factor of each task on every hidden unit.
         per_task_normalisation: Normalise observations with each task's own statistics.
         std_floor: Smallest standard deviation used for normalising.
@@ -35,6 +36,7 @@ class BehaviorCloning(FeedForwardPolicy):
         network: Network | None = None,
         task_identity: TaskIdentity = "onehot",
         output_heads: OutputHeads = "shared",
+        head: HeadMaker | None = None,
         task_gain: bool = False,
         per_task_normalisation: bool = False,
         std_floor: float = 0.01,
@@ -46,8 +48,8 @@ class BehaviorCloning(FeedForwardPolicy):
         tasks = len(spec.task_names)
         encoder = TaskEncoder(task_identity, tasks)
         backbone = build_network(network, spec.observation_dim, encoder.size, hidden)
-        head = RegressionHead(backbone.size, spec.action_dim, tasks, output_heads)
-        self.set_policy(encoder, backbone, TaskGains(tasks, hidden if task_gain else ()), head)
+        last = build_head(head, backbone.size, spec, output_heads)
+        self.set_policy(encoder, backbone, TaskGains(tasks, hidden if task_gain else ()), last)
         self.phases = (self.imitation(),)
 
     def task_links(self) -> list[TaskLink]:

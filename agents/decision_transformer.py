@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from mtorl import InputError, checks
 from mtorl.agents.base import Agent, Phase, TaskLink, TaskLosses
 from mtorl.agents.block_router import BlockRouter, RouterContext
-from mtorl.agents.heads import OutputHeads, RegressionHead
+from mtorl.agents.heads import HeadMaker, OutputHeads, Relations, build_head
 from mtorl.agents.history import History, TransformerRollout
 from mtorl.agents.networks.base import over_inner_axes
 from mtorl.agents.parameters import ParameterSpace
@@ -60,8 +60,9 @@ class DecisionTransformer(Agent):
         time: Number the steps within the window, within the episode, or not at all.
         positions: Steps that the table of `time=episode` tells apart; those of the longest episode by default.
         task_identity: How the network is told its task: none, onehot or embed (a learned vector).
-        output_heads: One last layer for all tasks (shared), one each (per_task), or one each without tanh (linear, for
-            balancers that need it).
+        output_heads: One last layer for all tasks (shared), one each (per_task), one for each group of `--grouping`
+            (per_group), or one each without tanh (linear, for balancers that need it).
+        head: Another head in place of these, see `mtorl list heads`.
         task_gain: A learned factor of each task on every hidden unit of the feed-forward networks.
         ffn: Feed-forward networks of the blocks: dense, or a mixture of modules (soft_modules).
         modules: In each block, for `ffn=soft_modules`; must divide `4 * width`.
@@ -95,6 +96,7 @@ class DecisionTransformer(Agent):
         positions: int | None = None,
         task_identity: TaskIdentity = "onehot",
         output_heads: OutputHeads = "shared",
+        head: HeadMaker | None = None,
         task_gain: bool = False,
         ffn: FeedForwardKind = "dense",
         modules: int = 4,
@@ -121,7 +123,7 @@ class DecisionTransformer(Agent):
         self.router: BlockRouter | None = None
         if ffn == "soft_modules":
             self.router = BlockRouter(self.encoder.size, width, layers, modules, router_context, self.router_contexts)
-        self.head = RegressionHead(width, spec.action_dim, tasks, output_heads)
+        self.head = build_head(head, width, spec, output_heads)
         for name, values in vars(expected_returns(spec, target_quantile)).items():  # Deviation 3
             self.register_buffer(f"return_{name}", values)
         self.phases = (self._phase(),)
@@ -151,7 +153,7 @@ class DecisionTransformer(Agent):
         super()._load_from_state_dict(state_dict, prefix, *arguments)
 
     def _phase(self) -> Phase:
-        private = [self.encoder, self.gains, *([self.head] if self.head.per_task else [])]
+        private = [self.encoder, self.gains, *self.head.private()]
         return Phase("policy", self._losses, ParameterSpace(self, private=private, maskable=[self.backbone]), self)
 
     def _routes(self, tokens: Tensor, task_ids: Tensor, prompt: Tensor | None) -> list[Tensor]:
@@ -209,6 +211,13 @@ class DecisionTransformer(Agent):
         outputs = outputs[:, -steps * self.tokens_per_step :]  # behind the prompt
         outputs = rearrange(outputs, "m (l k) f -> m l k f", k=self.tokens_per_step)
         return outputs[:, :, int(self.return_conditioning)].view(tasks, windows, steps, -1)
+
+    @torch.no_grad()
+    def relations(self, batch: TaskBatch) -> Relations | None:
+        """See `Agent.relations`."""
+        if not self.head.related:
+            return None
+        return self.head.relations(self._features(batch), batch.valid, batch.task_ids)
 
     def _prefix(self, batch: TaskBatch) -> Tensor | None:
         """Tokens `[M, S, width]` in front of each window; none here."""

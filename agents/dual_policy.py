@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from mtorl import checks
 from mtorl.agents.base import Phase, TaskLosses
 from mtorl.agents.decision_transformer import DecisionTransformer
-from mtorl.agents.heads import OutputHeads, RegressionHead
+from mtorl.agents.heads import HeadMaker, OutputHeads, build_head
 from mtorl.agents.history import TransformerRollout
 from mtorl.agents.networks.soft_modules import Routing, SoftModularMLP
 from mtorl.agents.parameters import ParameterSpace
@@ -38,8 +38,9 @@ class DualPolicy(DecisionTransformer):
             (in_turn; unless it is frozen, the transformer then moves on, and its own head no longer fits).
         freeze: The second policy does not move the transformer.
         act_with: Which policy acts unless another is asked for.
-        output_heads: One last layer for all tasks (shared), one each (per_task), or one each without tanh (linear), of
-            both policies.
+        output_heads: One last layer for all tasks (shared), one each (per_task), one for each group of `--grouping`
+            (per_group), or one each without tanh (linear), of both policies.
+        head: Another head in place of these, for each policy, see `mtorl list heads`.
         options: Of `DecisionTransformer`.
     """
 
@@ -58,13 +59,14 @@ class DualPolicy(DecisionTransformer):
         freeze: bool = False,
         act_with: Literal["transformer", "modules"] = "modules",
         output_heads: OutputHeads = "shared",
+        head: HeadMaker | None = None,
         **options: Any,
     ) -> None:
-        super().__init__(spec, output_heads=output_heads, **options)
+        super().__init__(spec, output_heads=output_heads, head=head, **options)
         checks.one_of("order", order, Order)
         self.frozen = freeze
         self.choose(act_with)
-        tasks, first = len(spec.task_names), list(self.children())
+        first = list(self.children())
         self.modular = SoftModularMLP(
             self.width + spec.observation_dim,
             self.encoder.size,
@@ -75,13 +77,13 @@ class DualPolicy(DecisionTransformer):
             policy_gating,
             policy_routing,
         )
-        self.modular_head = RegressionHead(policy_width, spec.action_dim, tasks, output_heads)
+        self.modular_head = build_head(head, policy_width, spec, output_heads)
         self.phases = self._both_phases(first, order)
 
     def _both_phases(self, first: list[nn.Module], order: Order) -> tuple[Phase, Phase]:
         """The phase of each policy; `first` are the parts of the agent that the transformer's moves."""
         second: list[nn.Module] = [self.modular, self.modular_head]
-        own = [self.encoder, self.gains, *[head for head in (self.head, self.modular_head) if head.per_task]]
+        own = [self.encoder, self.gains, *self.head.private(), *self.modular_head.private()]
         maskable = self.modular.maskable()
         if not self.frozen:
             second += [part for part in first if part is not self.head]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mtorl.agents.base import Agent, Phase, TaskLosses
-from mtorl.agents.heads import Head
+from mtorl.agents.heads import Head, Relations
 from mtorl.agents.networks.base import Backbone
 from mtorl.agents.parameters import ParameterSpace
 from mtorl.agents.task_parts import TaskEncoder, TaskGains
@@ -54,22 +54,41 @@ class FeedForwardPolicy(Agent):
 
     def imitation(self) -> Phase:
         """A phase that does what was recorded."""
-        private = [self.encoder, self.gains, *([self.head] if self.head.task_rows() else [])]
-        space = ParameterSpace(self, private=private, maskable=self.backbone.maskable())
-        return Phase("policy", self._losses, space, self)
+        private = [self.encoder, self.gains, *self.head.private()]
+        space = ParameterSpace(self, private=private, maskable=self.backbone.maskable(), mixed=self.backbone.mixed())
+        return Phase("policy", self._losses, space, self, after_step=self._moved)
+
+    def _inputs(self, observations: Tensor, task_ids: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """What the backbone reads."""
+        return self.normalise(observations, task_ids), self.encoder(task_ids), self.gains(task_ids)
 
     def _features(self, observations: Tensor, task_ids: Tensor) -> Tensor:
-        seen = self.normalise(observations, task_ids)
-        return self.backbone(seen, self.encoder(task_ids), self.gains(task_ids))
+        return self.backbone(*self._inputs(observations, task_ids))
+
+    def _moved(self) -> None:
+        self.backbone.after_step()
 
     def _losses(self, batch: TaskBatch) -> TaskLosses:
-        return self.head(self._features(batch.observations, batch.task_ids), batch)
+        inputs = self._inputs(batch.observations, batch.task_ids)
+        branches = self.backbone.branches(*inputs)
+        if branches is None:
+            return self.head(self.backbone(*inputs), batch)
+        each = torch.stack([self.head(features, batch).values for features in branches.features], -1)
+        return TaskLosses((branches.shares * each).sum(-1) + branches.penalty)
 
     @torch.no_grad()
     def routing(self, batch: TaskBatch) -> list[Tensor]:
         """See `Agent.routing`."""
         seen = self.normalise(batch.observations, batch.task_ids)
         return self.backbone.mean_weights(seen, self.encoder(batch.task_ids))
+
+    @torch.no_grad()
+    def relations(self, batch: TaskBatch) -> Relations | None:
+        """See `Agent.relations`."""
+        if not self.head.related:
+            return None
+        features = self._features(batch.observations, batch.task_ids)
+        return self.head.relations(features, batch.valid, batch.task_ids)
 
     def begin(self, tasks: Tensor, context: RolloutContext) -> FeedForwardRollout:
         """See `Agent.begin`; what stays the same within an episode is worked out once."""

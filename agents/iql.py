@@ -7,7 +7,7 @@ import torch
 from mtorl import checks
 from mtorl.agents.actor_critic import ActorCritic
 from mtorl.agents.base import TaskLosses
-from mtorl.agents.heads import GaussianHead, RegressionHead, masked_mean
+from mtorl.agents.heads import GaussianHead, masked_mean
 from mtorl.datasets.sampler import TaskBatch
 from mtorl.datasets.spec import DataSpec
 
@@ -73,9 +73,9 @@ class IQL(ActorCritic):
         if isinstance(self.head, GaussianHead):
             errors = -self.head.log_likelihood(features, batch.actions, ids)
         else:
-            assert isinstance(self.head, RegressionHead)
-            errors = (self.head.means(features, ids) - batch.actions).square().mean(-1)
-        return TaskLosses(masked_mean(weight * errors, batch.valid))
+            errors = (self.head.predictions(features, ids) - batch.actions).square().mean(-1)
+        more = self.head.additions(features, batch.actions, batch.valid, ids)
+        return TaskLosses(masked_mean(weight * errors, batch.valid) + more)
 
 
 def expectile_loss(ahead: torch.Tensor, expectile: float) -> torch.Tensor:

@@ -26,6 +26,7 @@ from mtorl.agents.base import Phase, TaskLosses
 from mtorl.agents.decision_transformer import DecisionTransformer
 from mtorl.agents.parameters import ParameterSpace, held
 from mtorl.agents.transformer import Block, FeedForward, initialise_transformer
+from mtorl.datasets.grouping import same_groups
 from mtorl.datasets.sampler import TaskBatch
 from mtorl.datasets.spec import DataSpec
 
@@ -36,15 +37,15 @@ BACKBONE, EXPERTS, ROUTER = range(3)
 class M3DT(DecisionTransformer):  # Deviation 1
     """A decision transformer; then an expert for each group of tasks in every block; then routers that mix them.
 
-    Groups are those of `mtorl group RUN --groups N --out FILE`, of a run with a transformer on the same tasks: the list
-    that stands under `groups` in the file.
+    Groups are those of `mtorl group RUN --groups N --out FILE`, of a run with a transformer on the same tasks, given as
+    `--grouping FILE`, or as the list that stands under `groups` in the file.
 
     Source: Kong et al., Mastering Massive Multi-Task Reinforcement Learning via Mixture-of-Expert Decision Transformer,
     2025, section 4.
 
     Args:
         spec: What is known of the data.
-        groups: Names of the tasks of each group; every task is in one.
+        groups: Names of the tasks of each group; every task is in one. By default those of `--grouping`.
         units: Hidden units of an expert; 4 * width by default, as published.
         backbone_until: Share of training after which the experts are trained.
         experts_until: Share of training after which the routers are trained.
@@ -57,7 +58,7 @@ class M3DT(DecisionTransformer):  # Deviation 1
     def __init__(
         self,
         spec: DataSpec,
-        groups: Sequence[Sequence[str]],
+        groups: Sequence[Sequence[str]] | None = None,
         units: int | None = None,
         backbone_until: float = 0.5,
         experts_until: float = 0.8,
@@ -72,11 +73,11 @@ class M3DT(DecisionTransformer):  # Deviation 1
                 f"backbone_until is {backbone_until} and experts_until {experts_until}; expected "
                 "0 < backbone_until < experts_until < 1."
             )
-        self.register_buffer("groups", _one_group_each(spec.task_names, groups), persistent=False)
+        self.register_buffer("groups", _membership(spec, groups), persistent=False)
         self.register_buffer("stage", torch.tensor(BACKBONE))
         (whole,) = self.phases
         moved = nn.ParameterList(self.parameters())
-        experts = [Experts(self.width, len(groups), units or 4 * self.width) for _ in self.backbone.blocks]
+        experts = [Experts(self.width, self.groups.shape[1], units or 4 * self.width) for _ in self.backbone.blocks]
         for block, mine in zip(self.backbone.blocks, experts, strict=True):
             block.experts = mine
         initialise_transformer(nn.ModuleList(experts))
@@ -85,7 +86,9 @@ class M3DT(DecisionTransformer):  # Deviation 1
         self.phases = (
             self._stage_phase(BACKBONE, whole.space, moved, 0.0, backbone_until),
             # Deviation 3: all experts in one phase
-            self._stage_phase(EXPERTS, ParameterSpace(self, [], maskable, [own]), own, backbone_until, experts_until),
+            self._stage_phase(
+                EXPERTS, ParameterSpace(self, [], maskable, [own], [own]), own, backbone_until, experts_until
+            ),
             self._stage_phase(ROUTER, ParameterSpace(self, [], routers, [routers]), routers, experts_until, 1.0),
         )
 
@@ -188,9 +191,31 @@ def _with_experts(block: nn.Module, shares: Shares) -> FeedForward:
     return lambda normed: own(normed) + experts.own(normed, shares(experts, normed))
 
 
-def _one_group_each(task_names: Sequence[str], groups: Sequence[Sequence[str]]) -> Tensor:
+def _membership(spec: DataSpec, groups: Sequence[Sequence[str]] | None) -> Tensor:
+    """Whether each task is in each group `[T, G]`: in those that are named, or in those of the data's tasks.
+
+    Raises:
+        InputError: There are none, or both and they differ.
+    """
+    if groups is None and spec.groups is None:
+        raise InputError(
+            "M3DT has no groups: give --grouping FILE, or the names of each group's tasks as agent.groups."
+        )
+    given = spec.grouped if groups is None else groups
+    named = [[group] if isinstance(group, str) else list(group) for group in given]
+    membership = _one_group_each(spec.task_names, named)
+    if groups is not None and spec.groups is not None:
+        group_of = {name: number for number, group in enumerate(named) for name in group}
+        if not same_groups([group_of[name] for name in spec.task_names], spec.groups):
+            raise InputError(
+                f"agent.groups is {named}, but --grouping says "
+                f"{[list(group) for group in spec.grouped]}. Leave one of the two out."
+            )
+    return membership
+
+
+def _one_group_each(task_names: Sequence[str], named: list[list[str]]) -> Tensor:
     """Whether each task is in each group `[T, G]`."""
-    named = [[group] if isinstance(group, str) else list(group) for group in groups]
     everything = [name for group in named for name in group]
     if sorted(everything) != sorted(task_names) or not all(named):
         odd = {name for name in {*everything, *task_names} if everything.count(name) != 1 or name not in task_names}

@@ -20,6 +20,7 @@ class ParameterSpace:
         private: Modules whose parameters belong to single tasks (per-task heads, task embeddings); left out.
         maskable: Modules whose weight matrices masks may switch off.
         parts: Modules whose parameters the phase moves; all of the agent by default.
+        mixed: Modules whose weights differ by task already: each task mixes them, or has those of its group.
     """
 
     def __init__(
@@ -28,12 +29,15 @@ class ParameterSpace:
         private: Iterable[nn.Module] = (),
         maskable: Iterable[nn.Module] = (),
         parts: Iterable[nn.Module] | None = None,
+        mixed: Iterable[nn.Module] = (),
     ) -> None:
         left_out = {id(parameter) for part in private for parameter in part.parameters()}
         matrices = {id(parameter) for part in maskable for parameter in part.parameters() if parameter.ndim == 2}
         moved = {id(parameter) for part in parts or [module] for parameter in part.parameters()} - left_out
         self._module = module
         self._maskable = {name: id(it) in matrices for name, it in module.named_parameters() if id(it) in moved}
+        differing = {id(parameter) for part in mixed for parameter in part.parameters()}
+        self._mixed = {name for name, it in module.named_parameters() if id(it) in differing}
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -51,6 +55,11 @@ class ParameterSpace:
         return tuple(self._maskable[name] for name in self.names)
 
     @cached_property
+    def mixed(self) -> tuple[bool, ...]:
+        """Whether each of them differs by task already: tasks mix it, or have that of their group."""
+        return tuple(name in self._mixed for name in self.names)
+
+    @cached_property
     def offsets(self) -> tuple[int, ...]:
         """Where each begins in the flat vector; one more entry than names, the last is P."""
         return tuple(accumulate((shape.numel() for shape in self.shapes), initial=0))
@@ -63,6 +72,10 @@ class ParameterSpace:
         """Where a parameter stands in the flat vector."""
         place = self.names.index(name)
         return slice(self.offsets[place], self.offsets[place + 1])
+
+    def values(self) -> dict[str, Tensor]:
+        """The shared parameters as they are now, by name, in order."""
+        return self.select(self._module)
 
     def select(self, module: nn.Module) -> dict[str, Tensor]:
         """The shared parameters of a module, by name, in order."""

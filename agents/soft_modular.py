@@ -7,7 +7,7 @@ import torch
 
 from mtorl.agents.base import TaskLink
 from mtorl.agents.feed_forward import FeedForwardPolicy
-from mtorl.agents.heads import Head, OutputHeads, make_head
+from mtorl.agents.heads import HeadMaker, OutputHeads, build_head
 from mtorl.agents.networks.soft_modules import Routing, SoftModularMLP
 from mtorl.agents.task_parts import TaskEncoder, TaskGains, TaskIdentity
 from mtorl.datasets.spec import DataSpec
@@ -34,8 +34,9 @@ class SoftModular(FeedForwardPolicy):
         distribution: Of actions: none, with the squared error (deterministic), or normal with a learned deviation
             (gaussian); acting takes its mean.
         task_identity: How the network is told its task: none, onehot or embed (a learned vector).
-        output_heads: One last layer for all tasks (shared), one each (per_task), or one each without tanh (linear, for
-            balancers that need it).
+        output_heads: One last layer for all tasks (shared), one each (per_task), one for each group of `--grouping`
+            (per_group), or one each without tanh (linear, for balancers that need it).
+        head: Another head in place of these, see `mtorl list heads`.
         per_task_normalisation: Normalise observations with each task's own statistics.
         std_floor: Smallest standard deviation used for normalising.
         clip: Normalised observations are clipped to plus or minus this.
@@ -55,6 +56,7 @@ class SoftModular(FeedForwardPolicy):
         distribution: Literal["deterministic", "gaussian"] = "deterministic",
         task_identity: TaskIdentity = "onehot",
         output_heads: OutputHeads = "shared",
+        head: HeadMaker | None = None,
         per_task_normalisation: bool = False,
         std_floor: float = 0.01,
         clip: float = 5.0,
@@ -63,8 +65,8 @@ class SoftModular(FeedForwardPolicy):
         tasks = len(spec.task_names)
         encoder = TaskEncoder(task_identity, tasks)
         backbone = SoftModularMLP(spec.observation_dim, encoder.size, modules, layers, width, base, gating, routing)
-        head: Head = make_head(distribution, backbone.size, spec.action_dim, tasks, output_heads)
-        self.set_policy(encoder, backbone, TaskGains(tasks, ()), head)
+        last = build_head(head, backbone.size, spec, output_heads, distribution)
+        self.set_policy(encoder, backbone, TaskGains(tasks, ()), last)
         self.phases = (self.imitation(),)
 
     @torch.no_grad()

@@ -7,7 +7,7 @@ import torch
 from mtorl import checks
 from mtorl.agents.actor_critic import ActorCritic
 from mtorl.agents.base import TaskLosses
-from mtorl.agents.heads import RegressionHead, masked_mean
+from mtorl.agents.heads import Head, masked_mean
 from mtorl.agents.parameters import held
 from mtorl.datasets.sampler import TaskBatch
 from mtorl.datasets.spec import DataSpec
@@ -55,7 +55,7 @@ class TD3BC(ActorCritic):
     def _next_actions(self, batch: TaskBatch) -> torch.Tensor:
         """What the target policy does next, with noise."""
         features = self.target_backbone(self.observed(batch, following=True), self.encoder(batch.task_ids))
-        assert isinstance(self.target_head, RegressionHead)
+        assert isinstance(self.target_head, Head)
         actions = self.target_head.means(features, batch.task_ids)
         noise = (self.target_noise * torch.randn_like(actions)).clamp(-self.noise_clip, self.noise_clip)
         return (actions + noise).clamp(-1, 1)
@@ -68,8 +68,10 @@ class TD3BC(ActorCritic):
 
     def _actor_losses(self, batch: TaskBatch) -> TaskLosses:
         observed, ids = self.observed(batch), batch.task_ids
-        actions = self.mean_actions(observed, ids)
+        features = self.actor_features(observed, ids)
+        actions = self.head.predictions(features, ids)
         value = held(self.critics[0])(torch.cat([observed, actions], -1), self.code(ids), ids)
         size = masked_mean(value.detach().abs(), batch.valid).clamp(min=1e-6)  # Deviation 1
         imitation = masked_mean((actions - batch.actions).square().mean(-1), batch.valid)
+        imitation = imitation + self.head.additions(features, batch.actions, batch.valid, ids)
         return TaskLosses(imitation - self.critic_weight / size * masked_mean(value, batch.valid))

@@ -1,5 +1,6 @@
 """Which tasks belong together: the product of a grouper, a file."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,6 +64,12 @@ class Grouping:
             raise InputError(f"tasks {missing} are in no group; the grouping knows {list(self.task_names)}.")
         return [labels[name] for name in task_names]
 
+    def groups_of(self, task_names: tuple[str, ...]) -> tuple[int, ...]:
+        """The same, numbered from 0 without gaps: of some of the tasks, some groups may be empty."""
+        labels = self.labels_of(task_names)
+        used = sorted(set(labels))
+        return tuple(used.index(label) for label in labels)
+
     def save(self, path: str | Path) -> None:
         """Writes it as JSON, atomically."""
         write_json(
@@ -92,10 +99,14 @@ class Grouping:
         what = f"grouping {path}"
         check_version(content, SCHEMA, what)
         check(content, GROUPING, what)
-        return cls(
-            tuple(content["task_names"]),
-            tuple(content["labels"]),
-            tuple(tuple(float(value) for value in row) for row in content["affinity"]),
-            float(content["score"]),
-            content["method"],
-        )
+        affinity = tuple(tuple(float(value) for value in row) for row in content["affinity"])
+        names, labels = tuple(content["task_names"]), tuple(content["labels"])
+        try:
+            return cls(names, labels, affinity, float(content["score"]), content["method"])
+        except InputError as error:
+            raise InputError(f"{what}: {error} Write it again with `mtorl group`.") from None
+
+
+def same_groups(one: Sequence[int], other: Sequence[int]) -> bool:
+    """Whether two lists of labels `[T]` put the same tasks together, however they number the groups."""
+    return len(one) == len(other) and len({*zip(one, other, strict=True)}) == len({*one}) == len({*other})

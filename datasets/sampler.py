@@ -1,7 +1,6 @@
 """Windows of consecutive steps, the same number for every task of a batch."""
 
 import copy
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -14,6 +13,7 @@ from torch import Tensor
 from mtorl import InputError, checks
 from mtorl.datasets.prompts import Prompt, PromptPool, PromptSettings
 from mtorl.datasets.store import EpisodeStore
+from mtorl.datasets.turns import TaskOrder, TaskTurns
 from mtorl.schema import State
 
 
@@ -132,12 +132,15 @@ class TaskSampler:
         windows: B, windows per task and batch.
         length: L, steps per window.
         generator: Source of all draws; its state is part of a checkpoint.
-        tasks_per_batch: Tasks in one batch; all of them by default. HarmoDT's published schedule is 1.
-        order: Which tasks come into a batch of fewer: `random` draws without replacement, `round_robin` takes them
-            in turn.
+        tasks_per_batch: Tasks in one batch, at most. HarmoDT's published schedule is 1.
+        order: Which tasks come into a batch; see `TaskTurns`, also for how many by default.
         next_observations: Also return every step's successor, and whether it is the end.
         prompts: Also return a prompt for every window.
         sampling: Which steps windows begin at.
+        groups: `[T]`, the group of each task, from 0 without gaps.
+
+    Raises:
+        InputError: There are not so many tasks, they are in no groups, or have no episodes.
     """
 
     def __init__(
@@ -148,22 +151,20 @@ class TaskSampler:
         length: int,
         generator: np.random.Generator,
         tasks_per_batch: int | None = None,
-        order: Literal["random", "round_robin"] = "random",
+        order: TaskOrder = "random",
         next_observations: bool = False,
         prompts: PromptSettings | None = None,
         sampling: SamplingSettings | None = None,
+        groups: Sequence[int] | None = None,
     ) -> None:
-        checks.at_least(1, windows=windows, length=length, tasks_per_batch=tasks_per_batch)
-        if tasks_per_batch is not None and tasks_per_batch > len(task_names):
-            raise InputError(f"tasks_per_batch is {tasks_per_batch}, but there are only {len(task_names)} tasks.")
+        checks.at_least(1, windows=windows, length=length)
         self.stores, self.task_names = list(stores), tuple(task_names)
-        self.windows, self.length, self.order = windows, length, order
-        self.tasks_per_batch = tasks_per_batch or len(self.task_names)
+        self.windows, self.length = windows, length
+        self._turns = TaskTurns(len(self.task_names), tasks_per_batch, order, groups)
         self.next_observations = next_observations
         self._pool = PromptPool(stores, task_names, prompts) if prompts else None
         self.sampling = sampling or SamplingSettings()
         self._generator = generator
-        self._turn = 0
         self._index_episodes()
 
     def _index_episodes(self) -> None:
@@ -202,12 +203,13 @@ class TaskSampler:
         """Draws other windows of the same episodes of all tasks, without prompts, from a stream of its own."""
         sampler = copy.copy(self)
         sampler.windows, sampler.length, sampler._generator = windows, length, generator
-        sampler.tasks_per_batch, sampler.next_observations, sampler._pool = len(self.task_names), False, None
+        sampler._turns = TaskTurns(len(self.task_names), None, "random")
+        sampler.next_observations, sampler._pool = False, None
         return sampler
 
     def round(self, step: int) -> int:
-        """How often all tasks have had their turn before a step, if they take turns; otherwise the step."""
-        return step // math.ceil(len(self.task_names) / self.tasks_per_batch) if self.order == "round_robin" else step
+        """How often all tasks, or groups, have had their turn before a step, if they take turns; else the step."""
+        return self._turns.round(step)
 
     def draw(self, beginnings: bool = False) -> TaskBatch:
         """The next batch.
@@ -215,7 +217,7 @@ class TaskSampler:
         Args:
             beginnings: Let windows begin where their episodes do.
         """
-        tasks = self._draw_tasks()
+        tasks = self._turns.draw(self._generator)
         draws = self._generator.random((len(tasks), self.windows))
         if self.sampling.unit == "episode":
             counts = np.diff(self._task_edges)[tasks, None]
@@ -227,16 +229,6 @@ class TaskSampler:
             episode = np.searchsorted(self._begin, point, side="right") - 1
             start = point - self._begin[episode]
         return self._gather(tasks, episode, np.zeros_like(start) if beginnings else start)
-
-    def _draw_tasks(self) -> NDArray[np.int64]:
-        total = len(self.task_names)
-        if self.tasks_per_batch == total:
-            return np.arange(total)
-        if self.order == "random":
-            return np.sort(self._generator.choice(total, self.tasks_per_batch, replace=False))
-        tasks = (self._turn + np.arange(self.tasks_per_batch)) % total
-        self._turn = int(self._turn + self.tasks_per_batch) % total
-        return tasks
 
     def _gather(self, tasks: NDArray[np.int64], episode: NDArray[np.int64], start: NDArray[np.int64]) -> TaskBatch:
         timesteps = start[:, None] + np.arange(self.length)
@@ -283,12 +275,12 @@ class TaskSampler:
 
     def state_dict(self) -> State:
         """Where the draws stand."""
-        return {"generator": self._generator.bit_generator.state, "turn": self._turn}
+        return {"generator": self._generator.bit_generator.state, "turn": self._turns.turn}
 
     def load_state_dict(self, state: State) -> None:
         """Continues the draws from `state_dict`."""
         self._generator.bit_generator.state = state["generator"]
-        self._turn = state["turn"]
+        self._turns.turn = state["turn"]
 
 
 def _lengths(store: EpisodeStore, episodes: NDArray[np.int64], until: str) -> NDArray[np.int64]:

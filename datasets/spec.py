@@ -33,11 +33,15 @@ SPECIFICATION = Record(
     optional={
         "data": ListOf(
             Record({"path": Text(), "sha256": Text()}, optional={"suite": SUITE, "source": MappingOf(Plain())})
-        )
+        ),
+        "groups": ListOf(Integer(0), "T"),
     },
     closed=True,
 )
-"""What a run's data_spec.json must hold; the first versions did not say the suite of each data set."""
+"""What a run's data_spec.json must hold; the first versions did not say the suite of each data set.
+
+Groups are there where training was given a grouping.
+"""
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,10 @@ class DataSpec:
         success_rate: `[T]`, share of recorded episodes with success at any step.
         success_last_rate: `[T]`, the same at the last step.
         data: Where it came from: path, sha256 of the manifest, suite and recipe of each store.
+        groups: `[T]`, the group of each task, from 0 without gaps; None: tasks are in no groups.
+
+    Raises:
+        InputError: The groups are not one for each task, or leave numbers out.
     """
 
     task_names: tuple[str, ...]
@@ -73,6 +81,25 @@ class DataSpec:
     success_rate: tuple[float, ...]
     success_last_rate: tuple[float, ...]
     data: tuple[dict[str, Any], ...] = field(default=())
+    groups: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        groups = self.groups
+        if groups is not None and (
+            len(groups) != len(self.task_names) or {*groups} != {*range(max(groups, default=-1) + 1)}
+        ):
+            raise InputError(
+                f"groups is {list(groups)}; expected the group of each of {len(self.task_names)} tasks, numbered from "
+                "0 without gaps."
+            )
+
+    @property
+    def grouped(self) -> tuple[tuple[str, ...], ...]:
+        """Names of the tasks of each group; none without groups."""
+        if self.groups is None:
+            return ()
+        pairs = list(zip(self.task_names, self.groups, strict=True))
+        return tuple(tuple(name for name, it in pairs if it == group) for group in range(max(self.groups) + 1))
 
     def normaliser(self, per_task: bool, floor: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Mean and standard deviation for z-scores.
@@ -96,8 +123,8 @@ class DataSpec:
         return np.array([np.interp(quantile, QUANTILES, row) for row in self.return_quantiles], dtype=np.float32)
 
     def to_json(self) -> Document:
-        """As plain JSON values."""
-        return asdict(self)
+        """As plain JSON values; groups only if there are some."""
+        return {name: value for name, value in asdict(self).items() if name != "groups" or value is not None}
 
     @classmethod
     def from_json(cls, content: Document) -> "DataSpec":

@@ -38,6 +38,7 @@ SOURCE: dict[str, Kind] = {
     "sha256": Text(),
     "act_with": Text(),
     "demonstrations_sha256": Text(),
+    "point": ListOf(Number(0, 1)),
 }
 """What a report may say of where its policy is from."""
 REPORT = Record(
@@ -111,6 +112,7 @@ class Source:
         sha256: Of the checkpoint.
         act_with: Which policy of an agent that has several, if not the usual one.
         demonstrations_sha256: Of the manifest of the data whose episodes were shown.
+        point: Shares of the tasks, between which it was played; None: every task at its own place.
     """
 
     checkpoint: str | None = None
@@ -118,6 +120,7 @@ class Source:
     sha256: str | None = None
     act_with: str | None = None
     demonstrations_sha256: str | None = None
+    point: tuple[float, ...] | None = None
 
     def plain(self) -> Document:
         """What is known, as plain values."""
@@ -126,7 +129,8 @@ class Source:
     @classmethod
     def read(cls, content: Mapping[str, Any]) -> "Source":
         """The inverse of `plain`."""
-        return cls(**{field.name: content.get(field.name) for field in fields(cls)})
+        known = {field.name: content.get(field.name) for field in fields(cls)}
+        return cls(**known | {"point": tuple(known["point"]) if known["point"] else None})
 
 
 @dataclass(frozen=True)

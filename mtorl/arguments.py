@@ -17,8 +17,8 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_dumper
 from mtorl import InputError
 from mtorl.documents import dump_yaml, inline_yaml
 
-HANDED_OVER = ("spec", "inputs", "code")
-"""Parameters of agents and networks that are no options."""
+HANDED_OVER = ("spec", "inputs", "code", "features", "actions", "tasks")
+"""Parameters of agents, networks and heads that are no options."""
 LISTS = ("data", "tasks", "suite.tasks", "baselines")
 """Options that take one or more words: `--tasks reach-v3 push-v3`."""
 
@@ -184,7 +184,8 @@ def _class(path: str) -> Any:
 def options_of(kind: type) -> list[str]:
     """Names of the options that a class takes, its parents' among them, without what the program itself hands over."""
     names = ArgumentParser(exit_on_error=False).add_class_arguments(kind, sub_configs=True, fail_untyped=False)
-    return [name for name in names if name not in HANDED_OVER]
+    handed = HANDED_OVER if "features" in names else HANDED_OVER[:-1]  # suites have an option `tasks`
+    return [name for name in names if name not in handed]
 
 
 def _check_types(path: str) -> None:

@@ -10,6 +10,7 @@ from mtorl import checks
 FAMILIES = {
     "agents": ("mtorl.agents", "Agent", "sequence policy"),
     "networks": ("mtorl.agents.networks", "Backbone", "feed-forward network"),
+    "heads": ("mtorl.agents.heads", "Head", "head"),
     "balancers": ("mtorl.trainers.balancers", "Balancer", "own step"),
     "sharing": ("mtorl.trainers.sharing", "Sharing", "fixed"),
     "groupers": ("mtorl.trainers.groupers", "TaskGrouper", "grouper"),

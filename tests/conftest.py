@@ -3,6 +3,7 @@
 import json
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -53,15 +54,15 @@ def store(tmp_path_factory: pytest.TempPathFactory, suite: PointReach) -> Episod
 
 @pytest.fixture(scope="session")
 def spec(store: EpisodeStore) -> DataSpec:
-    return describe_stores([store])
+    """With groups: the first and the last task belong together."""
+    return replace(describe_stores([store]), groups=(0, 1, 0))
 
 
-@pytest.fixture
-def train_options(store: EpisodeStore, tmp_path: Path) -> dict:
+def options_of(store: EpisodeStore, out: Path) -> dict:
     """Options of a training run that takes a second."""
     return {
         "data": str(store.path),
-        "out": str(tmp_path / "run"),
+        "out": str(out),
         "agent.hidden": [16, 16],
         "schedule": {"steps": 30, "log_every": 5, "evaluate_every": 20, "save_every": 10},
         "evaluate_goals": 2,
@@ -70,6 +71,12 @@ def train_options(store: EpisodeStore, tmp_path: Path) -> dict:
         "threads": 1,
         "quiet": True,
     }
+
+
+@pytest.fixture
+def train_options(store: EpisodeStore, tmp_path: Path) -> dict:
+    """Of a run in the test's own folder."""
+    return options_of(store, tmp_path / "run")
 
 
 @pytest.fixture(scope="session")

@@ -25,7 +25,8 @@ from mtorl.agents import (
     PromptDecisionTransformer,
     SoftModular,
 )
-from mtorl.agents.networks import CARE, MOORE, FiLM, MLPBackbone, PaCo, SoftModularMLP
+from mtorl.agents.heads import RegressionHead, SmallTowers, VariationalHeads
+from mtorl.agents.networks import CARE, DMTG, MOORE, FiLM, MLPBackbone, PaCo, SoftModularMLP
 from mtorl.agents.parameters import ParameterSpace
 from mtorl.datasets.sampler import TaskSampler
 from mtorl.datasets.spec import DataSpec
@@ -43,6 +44,7 @@ from mtorl.trainers.balancers.wrappers import (
     Reused,
     Subsampled,
 )
+from mtorl.trainers.groupers import FixedGroups
 from mtorl.trainers.sharing.masks import TaskMasks
 
 NETWORK = partial(MLPBackbone, hidden=(24, 24))
@@ -54,8 +56,12 @@ NETWORKS = [
     partial(PaCo, components=2, hidden=(12, 8)),
     partial(CARE, encoders=3, encoding=6, hidden=(12, 8)),
     partial(FiLM, hidden=(12, 8)),
+    partial(DMTG, branches=2, stem=(12,), hidden=(8,)),
 ]
 """Small ones, of every kind."""
+VARIATIONAL = partial(VariationalHeads, likelihood="learned")
+TOWERS = partial(SmallTowers, main=partial(RegressionHead, kind="per_task"), tower="bottleneck", width=3)
+"""Heads with other options than the usual ones."""
 SMALL_AGENTS: dict[type, dict] = {
     BehaviorCloning: {"hidden": (24, 24)},
     DualPolicy: {
@@ -96,9 +102,10 @@ SMALL_AGENTS: dict[type, dict] = {
 
 _SWITCH = (False, True)
 _ALL: dict[str, tuple] = {"task_identity": ("onehot", "none", "embed"), "per_task_normalisation": _SWITCH}
-_HEADS = ("shared", "per_task", "linear")
-_FEED_FORWARD = {**_ALL, "output_heads": _HEADS}
-_ACTOR_CRITIC = {**_ALL, "output_heads": _HEADS[:2], "critic_heads": _HEADS[:2]}
+_HEADS = ("shared", "per_task", "linear", "per_group")
+_NAMED = (None, VARIATIONAL, SmallTowers)
+_FEED_FORWARD = {**_ALL, "output_heads": _HEADS, "head": _NAMED}
+_ACTOR_CRITIC = {**_ALL, "output_heads": (*_HEADS[:2], "per_group"), "critic_heads": _HEADS[:2]}
 _TRANSFORMER = {
     **_ALL,
     "output_heads": _HEADS,
@@ -108,20 +115,29 @@ _TRANSFORMER = {
 }
 _MODULES = {**_TRANSFORMER, "task_gain": _SWITCH, "ffn": ("dense", "task", "token")}
 AGENT_OPTIONS: dict[type, dict[str, tuple]] = {
-    BehaviorCloning: {**_FEED_FORWARD, "task_gain": _SWITCH, "network": (None, *NETWORKS[1:])},
+    BehaviorCloning: {
+        **_FEED_FORWARD,
+        "head": (None, VariationalHeads, VARIATIONAL, SmallTowers, TOWERS),
+        "task_gain": _SWITCH,
+        "network": (None, *NETWORKS[1:]),
+    },
     SoftModular: {**_FEED_FORWARD, "routing": ("state", "task"), "distribution": ("deterministic", "gaussian")},
     IQL: {**_ACTOR_CRITIC, "distribution": ("gaussian", "deterministic")},
-    TD3BC: {**_ACTOR_CRITIC, "networks": (None, (NETWORKS[2], NETWORKS[3]))},
+    TD3BC: {
+        **_ACTOR_CRITIC,
+        "head": (None, partial(VariationalHeads), SmallTowers),
+        "networks": (None, (NETWORKS[2], NETWORKS[3])),
+    },
     CQL: _ACTOR_CRITIC,
-    M3DT: _TRANSFORMER,
-    DecisionTransformer: _MODULES,
+    M3DT: {**_TRANSFORMER, "head": (None, VariationalHeads)},
+    DecisionTransformer: {**_MODULES, "head": (None, partial(VariationalHeads, warmup=0.0))},
     PromptDecisionTransformer: {**_MODULES, "ffn": ("dense", "prompt", "task", "token")},
-    DualPolicy: _MODULES,
+    DualPolicy: {**_MODULES, "head": (None, partial(SmallTowers, main=VariationalHeads))},
 }
 """Values of their options under which all properties must hold; the first is the usual one."""
 
 
-ONCE = ("network", "networks")
+ONCE = ("network", "networks", "head")
 """Options of which every value occurs, not every pair: networks have properties of their own to show."""
 
 
@@ -136,6 +152,7 @@ def _allowed(row: Mapping[str, Any]) -> bool:
         (reads_task and not told and row.get("network") is not ACTOR)
         or (row.get("task_gain") and row.get("network"))
         or (row.get("distribution") == "gaussian" and row.get("output_heads") == "linear")
+        or (row.get("head") and (row["output_heads"] != "shared" or row.get("distribution") == "gaussian"))
     )
 
 
@@ -170,7 +187,9 @@ def _words(row: Mapping[str, Any]) -> str:
 
 
 def _word(value: Any) -> str:
-    return value.func.__name__ if isinstance(value, partial) else str(value)
+    if isinstance(value, partial):
+        return value.func.__name__
+    return value.__name__ if isinstance(value, type) else str(value)
 
 
 AGENT_VARIANTS = [pytest.param((row["kind"], _arguments(row)), id=_words(row)) for row in cover(agent_rows(), ONCE)]
@@ -191,8 +210,22 @@ def sampler_of(agent: Agent, store: EpisodeStore, spec: DataSpec, windows: int =
     )
 
 
-GROUPER_OPTIONS: dict[str, dict] = {"AgreementKMeans": {"batches": 3}}
-"""What keeps groupers short, or what they cannot be built without."""
+GROUPER_OPTIONS: dict[str, dict] = {
+    "AgreementKMeans": {"batches": 3},
+    "CosineAffinity": {"batches": 3},
+    "DMTG": {"steps": 5, "hidden": (8,)},
+    "GradTAG": {"windows": 5, "dimension": 20},
+}
+"""What keeps groupers short."""
+
+
+def grouper_of(kind: type, groups: int) -> Any:
+    """One that can make that many groups of the tasks."""
+    if kind is FixedGroups:
+        names = ["towards-0", "towards-2", "away-0"]
+        return FixedGroups([names[place::groups] for place in range(groups)] if 1 <= groups <= 3 else [names])
+    return kind(**GROUPER_OPTIONS.get(kind.__name__, {}))
+
 
 load(*FAMILIES)
 

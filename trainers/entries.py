@@ -117,6 +117,17 @@ class RoutingEntry(Entry):
 
 
 @dataclass(frozen=True)
+class RelationsEntry(Entry):
+    """What tasks take from each other's heads; see `monitor.relations`."""
+
+    kind = "relations"
+    schema = Record({"tasks": Names("T"), "weights": ListOf(ListOf(Number(0, 1), "T"), "T"), "deviation": NAMED})
+    tasks: list[str]
+    weights: Matrix
+    deviation: dict[str, float]
+
+
+@dataclass(frozen=True)
 class SharingEntry(Entry):
     """What a change of the sharing says of itself."""
 
@@ -135,5 +146,13 @@ class ConclusionEntry(SharingEntry):
 
 KINDS: dict[str, type[Entry]] = {
     kind.kind: kind
-    for kind in (TrainingEntry, EvaluationEntry, ConflictsEntry, RoutingEntry, SharingEntry, ConclusionEntry)
+    for kind in (
+        TrainingEntry,
+        EvaluationEntry,
+        ConflictsEntry,
+        RoutingEntry,
+        RelationsEntry,
+        SharingEntry,
+        ConclusionEntry,
+    )
 }

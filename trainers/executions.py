@@ -24,6 +24,7 @@ from mtorl.agents.base import Agent, Phase, TaskLosses
 from mtorl.agents.parameters import ParameterSpace
 from mtorl.datasets.sampler import TaskBatch
 from mtorl.trainers.gradients import DenseGradients, TaskGradients
+from mtorl.trainers.rows import GradientRows
 from mtorl.trainers.sharing.base import Sharing
 
 Execution = Literal["auto", "joint", "loop", "vmap"]
@@ -57,7 +58,7 @@ class PhaseFunctions:
             raise InputError(f"execution is {execution!r}; expected auto, joint, loop or vmap.")
         device = agent.observation_mean.device.type
         self.execution = ("loop" if device == "cpu" else "vmap") if execution == "auto" else execution
-        self._way: Callable[[TaskBatch, Sharing, _Rows], tuple[Tensor, list[Tensor]]] = ways[self.execution]
+        self._way: Callable[[TaskBatch, Sharing, GradientRows], tuple[Tensor, list[Tensor]]] = ways[self.execution]
         self._chunk = chunk
         shared, moved = set(self.phase.space.names), {id(it) for it in self.phase.module.parameters()}
         self._private = {
@@ -88,15 +89,21 @@ class PhaseFunctions:
         """Parameters that belong to single tasks, by name: heads, task embeddings. Frozen ones are left out."""
         return self._private
 
+    def private_of(self, sharing: Sharing) -> dict[str, nn.Parameter]:
+        """The private parameters, and those of a sharing as `sharing.NAME`."""
+        return self._private | {_own(name): value for name, value in sharing.named_parameters()}
+
     def losses(self, batch: TaskBatch, sharing: Sharing) -> TaskLosses:
         """The losses of all tasks of a batch, differentiable in shared and private parameters."""
         if sharing.uniform:
             return self.phase.losses(batch)
         parameters = self.space.select(self.agent)
+        if sharing.common and not self._companions:  # with companions, what a task reads of these is its own
+            return self._at(sharing.effective(parameters, int(batch.task_ids[0])), batch)
         ones = [batch.select([position]) for position in range(len(batch.task_ids))]
+        effective = sharing.effective_each(parameters, batch.task_ids)
         each = [
-            self._at(self._around(sharing, one.task_ids) | sharing.effective(parameters, int(one.task_ids)), one)
-            for one in ones
+            self._at(self._around(sharing, one.task_ids) | mine, one) for mine, one in zip(effective, ones, strict=True)
         ]
         return TaskLosses(
             torch.cat([one.values for one in each]),
@@ -106,15 +113,31 @@ class PhaseFunctions:
             each[0].linear,
         )
 
+    def at(self, parameters: dict[str, Tensor], batch: TaskBatch, sharing: Sharing, task: int) -> TaskLosses:
+        """The losses of one task where what tasks share has other values, differentiable in these.
+
+        Args:
+            parameters: All that tasks share, by name.
+            batch: Windows of the task alone.
+            sharing: Which of it the task computes with.
+            task: Its id; in `torch.func.vmap` the batch cannot say it.
+        """
+        if sharing.uniform:
+            return self._at(parameters, batch)
+        around = self._around(sharing, torch.tensor([task]))
+        return self._at(around | sharing.effective(parameters, task), batch)
+
     def gradients(self, batch: TaskBatch, sharing: Sharing) -> tuple[TaskGradients, dict[str, Tensor]]:
         """The gradient of every task's loss with respect to the shared parameters.
 
         Returns:
-            Gradients of the shared parameters per task, and those of the private ones by name, summed over tasks.
+            Gradients of the shared parameters per task, and those of the private ones (see `private_of`) by name,
+            summed over tasks.
         """
-        rows = self._buffer(len(batch.task_ids))
-        losses, private = self._way(batch, sharing, _Rows(self.space, rows, sharing, batch.task_ids))
-        return TaskGradients(losses, rows, batch.task_ids), dict(zip(self._private, private, strict=True))
+        rows = GradientRows(self.space, self._buffer(len(batch.task_ids)), sharing, batch.task_ids)
+        losses, private = self._way(batch, sharing, rows)
+        found = dict(zip(self._private, private, strict=True)) | {_own(name): it for name, it in rows.own.items()}
+        return TaskGradients(losses, rows.values, batch.task_ids), found
 
     def dense_gradients(self, batches: Iterable[TaskBatch], sharing: Sharing) -> DenseGradients:
         """The gradient of every task's loss at its own effective parameters, mean over batches of the same tasks.
@@ -125,7 +148,7 @@ class PhaseFunctions:
         rows, total, ids, count = like.new_zeros(0, 0), like.new_zeros(0), torch.empty(0, dtype=torch.long), 0
         for count, batch in enumerate(batches, start=1):
             rows, ids = self._buffer(len(batch.task_ids)), batch.task_ids
-            losses, _ = self._way(batch, sharing, _Rows(self.space, rows, adding=count > 1))
+            losses, _ = self._way(batch, sharing, GradientRows(self.space, rows, adding=count > 1))
             total = losses if count == 1 else total + losses
         return DenseGradients(total / max(count, 1), rows.div_(count) if count > 1 else rows, ids)
 
@@ -176,7 +199,7 @@ class PhaseFunctions:
         self,
         loss: Tensor,
         leaves: dict[str, Tensor],
-        rows: "_Rows",
+        rows: GradientRows,
         row: int,
         private: list[Tensor],
         keep: bool = False,
@@ -190,7 +213,7 @@ class PhaseFunctions:
             if gradient is not None:
                 total += gradient
 
-    def _loop(self, batch: TaskBatch, sharing: Sharing, rows: "_Rows") -> tuple[Tensor, list[Tensor]]:
+    def _loop(self, batch: TaskBatch, sharing: Sharing, rows: GradientRows) -> tuple[Tensor, list[Tensor]]:
         shared = self.space.select(self.agent)
         private = [torch.zeros_like(value) for value in self._private.values()]
 
@@ -203,7 +226,7 @@ class PhaseFunctions:
 
         return torch.cat([one(row, task) for row, task in enumerate(batch.task_ids.tolist())]), private
 
-    def _joint(self, batch: TaskBatch, sharing: Sharing, rows: "_Rows") -> tuple[Tensor, list[Tensor]]:
+    def _joint(self, batch: TaskBatch, sharing: Sharing, rows: GradientRows) -> tuple[Tensor, list[Tensor]]:
         shared = self.space.select(self.agent)
         private = [torch.zeros_like(value) for value in self._private.values()]
         leaves = [self._leaves(sharing, shared, task) for task in batch.task_ids.tolist()]
@@ -218,7 +241,7 @@ class PhaseFunctions:
             self._differentiate(values[row], mine, rows, row, private, keep=True)
         return values.detach(), private
 
-    def _vmap(self, batch: TaskBatch, sharing: Sharing, rows: "_Rows") -> tuple[Tensor, list[Tensor]]:
+    def _vmap(self, batch: TaskBatch, sharing: Sharing, rows: GradientRows) -> tuple[Tensor, list[Tensor]]:
         parameters = {name: value.detach() for name, value in self.space.select(self.agent).items()}
         private = {name: value.detach() for name, value in self._private.items()}
         if sharing.uniform:
@@ -245,48 +268,9 @@ class PhaseFunctions:
         return losses, [others[name].sum(0) for name in private]
 
 
-class _Rows:
-    """Where gradients are written, `[T, P]`: pulled back through a sharing, or as they are.
-
-    Args:
-        space: Names and places of the parameters.
-        values: `[T, P]`.
-        sharing: Pull back through it; None leaves the gradients as they are.
-        task_ids: `[T]`, for the sharing.
-        adding: Add to what is there.
-    """
-
-    def __init__(
-        self,
-        space: ParameterSpace,
-        values: Tensor,
-        sharing: Sharing | None = None,
-        task_ids: Tensor | None = None,
-        adding: bool = False,
-    ) -> None:
-        self._space, self._values, self._adding = space, values, adding
-        self._sharing = None if sharing is None or sharing.uniform else sharing
-        self._task_ids = torch.empty(0) if task_ids is None else task_ids
-
-    def write(self, row: int, gradients: dict[str, Tensor]) -> None:
-        """Writes the gradient of one task."""
-        if self._sharing is not None:
-            gradients = self._sharing.pull_back(gradients, int(self._task_ids[row]))
-        for name, view in self._space.unflatten(self._values[row]).items():
-            self._put(view, gradients[name])
-
-    def write_all(self, gradients: dict[str, Tensor]) -> None:
-        """Writes those of all tasks, each with the tasks as its first axis."""
-        if self._sharing is not None:
-            gradients = self._sharing.stacked_pull_back(gradients, self._task_ids)
-        for name, value in gradients.items():
-            self._put(self._values[:, self._space.slice_of(name)], value.flatten(1))
-
-    def _put(self, place: Tensor, value: Tensor) -> None:
-        if self._adding:
-            place += value
-        else:
-            place.copy_(value)
+def _own(name: str) -> str:
+    """What a parameter of a sharing is called among the private ones."""
+    return f"sharing.{name}"
 
 
 def _joined(parts: list[Tensor | None]) -> Tensor | None:

@@ -12,7 +12,7 @@ from typing import Any
 from mtorl import InputError
 from mtorl.files import DamageWarning, refused_write, regular
 from mtorl.schema import Document, check
-from mtorl.trainers.entries import KINDS, LINE, E, Entry
+from mtorl.trainers.entries import KINDS, LINE, E, Entry, TrainingEntry
 
 
 class RunLog:
@@ -120,6 +120,13 @@ class Log:
     def of(self, kind: type[E]) -> list[E]:
         """The entries of a kind, in their order."""
         return [entry for entry in self.entries if type(entry) is kind]
+
+    def minutes(self) -> float:
+        """How long training took, without evaluations, until the last entry about it."""
+        entries = self.of(TrainingEntry)
+        begun = [0, *[row.step for row in entries]]
+        pairs = [it for it in zip(begun, entries, strict=False) if it[1].steps_per_second > 0]
+        return sum((row.step - last) / row.steps_per_second for last, row in pairs) / 60
 
 
 def read_log(folder: Path) -> list[Document]:

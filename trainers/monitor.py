@@ -1,11 +1,12 @@
-"""How the tasks stand to each other, recorded during training: their gradients, and the modules that they use."""
+"""How the tasks stand to each other, recorded during training: their gradients, modules and heads."""
 
 import math
 
 import torch
 from torch import Tensor
 
-from mtorl.trainers.entries import ConflictsEntry, RoutingEntry
+from mtorl.agents.heads import Relations
+from mtorl.trainers.entries import ConflictsEntry, RelationsEntry, RoutingEntry
 from mtorl.trainers.gradients import TaskGradients
 
 
@@ -63,6 +64,22 @@ def routing(step: int, layers: list[Tensor], names: list[str]) -> RoutingEntry:
         distances=_rounded(torch.cat(distances, -1).mean(-1)),
         numbers={f"probabilities/{place}": _rounded(layer.flatten(1)) for place, layer in enumerate(layers, start=1)},
     )
+
+
+def relations(step: int, found: Relations, present: list[str], names: list[str]) -> RelationsEntry:
+    """What the log says of how tasks take from each other's heads.
+
+    Args:
+        step: Number of the training step.
+        found: Of the agent.
+        present: Names of a batch's tasks, of which the deviations are.
+        names: Names of all tasks.
+
+    Returns:
+        `weights` `[T, T]`, those of each task in its row; and `deviation`, by what actions are uncertain.
+    """
+    deviation = dict(zip(present, found.deviations.tolist(), strict=True))
+    return RelationsEntry(step, names, _rounded(found.weights), deviation)
 
 
 def _rounded(matrix: Tensor) -> list[list[float]]:

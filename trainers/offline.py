@@ -12,7 +12,7 @@ from mtorl.schema import State
 from mtorl.trainers.checkpoint import CheckpointFolder, fitting, restore
 from mtorl.trainers.entries import ConclusionEntry, EvaluationEntry, SharingEntry
 from mtorl.trainers.logs import RunLog
-from mtorl.trainers.monitor import conflicts, routing
+from mtorl.trainers.monitor import conflicts, relations, routing
 from mtorl.trainers.phase_trainer import PARTS, PhaseTrainer
 from mtorl.trainers.policy import TaskPolicy
 from mtorl.trainers.records import Records
@@ -100,7 +100,7 @@ class OfflineTrainer:
         batch = self.sampler.draw().to(like.device, like.dtype)
         monitored, turn = self.schedule.monitors(step), self.sampler.round(step)
         if monitored:
-            self._write_routing(batch)
+            self._write_relations(batch)
         for phase in self.phases:
             if phase.moves_at(step, turn):
                 update = phase.update(batch, step)
@@ -115,12 +115,16 @@ class OfflineTrainer:
             self._loss = f"loss {entry.loss:.4g}"
             self.log.write(entry)
 
-    def _write_routing(self, batch: TaskBatch) -> None:
+    def _write_relations(self, batch: TaskBatch) -> None:
+        """How tasks mix modules, and what they take from each other's heads."""
         with isolated(self.seed, "routing", self._step, device=batch.valid.device):
-            layers = self.agent.routing(batch)
+            layers, found = self.agent.routing(batch), self.agent.relations(batch)
+        everybody = list(self.agent.spec.task_names)
+        names = [everybody[task] for task in batch.task_ids.tolist()]
         if layers:
-            names = [self.agent.spec.task_names[task] for task in batch.task_ids.tolist()]
             self.log.write(routing(self._step, layers, names))
+        if found is not None:
+            self.log.write(relations(self._step, found, names, everybody))
 
     def _write_conflicts(self, phase: str, update: MultiTaskUpdate) -> None:
         names = [self.agent.spec.task_names[task] for task in update.task_ids.tolist()]

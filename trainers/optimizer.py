@@ -1,7 +1,7 @@
 """AdamW with warm-up, a schedule and clipping; rows of tasks outside the batch stay where they are."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -58,9 +58,11 @@ class PhaseOptimizer:
         settings: Learning rate and the rest.
         module: Whose parameters move, but for frozen ones (`requires_grad=False`).
         extra: Learned parameters of the balancer.
-        rows: Parameters whose first axis is the task; those of other phases are not looked at.
+        rows: Parameters whose rows belong to tasks; those of other phases are not looked at.
         steps: Steps in all, for the schedule.
         extra_rate: Learning rate of `extra` after warm-up, which follows the same schedule; by default the agent's.
+        row_of: Which row is a task's, `[T]`, for those of `rows` whose first axis is not the task: tasks of a group may
+            have one in common, which moves if one of them is in the batch.
 
     Attributes:
         moves: Steps that it took; with some balancers several in a training step.
@@ -74,12 +76,14 @@ class PhaseOptimizer:
         rows: Sequence[nn.Parameter],
         steps: int,
         extra_rate: float | None = None,
+        row_of: Mapping[nn.Parameter, Tensor] | None = None,
     ) -> None:
         self.settings, self.steps, self.moves = settings, steps, 0
         self._rates = [1.0, (extra_rate or settings.lr) / settings.lr]
         self._parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
         mine = {id(parameter) for parameter in (*self._parameters, *extra)}
         self._rows = [row for row in rows if id(row) in mine]
+        self._row_of = [of.cpu() if (of := (row_of or {}).get(row)) is not None else None for row in self._rows]
         self._decays = [0.0 if any(row is it for it in extra) else settings.weight_decay for row in self._rows]
         self._seen = [torch.zeros(len(row), dtype=torch.int64) for row in self._rows]
         groups: list[dict[str, Any]] = [{"params": self._parameters}]
@@ -120,19 +124,26 @@ class PhaseOptimizer:
                 f"the gradient's norm is {float(norm)} at step {index}, though all losses are finite. Lower "
                 "--optimizer.lr, or check the data with `mtorl info --verify`."
             )
-        catching_up = self._late_rows(task_ids, rate)
-        rows = [(row, others, False) for row in self._rows if len(others := _others(row, task_ids))]
+        present = self._present(task_ids)
+        catching_up = self._late_rows(present, rate)
+        each = [(row, _others(row, mine)) for row, mine in zip(self._rows, present, strict=True)]
+        rows = [(row, others, False) for row, others in each if len(others)]
         resting = [*rows, *((parameter, entries, True) for parameter, entries in unused)]
         kept = [(parameter, where, flat, self._read(parameter, where, flat)) for parameter, where, flat in resting]
         self._adam.step()
         self.moves += 1
-        for row, present, factor, decayed in catching_up:
-            row.detach()[present] = decayed + factor * (row.detach()[present] - decayed)
+        for row, places, factor, decayed in catching_up:
+            row.detach()[places] = decayed + factor * (row.detach()[places] - decayed)
         for parameter, where, flat, values in kept:
             self._write(parameter, where, flat, values)
         return {"gradient_norm": float(norm), "learning_rate": rate}
 
-    def _late_rows(self, task_ids: Tensor, rate: float) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    def _present(self, task_ids: Tensor) -> list[Tensor]:
+        """Of each parameter in `rows`, which rows are those of some tasks; ascending, on the CPU."""
+        tasks = task_ids.cpu().unique()
+        return [tasks if of is None else of[tasks].unique() for of in self._row_of]
+
+    def _late_rows(self, present: list[Tensor], rate: float) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
         """Rows of present tasks that took fewer steps than Adam counts, and by what their step is to be corrected.
 
         Adam's correction for moments that start at zero goes by the number of all steps; a row that takes part in few
@@ -140,16 +151,15 @@ class PhaseOptimizer:
         """
         first, second = self.settings.betas
         found: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
-        present = task_ids.cpu().unique()
-        for row, seen, decay in zip(self._rows, self._seen, self._decays, strict=True):
-            seen[present] += 1
+        for row, seen, decay, mine in zip(self._rows, self._seen, self._decays, present, strict=True):
+            seen[mine] += 1
             state = self._adam.state.get(row)
             steps = (float(state["step"]) if state else 0.0) + 1
-            own = seen[present].double()
+            own = seen[mine].double()
             if bool((own == steps).all()):
                 continue
             factor = (1 - first**steps) / (1 - first**own) * ((1 - second**own) / (1 - second**steps)).sqrt()
-            places = present.to(row.device)
+            places = mine.to(row.device)
             values = row.detach()[places]
             shape = (-1, *[1] * (row.ndim - 1))
             found.append((row, places, factor.to(row).view(shape), values * (1 - rate * decay)))
@@ -182,7 +192,7 @@ def _view(values: Tensor, flat: bool) -> Tensor:
     return values.detach().view(-1) if flat else values.detach()
 
 
-def _others(row: nn.Parameter, task_ids: Tensor) -> Tensor:
+def _others(row: nn.Parameter, present: Tensor) -> Tensor:
     absent = torch.ones(len(row), dtype=torch.bool, device=row.device)
-    absent[task_ids.to(row.device)] = False
+    absent[present.to(row.device)] = False
     return absent.nonzero().flatten()

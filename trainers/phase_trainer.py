@@ -4,8 +4,11 @@ import copy
 import math
 from typing import Any
 
+from torch import nn
+
 from mtorl import InputError
 from mtorl.agents.base import Agent, Phase
+from mtorl.agents.heads import Head
 from mtorl.datasets.sampler import TaskBatch, TaskSampler
 from mtorl.schema import State
 from mtorl.trainers.balancers.base import Balancer
@@ -46,6 +49,9 @@ class PhaseTrainer:
     ) -> None:
         self.functions, self.sharing, self.balancer, self.optimizer = functions, sharing, balancer, optimizer
         self.span, self._seed = functions.phase.span(steps), seed
+        moved = {id(it) for it in functions.phase.module.parameters()}
+        heads = [it for it in functions.agent.modules() if isinstance(it, Head)]
+        self._heads = [it for it in heads if any(id(parameter) in moved for parameter in it.parameters())]
 
     @property
     def phase(self) -> Phase:
@@ -67,13 +73,15 @@ class PhaseTrainer:
         return step in self.span and turn % self.phase.every == 0
 
     def update(self, batch: TaskBatch, step: int) -> MultiTaskUpdate:
-        """A move waiting to be made.
+        """A move waiting to be made; its heads are told how far training is.
 
         Args:
             batch: The windows.
             step: Number of the training step.
         """
         index = step - self.span.start
+        for head in self._heads:
+            head.progressed(index / len(self.span))
         return MultiTaskUpdate(self.functions, self.optimizer, batch, self.sharing, index, len(self.span), self._seed)
 
     def move(self, update: MultiTaskUpdate) -> dict[str, float]:
@@ -82,8 +90,9 @@ class PhaseTrainer:
         Returns:
             Numbers for the log, `moves` of the optimizer among them.
         """
-        before = self.optimizer.moves
-        numbers = checked_numbers(self.balancer, "step", self.balancer.step(update))
+        before, mixture = self.optimizer.moves, self.sharing.mixture(update.task_ids)
+        seen = update if mixture is None else update.across(mixture, type(self.balancer).__name__)
+        numbers = checked_numbers(self.balancer, "step", self.balancer.step(seen))
         self.phase.after_step()
         return numbers | {"moves": float(self.optimizer.moves - before)}
 
@@ -183,7 +192,29 @@ def phase_sharing(agent: Agent, sharing: Sharing, seed: int) -> dict[str, Sharin
         sharing: Copied for every phase.
         seed: Derives their streams.
     """
-    return {phase.name: _own_sharing(sharing, agent, phase, seed) for phase in agent.phases}
+    shared = {phase.name: _own_sharing(sharing, agent, phase, seed) for phase in agent.phases}
+    _refuse_two_ways(agent, shared)
+    return shared
+
+
+def _refuse_two_ways(agent: Agent, shared: dict[str, Sharing]) -> None:
+    """Raises InputError if tasks would have two values of a tensor: of two phases, or also of their network."""
+    holders: dict[str, str] = {}
+    for phase in agent.phases:
+        member = shared[phase.name]
+        kind, mixed = type(member).__name__, dict(zip(phase.space.names, phase.space.mixed, strict=True))
+        for name in member.own:
+            if mixed[name]:
+                reason = "tasks mix in their network already, or have with their group"
+            elif name in holders:
+                reason = f"the phases {holders[name]} and {phase.name} both move, each with values of its own"
+            else:
+                holders[name] = phase.name
+                continue
+            raise InputError(
+                f"{kind} would give every task its own values of {name}, which {reason}; expected one way of sharing "
+                "for a tensor. Use another sharing, such as Shared, or another network."
+            )
 
 
 def phase_functions(
@@ -203,7 +234,7 @@ def phase_functions(
 
 def _own_sharing(sharing: Sharing, agent: Agent, phase: Phase, seed: int) -> Sharing:
     own, names = copy.deepcopy(sharing), agent.spec.task_names
-    own.task_names = names
+    own.task_names, own.groups = names, agent.spec.groups
     own.init(phase.space, len(names), torch_stream(seed, f"sharing {phase.name}"))
     return own.to(agent.observation_mean.device)
 
@@ -215,8 +246,11 @@ def _phase_trainer(
     own.plan(len(phase.span(steps)))
     own.init(len(agent.spec.task_names), phase.space, torch_stream(seed, f"balancer {phase.name}"))  # stays on the CPU
     learned = list(own.parameters())
-    rows = [*agent.task_rows(), *learned]  # what a balancer learns belongs to tasks too
-    optimizer = PhaseOptimizer(settings, phase.module, learned, rows, len(phase.span(steps)), own.parameter_rate())
+    rows = [*agent.task_rows(), *sharing.parameters(), *learned]  # what a balancer learns belongs to tasks too
+    moved = nn.ModuleList([phase.module, sharing])
+    optimizer = PhaseOptimizer(
+        settings, moved, learned, rows, len(phase.span(steps)), own.parameter_rate(), agent.row_of()
+    )
     return PhaseTrainer(functions, sharing, own, optimizer, steps, seed)
 
 

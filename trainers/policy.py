@@ -1,14 +1,17 @@
 """A trained agent as something that can be played."""
 
 import copy
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mtorl import InputError
 from mtorl.agents.base import Agent
 from mtorl.envs.base import RolloutContext
-from mtorl.trainers.sharing.base import Sharing
+from mtorl.trainers.sharing.base import Point, Sharing
 from mtorl.trainers.sharing.group_gate import GateChoice, GroupGate
 
 
@@ -26,10 +29,10 @@ class TaskPolicy:
     def __init__(self, agent: Agent, sharing: dict[str, Sharing]) -> None:
         self.agent = copy.deepcopy(agent).to("cpu", torch.float32).eval()
         shared = {phase.name: phase.space.select(self.agent) for phase in self.agent.phases}  # before all is frozen
-        self.agent.requires_grad_(False)
+        self.agent.requires_grad_(False).strip()
         self.task_names = agent.spec.task_names
         self._sharing = {
-            phase.name: copy.deepcopy(sharing[phase.name]).to("cpu")
+            phase.name: copy.deepcopy(sharing[phase.name]).to("cpu", torch.float32).requires_grad_(False)
             for phase in agent.phases
             if phase.name in agent.acting_phases and not sharing[phase.name].uniform
         }
@@ -66,6 +69,21 @@ class TaskPolicy:
         """Steps that a demonstration must have, at least: those of a prompt."""
         return self.agent.prompts.length if self.agent.prompts else 1
 
+    def points(self) -> list[Point]:
+        """Where between the tasks it can be played; nowhere for most ways of sharing."""
+        return next((points for sharing in self._sharing.values() if (points := sharing.points())), [])
+
+    def at(self, point: Point) -> "TaskPolicy":
+        """The same, but it plays all tasks with the parameters at one of these points.
+
+        Raises:
+            InputError: There are none between the tasks.
+        """
+        other = copy.deepcopy(self)
+        other._sharing = {name: sharing.at(point) for name, sharing in other._sharing.items()}
+        other._candidates = []
+        return other
+
     def _without_task(self) -> tuple[list[Agent], GroupGate | None]:
         """An agent for each set of parameters among which a gate chooses; the phases of an agent have the same."""
         found = {name: sharing.without_task(self._dense[name]) for name, sharing in self._sharing.items()}
@@ -89,3 +107,42 @@ class TaskPolicy:
         for place in places:
             self._playing[place].acted(actions)  # each knows the whole episode, should it take over
         return actions
+
+
+class PolicyPerGroup:
+    """Policies of different tasks that are played as one.
+
+    Args:
+        task_names: All tasks, in the order in which it is told them.
+        policies: Each task is one of them's.
+    """
+
+    def __init__(self, task_names: tuple[str, ...], policies: Sequence[TaskPolicy]) -> None:
+        self.task_names, self.policies = task_names, tuple(policies)
+        places = {name: (one, place) for one in self.policies for place, name in enumerate(one.task_names)}
+        self._places = [places[name] for name in task_names]
+        self._playing = self.policies[0]
+
+    def reset(self, context: RolloutContext) -> None:
+        """Begins a block of episodes of one task.
+
+        Raises:
+            InputError: The task is hidden.
+        """
+        if context.tasks is None:
+            raise InputError(
+                f"{len(self.policies)} models, one for each group of tasks, cannot act where the task is hidden: "
+                "nothing says whose it is. Train one model with --sharing GroupMasks, which has a gate."
+            )
+        assert len(set(context.tasks.tolist())) == 1, "a block plays one task"
+        self._playing, place = self._places[int(context.tasks[0])]
+        self._playing.reset(replace(context, tasks=np.full_like(context.tasks, place)))
+
+    @property
+    def demonstration_steps(self) -> int:
+        """Steps that a demonstration must have, at least."""
+        return max(policy.demonstration_steps for policy in self.policies)
+
+    def act(self, observations: NDArray[np.float32], rewards: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Actions `[N, A]`, of the policy whose task is played."""
+        return self._playing.act(observations, rewards)

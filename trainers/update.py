@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from mtorl.trainers.executions import PhaseFunctions
 from mtorl.trainers.gradients import TaskGradients
 from mtorl.trainers.optimizer import PhaseOptimizer
 from mtorl.trainers.seeding import isolated
-from mtorl.trainers.sharing.base import Sharing
+from mtorl.trainers.sharing.base import Mixture, Sharing
 
 
 class MultiTaskUpdate:
@@ -86,6 +87,15 @@ class MultiTaskUpdate:
         other._whole = self, torch.arange(len(self.task_ids))
         return other
 
+    def across(self, mixture: Mixture, balancer: str) -> "MultiTaskUpdate":
+        """The same batch seen at several points at once, for a balancer that weights losses.
+
+        Args:
+            mixture: The points.
+            balancer: Class of the balancer, to refuse it by name if it asks for more.
+        """
+        return _AcrossUpdate(self, mixture, balancer)
+
     def _copy(self, batch: TaskBatch, sharing: Sharing) -> "MultiTaskUpdate":
         return MultiTaskUpdate(self._functions, self._optimizer, batch, sharing, self._index, self._steps, self._seed)
 
@@ -112,7 +122,7 @@ class MultiTaskUpdate:
         with isolated(self._seed, "dropout", self._index, device=self._batch.valid.device):
             gradients, private = self._functions.gradients(self._batch, self.sharing)
         self._accept(gradients.losses)
-        for name, parameter in self._functions.private.items():
+        for name, parameter in self._functions.private_of(self.sharing).items():
             parameter.grad = private[name]
         return gradients
 
@@ -169,7 +179,7 @@ class MultiTaskUpdate:
         """
         self._note(weights)
         self._optimizer.zero_grad()
-        own = list(self._functions.private.values())
+        own = list(self._functions.private_of(self.sharing).values())
         loss.backward(retain_graph=private is not None)
         if private is not None and own:
             for parameter, gradient in zip(own, torch.autograd.grad(private, own), strict=True):
@@ -190,7 +200,8 @@ class MultiTaskUpdate:
         """
         if losses.features is None:
             raise InputError(f"the phase {self.phase.name} has no features, which this balancer works on.")
-        parameters = [parameter for parameter in self.phase.module.parameters() if parameter.requires_grad]
+        moved = [*self.phase.module.parameters(), *self.sharing.parameters()]
+        parameters = [parameter for parameter in moved if parameter.requires_grad]
         before: Sequence[Tensor | None] = [None] * len(parameters)
         if losses.features.requires_grad:
             before = torch.autograd.grad(losses.features, parameters, gradient, retain_graph=True, allow_unused=True)
@@ -201,10 +212,12 @@ class MultiTaskUpdate:
         return self._step()
 
     def _step(self) -> dict[str, float]:
-        unused = self.sharing.unused(self._batch.task_ids)
-        parameters = self._functions.space.select(self._functions.agent) if unused else {}
-        entries = [(parameters[name], places) for name, places in unused.items()]
-        return self._optimizer.step(self._index, self._batch.task_ids, entries)
+        task_ids = self.task_ids
+        parameters = self._functions.space.select(self._functions.agent) if not self.sharing.uniform else {}
+        entries = [(parameters[name], places) for name, places in self.sharing.unused(task_ids).items()]
+        numbers = self._optimizer.step(self._index, task_ids, entries)
+        self.sharing.after_step(parameters, task_ids)
+        return numbers
 
     def _note(self, weights: Tensor | None) -> None:
         if weights is not None:
@@ -242,3 +255,26 @@ class MultiTaskUpdate:
             f"the loss of phase {self.phase.name} is not finite at step {self._index}: {', '.join(bad)}. Check "
             "the data with `mtorl info --verify`, lower --optimizer.lr or set --optimizer.clip."
         )
+
+
+class _AcrossUpdate(MultiTaskUpdate):
+    """See `MultiTaskUpdate.across`."""
+
+    def __init__(self, whole: MultiTaskUpdate, mixture: Mixture, balancer: str) -> None:
+        vars(self).update(vars(whole.at(whole.sharing)))
+        self._points, self._combined = [whole.at(point) for point in mixture.points], mixture.combined
+        self._balancer = balancer
+
+    def losses(self) -> TaskLosses:
+        """The combined losses."""
+        each = torch.stack([point.losses().values for point in self._points])
+        return TaskLosses(self._combined(each))
+
+    def _refused(self, *arguments: object, **options: object) -> NoReturn:
+        raise InputError(
+            f"{type(self.sharing).__name__} mixes losses at several points, and {self._balancer} makes its moves of "
+            "something else. Use a balancer that weights losses, such as Equal, DWA, FAMO or Uncertainty, or another "
+            "sharing."
+        )
+
+    gradients = descend = descend_features = select = at = across = _refused

@@ -1,4 +1,7 @@
-"""The last layers of policies. A new one is one file and one line in `__init__.pyi`."""
+"""The last layers of policies. A new one is one file and one line in `__init__.pyi`.
+
+A head is named with its options, as a network is: `--agent.head SmallTowers --agent.head.gamma 0.5`.
+"""
 
 import lazy_loader
 

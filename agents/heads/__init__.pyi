@@ -1,7 +1,12 @@
 from .base import Head as Head
+from .base import HeadMaker as HeadMaker
 from .base import OutputHeads as OutputHeads
+from .base import Relations as Relations
 from .base import TaskLosses as TaskLosses
 from .base import masked_mean as masked_mean
 from .gaussian import GaussianHead as GaussianHead
+from .gaussian import build_head as build_head
 from .gaussian import make_head as make_head
 from .regression import RegressionHead as RegressionHead
+from .small_towers import SmallTowers as SmallTowers
+from .variational import VariationalHeads as VariationalHeads

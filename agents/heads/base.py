@@ -1,14 +1,16 @@
 """From features to actions, and the loss of recorded actions."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from mtorl.datasets.sampler import TaskBatch
 
-OutputHeads = Literal["shared", "per_task", "linear"]
+OutputHeads = Literal["shared", "per_task", "linear", "per_group"]
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,8 @@ class TaskLosses:
         features: `[T, B, L, F]`, what the heads saw, for methods that balance at the representation.
         targets: `[T, B, L, A]`, what the heads should have said.
         valid: bool `[T, B, L]`.
+        predictions: `[T, B, L, A]`, what the heads said, where the loss is their squared error (a mean over the last
+            axis, and over valid positions); None where it is another.
         linear: The predictions are linear in the features, the loss is their squared error, and every task has its own
             head.
     """
@@ -29,10 +33,32 @@ class TaskLosses:
     targets: Tensor | None = None
     valid: Tensor | None = None
     linear: bool = False
+    predictions: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Relations:
+    """What heads say that learn from each other.
+
+    Attributes:
+        weights: `[tasks, tasks]`, how much each task takes from every other; rows sum to one, or to zero for a task
+            that is alone.
+        deviations: `[T]` of a batch's tasks, standard deviation of actions by what is not known of the head's weights,
+            mean over valid positions and action dimensions.
+    """
+
+    weights: Tensor
+    deviations: Tensor
 
 
 class Head(nn.Module, ABC):
-    """The last layer of a policy."""
+    """The last layer of a policy.
+
+    Attributes:
+        per_task: Each task acts with its own.
+    """
+
+    per_task: bool
 
     @abstractmethod
     def losses(self, features: Tensor, targets: Tensor, valid: Tensor, task_ids: Tensor) -> Tensor:
@@ -52,10 +78,52 @@ class Head(nn.Module, ABC):
     def act(self, features: Tensor, task_ids: Tensor) -> Tensor:
         """Actions `[N, A]` in [-1, 1] from features `[N, F]` of tasks `[N]`."""
 
+    @abstractmethod
+    def means(self, features: Tensor, task_ids: Tensor) -> Tensor:
+        """Predictions `[T, B, L, A]` from features `[T, B, L, F]` of tasks `[T]`, without any noise."""
+
+    def predictions(self, features: Tensor, task_ids: Tensor) -> Tensor:
+        """What a loss is made of, shaped as `means`: those by default; heads with noise draw it while training."""
+        return self.means(features, task_ids)
+
+    def additions(self, features: Tensor, targets: Tensor, valid: Tensor, task_ids: Tensor) -> Tensor:
+        """What the head adds to a loss `[T]` that others make of its `predictions`; nothing by default.
+
+        Arguments as of `losses`. The unit is that of the squared error, mean over action dimensions.
+        """
+        return torch.zeros_like(features[:, 0, 0, 0])
+
+    @property
+    def related(self) -> bool:
+        """Tasks learn from each other's heads: there are `relations`."""
+        return False
+
+    def relations(self, features: Tensor, valid: Tensor, task_ids: Tensor) -> Relations:
+        """What tasks take from each other; only of heads that are `related`. Arguments as of `losses`."""
+        raise NotImplementedError(f"{type(self).__name__} has no relations.")
+
+    def expect(self, samples: Tensor) -> None:
+        """Told once how many recorded steps `[tasks]` there are of each task."""
+
+    def progressed(self, share: float) -> None:
+        """Told before each move how much of its training is done, in [0, 1)."""
+
+    def strip(self) -> None:
+        """Lets go of what only training needs; nothing by default."""
+
+    def training_only(self) -> list[nn.Parameter]:
+        """What `strip` lets go of."""
+        return []
+
     @property
     def linear(self) -> bool:
         """See `TaskLosses.linear`."""
         return False
+
+    @property
+    def plain(self) -> bool:
+        """Predictions lie in [-1, 1], and `losses` are made of their squared errors and of `additions` alone."""
+        return True
 
     def forward(self, features: Tensor, batch: TaskBatch) -> TaskLosses:
         """The losses of a batch with what balancers at the representation need.
@@ -68,12 +136,25 @@ class Head(nn.Module, ABC):
         return TaskLosses(values, features, batch.actions, batch.valid, self.linear)
 
     def task_rows(self) -> list[nn.Parameter]:
-        """Parameters whose first axis is the task; none by default."""
+        """Parameters whose rows belong to tasks, one to each or as `row_of` says; none by default."""
         return []
+
+    @property
+    def row_of(self) -> Tensor | None:
+        """Which row of these is a task's, `[T]`, where tasks of a group have one in common; None: each its own."""
+        return None
+
+    def private(self) -> list[nn.Module]:
+        """The parts all of whose parameters belong to single tasks: by default everything or nothing."""
+        return [self] if self.task_rows() else []
 
     def strengths(self) -> Tensor | None:
         """Squared norm `[T, F]` of what each task's head has at each feature; None for a shared head."""
         return None
+
+
+HeadMaker = Callable[[int, int, int], Head]
+"""Makes a head that reads so many features and gives so many action dimensions, for that many tasks."""
 
 
 def masked_mean(values: Tensor, valid: Tensor) -> Tensor:

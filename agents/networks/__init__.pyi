@@ -1,5 +1,7 @@
 from .base import Backbone as Backbone
+from .base import Branches as Branches
 from .base import Network as Network
+from .branches import DMTG as DMTG
 from .care import CARE as CARE
 from .film import FiLM as FiLM
 from .mlp import MLPBackbone as MLPBackbone

@@ -2,10 +2,26 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 
 from mtorl import InputError, checks
+
+
+@dataclass(frozen=True)
+class Branches:
+    """Several ways through a network; a task's loss is the weighted mean of its losses on them.
+
+    Attributes:
+        features: Of each of G ways, `[T, ..., F]`.
+        shares: `[T, G]`, the weights; rows sum to one.
+        penalty: `[T]`, what is added to the tasks' losses.
+    """
+
+    features: Sequence[Tensor]
+    shares: Tensor
+    penalty: Tensor
 
 
 class Backbone(nn.Module, ABC):
@@ -30,6 +46,18 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def maskable(self) -> list[nn.Module]:
         """The parts whose weight matrices masks may switch off."""
+
+    def mixed(self) -> list[nn.Module]:
+        """The parts whose weights every task mixes for itself; none by default."""
+        return []
+
+    def branches(self, observations: Tensor, code: Tensor, gains: Sequence[Tensor] = ()) -> Branches | None:
+        """The ways on which losses are to be mixed, arguments as of `forward`; None where there is only one."""
+        return None
+
+    def after_step(self) -> None:
+        """Called after each move of its parameters."""
+        return
 
     def mean_weights(self, observations: Tensor, code: Tensor) -> list[Tensor]:
         """How tasks mix parts, layer by layer: probabilities `[T, ..., n]`, means over observations `[T, B, L, O]`."""

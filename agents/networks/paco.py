@@ -40,6 +40,10 @@ class PaCo(Backbone):
         """The sets of weights."""
         return [self.layers]
 
+    def mixed(self) -> list[nn.Module]:
+        """The sets of weights."""
+        return [self.layers]
+
     def composed(self, code: Tensor) -> Weights:
         """The weights of the tasks with these codes `[T, Z]`."""
         mixtures, found = self.mix(code), []  # Deviation 1: of all tasks, however their losses stand

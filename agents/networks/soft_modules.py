@@ -159,6 +159,10 @@ class ModuleLayer(nn.Module):
             return torch.baddbmm(bias[..., None], weight, values.permute(1, 2, 0)).permute(2, 0, 1)
         return torch.baddbmm(bias[:, None], values.transpose(0, 1), weight.transpose(1, 2)).transpose(0, 1)
 
+    def map_of(self, module: int) -> tuple[Tensor, Tensor]:
+        """One of the maps: matrix `[H, I]`, bias `[H]`."""
+        return self.weight.chunk(self.number)[module], self.bias.chunk(self.number)[module]
+
     def merged(self, mixture: Tensor) -> tuple[Tensor, Tensor]:
         """These maps and a mixture `[m, n]` of their outputs as one linear map: matrix `[m * H, I or n * I]`, bias."""
         weight = self.weight.view(self.number, -1, self.weight.shape[1])

@@ -1,6 +1,6 @@
 """Play a trained run, the expert or random actions: success per task."""
 
-from typing import Any
+from typing import Any, Literal
 
 from mtorl import InputError
 
@@ -21,14 +21,37 @@ def run(arguments: list[str]) -> None:
         help="Instead of playing, compare the run's actions with those of this data set (one collected with --split "
         "heldout, best): mean squared difference per task.",
     )
+    parser.add_argument(
+        "--along",
+        type=Literal["manifold"],
+        help="Play a run that was trained with ParetoManifold between its tasks: eleven points of two tasks, a "
+        "triangle of three, of more the corners and the middle. `mtorl report` shows them.",
+    )
     options = objects(parser, arguments)
-    recorded = options.pop("recorded")
+    usual = vars(parser.get_defaults())
+    recorded, along = options.pop("recorded"), options.pop("along")
     if recorded is not None:
-        _compare_actions(recorded, options, vars(parser.get_defaults()))
+        if along is not None:
+            raise InputError("--recorded and --along are not given together: nothing is played with --recorded.")
+        _compare_actions(recorded, options, usual)
+        return
+    if along is not None:
+        _play_along(options)
         return
     report = evaluate(**options)
     show_report(report)
     print(f"saved: {report.path}")
+
+
+def _play_along(options: dict[str, Any]) -> None:
+    from mtorl.reports.tables import show_front
+    from mtorl.runs.evaluations import evaluate_along
+
+    if options["run"] is None or not (options.pop("policy") is options.pop("suite") is None):
+        raise InputError("--along is for runs; give the folder of one, and neither --policy nor --suite.")
+    front = evaluate_along(**options)
+    show_front(front)
+    print(f"saved: {front.folder}")
 
 
 def _compare_actions(recorded: str, options: dict[str, Any], usual: dict[str, Any]) -> None:

@@ -1,4 +1,8 @@
-"""Show what a data set holds, task by task; --verify checks every byte."""
+"""Show what a data set holds, task by task, or the models of a run; --verify checks every byte of a data set."""
+
+from pathlib import Path
+
+from mtorl import InputError
 
 
 def run(arguments: list[str]) -> None:
@@ -8,16 +12,19 @@ def run(arguments: list[str]) -> None:
     from mtorl.reports.tables import show_store
 
     def info() -> None:
-        """Shows what a data set holds: per task episodes, steps, returns and success, and its versions."""
+        """Shows what a data set holds (per task episodes, steps, returns, success; versions), or a run's models."""
 
     parser = parser_of("info", info)
-    parser.add_argument("data", type=str, help="Folder of the data set.")
+    parser.add_argument("data", type=str, help="Folder of the data set, or of a run.")
     parser.add_argument(
         "--verify",
         action="store_true",
         help="Also read everything once and recompute what the data set says of itself.",
     )
     options = objects(parser, arguments)
+    if (Path(options["data"]) / "config.yaml").exists():
+        _show_run(options["data"], options["verify"])
+        return
     store = EpisodeStore(options["data"])
     show_store(store)
     if options["verify"]:
@@ -29,3 +36,12 @@ def run(arguments: list[str]) -> None:
             "verified: all hashes match, all numbers are finite, all actions lie in [-1, 1], returns-to-go are the sums"
             " of rewards, the statistics of tasks are those of their episodes, the suite has its tasks and dimensions."
         )
+
+
+def _show_run(folder: str, verify: bool) -> None:
+    from mtorl.reports.tables import show_run
+    from mtorl.runs.run import Run
+
+    if verify:
+        raise InputError(f"--verify is for data sets; {folder} is a run. Leave it out, or give the folder of its data.")
+    show_run(Run(folder))

@@ -1,9 +1,10 @@
 """A run as reports see it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
+from mtorl import InputError
 from mtorl.datasets.spec import DataSpec
 from mtorl.envs.results import EvalReport, TaskResult
 from mtorl.runs.run import Run
@@ -32,6 +33,34 @@ class RunEntry:
     colour: str
 
     @cached_property
+    def parts(self) -> "list[RunEntry]":
+        """Those of the runs that it consists of: itself, or one for each group of tasks."""
+        if not self.run.per_group:
+            return [self]
+        return [
+            replace(self, name=f"{self.name}, {part.folder.name}", run=part, log=Log(part.folder))
+            for part in self.run.parts
+        ]
+
+    @cached_property
+    def parameters(self) -> int | None:
+        """Numbers that were trained; None if its agent cannot be built any more."""
+        try:
+            return self.run.parameters()
+        except InputError:
+            return None
+
+    @cached_property
+    def steps(self) -> int:
+        """Training steps that were saved, of all parts."""
+        return sum(max(part.run.checkpoints().steps(), default=0) for part in self.parts)
+
+    @property
+    def minutes(self) -> float:
+        """How long these took."""
+        return sum(part.log.minutes() for part in self.parts)
+
+    @cached_property
     def rows(self) -> list[TaskResult]:
         """Success of every task, with intervals."""
         return self.report.tasks()
@@ -54,12 +83,13 @@ def entries_of(runs: Sequence[Run], reports: Sequence[EvalReport]) -> list[RunEn
 
 
 def distinct_specs(entries: Sequence[RunEntry]) -> list[tuple[str, DataSpec]]:
-    """Data specifications without repetitions, each with the names of the runs that used it."""
+    """Data specifications without repetitions and groups, each with the names of the runs that used it."""
     groups: list[tuple[list[str], DataSpec]] = []
     for entry in entries:
-        same = next((names for names, spec in groups if spec == entry.run.spec), None)
+        data = replace(entry.run.spec, groups=None)
+        same = next((names for names, spec in groups if spec == data), None)
         if same is None:
-            groups.append(([entry.name], entry.run.spec))
+            groups.append(([entry.name], data))
         else:
             same.append(entry.name)
     return [(", ".join(names), spec) for names, spec in groups]

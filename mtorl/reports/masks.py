@@ -1,7 +1,7 @@
 """What the masks of a run are like: how much tasks have in common, where weights are kept, how masks moved."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -12,7 +12,7 @@ from mtorl.files import write_atomically
 from mtorl.runs.run import Run
 from mtorl.trainers.entries import SharingEntry
 from mtorl.trainers.logs import Log
-from mtorl.trainers.sharing.masks import TaskMasks
+from mtorl.trainers.sharing.weight_masks import WeightMasks
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,10 @@ class MaskSummary:
         overlap: Share of the maskable weights that two tasks both keep, `[T, T]`; the diagonal is their density.
         densities: Share of each matrix's weights that each task keeps, `[T]` by the matrix's name.
         sizes: Number of each matrix's weights.
-        everyone: Share of each matrix's weights that all tasks keep.
-        nobody: Share of each matrix's weights that no task keeps.
-        changed: Share of the masks' zeros that were not zeros when they were drawn.
+        everyone: Share of each matrix's weights that all tasks keep: of soft masks, the mean of the least value.
+        nobody: Share of each matrix's weights that no task keeps: of soft masks, what even the most leaves out.
+        changed: How far masks are from where they began, from 0 to 1.
+        moved: What that is a share of, in words.
         moves: (step, share changed until then) of every change.
     """
 
@@ -39,6 +40,7 @@ class MaskSummary:
     everyone: dict[str, float]
     nobody: dict[str, float]
     changed: float
+    moved: str
     moves: list[tuple[int, float]]
 
     def pair_mean(self) -> float:
@@ -57,25 +59,28 @@ class MaskSummary:
 
 
 def summarise(run: Run, checkpoint: str = "last") -> list[MaskSummary]:
-    """The masks of each phase of a run; nothing for phases without masks."""
+    """The masks of each phase of a run, of all of its models; nothing for phases without masks."""
+    if run.per_group:
+        each = [(part.folder.name, one) for part in run.parts for one in summarise(part, checkpoint)]
+        return [replace(one, phase=f"{name}, {one.phase}") for name, one in each]
     log = Log(run.folder).of(SharingEntry)
     found = []
     for phase, sharing in run.sharing(checkpoint).items():
-        if isinstance(sharing, TaskMasks):
+        if isinstance(sharing, WeightMasks):
             changes = [row for row in log if row.phase == phase and "changed" in row.numbers]
             moves = [(row.step, row.numbers["changed"]) for row in changes]
             found.append(_summary(phase, run.spec.task_names, sharing, moves))
     return found
 
 
-def _summary(phase: str, tasks: tuple[str, ...], masks: TaskMasks, moves: list[tuple[int, float]]) -> MaskSummary:
+def _summary(phase: str, tasks: tuple[str, ...], masks: WeightMasks, moves: list[tuple[int, float]]) -> MaskSummary:
     rows = [masks.row(task) for task in range(len(tasks))]
     used = sorted(set(rows))
     everyone, nobody = {}, {}
     for name, place in masks.places.items():
         part = masks.masks[used, place.mine]
-        everyone[name] = float(part.all(0).double().mean())
-        nobody[name] = float((~part.any(0)).double().mean())
+        everyone[name] = float(part.amin(0).double().mean())
+        nobody[name] = float((1 - part.amax(0).double()).mean())
     return MaskSummary(
         phase,
         tasks,
@@ -85,6 +90,7 @@ def _summary(phase: str, tasks: tuple[str, ...], masks: TaskMasks, moves: list[t
         everyone,
         nobody,
         masks.changed(),
+        masks.moved,
         moves,
     )
 
@@ -95,13 +101,19 @@ def export_masks(run: Run, path: str | Path, checkpoint: str = "last") -> Path:
     Where two phases have masks of the same matrix, those of the phase that acts are written.
 
     Raises:
-        InputError: The run has no masks.
+        InputError: The run has no masks, or soft ones.
     """
     from safetensors.torch import save
 
-    phases = {name: it for name, it in run.sharing(checkpoint).items() if isinstance(it, TaskMasks)}
+    phases = {name: it for name, it in run.sharing(checkpoint).items() if isinstance(it, WeightMasks)}
     if not phases:
         raise InputError(f"{run.folder} has no masks: it was trained with a sharing that has none, such as Shared.")
+    soft = {type(masks).__name__ for masks in phases.values() if masks.masks.dtype != torch.bool}
+    if soft:
+        raise InputError(
+            f"{run.folder} has {', '.join(sorted(soft))}, whose values lie between 0 and 1; expected masks that keep "
+            "weights or leave them out, as FrozenMasks reads them. Read those with `Run.sharing`."
+        )
     tasks, acting = range(len(run.spec.task_names)), run.configuration.experiment().build_agent(run.spec).acting_phases
     values: dict[str, Tensor] = {}
     for masks in (phases[name] for name in sorted(phases, key=lambda name: name in acting)):  # what acts comes last

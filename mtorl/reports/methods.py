@@ -150,8 +150,8 @@ def measure(name: str, runs: Sequence[Sequence[Path]], tasks: tuple[str, ...], s
         raise InputError(
             f"runs of {name} were evaluated on other tasks than the baseline; expected {', '.join(tasks)}."
         )
-    everything = [folder for folders in runs for folder in folders]
-    entries = [row for folder in everything for row in Log(folder).of(TrainingEntry)]
+    logs = [Log(part.folder) for folders in runs for folder in folders for part in Run(folder).parts]
+    entries = [row for log in logs for row in log.of(TrainingEntry)]
     normalised, errors = None, None
     if references:
         gains = [{task: it for report in group for task, it in references.scores(report).items()} for group in reports]
@@ -175,7 +175,7 @@ def measure(name: str, runs: Sequence[Sequence[Path]], tasks: tuple[str, ...], s
         float(np.mean([row.moves() for row in entries])),
         _spread(entries),
         1000 / float(np.median([row.steps_per_second for row in entries])),
-        sum(sum(_seconds(folder)) for folder in everything) / 60 / len(runs),
+        sum(log.minutes() for log in logs) / len(runs),
     )
 
 
@@ -188,13 +188,6 @@ def _spread(entries: Sequence[TrainingEntry]) -> float | None:
 
 def _errors(folder: Path, heldout_data: str) -> dict[str, float]:
     return Run(folder).action_errors(heldout_data).tasks
-
-
-def _seconds(folder: Path) -> list[float]:
-    """Seconds of training between two entries of a run's log."""
-    entries = Log(folder).of(TrainingEntry)
-    steps = np.diff([0, *[row.step for row in entries]])
-    return [count / row.steps_per_second for count, row in zip(steps, entries, strict=True)]
 
 
 def row_of(method: Method, bases: dict[str, Method], models: dict[str, Method]) -> Row:

@@ -14,15 +14,17 @@ from mtorl.envs.results import EvalReport, TaskResult
 from mtorl.files import DamageWarning, write_atomically, write_json
 from mtorl.reports.charts.base import picture
 from mtorl.reports.charts.conflicts import draw_quarrels
+from mtorl.reports.charts.fronts import draw_front
 from mtorl.reports.charts.success import MARKS, draw_bars
-from mtorl.reports.charts.training import draw_conflicts, draw_curves, draw_routing
+from mtorl.reports.charts.training import draw_conflicts, draw_curves, draw_relations, draw_routing
 from mtorl.reports.entries import RunEntry, distinct_specs, entries_of
 from mtorl.reports.pages import page
 from mtorl.reports.settings import Asked, choose, differences
 from mtorl.runs.conflicts import Conflicts, kept_conflicts
+from mtorl.runs.fronts import kept_fronts
 from mtorl.runs.run import Run
 from mtorl.schema import Document
-from mtorl.trainers.entries import ConflictsEntry, RoutingEntry
+from mtorl.trainers.entries import ConflictsEntry, RelationsEntry, RoutingEntry
 
 
 def report(
@@ -110,6 +112,15 @@ def _find_references(folder: Path, report: EvalReport) -> dict[str, EvalReport]:
 
 
 def _as_json(entries: Sequence[RunEntry], references: Mapping[str, EvalReport]) -> Document:
+    def costs(entry: RunEntry) -> Document:
+        return {
+            "models": len(entry.parts),
+            "parameters": entry.parameters,
+            "training_steps": entry.steps,
+            "training_minutes": entry.minutes,
+            "groups": [list(group) for group in entry.run.spec.grouped] or None,
+        }
+
     def summary(name: str, report: EvalReport, rows: Sequence[TaskResult]) -> Document:
         low, high = report.mean_interval()
         return {
@@ -123,7 +134,7 @@ def _as_json(entries: Sequence[RunEntry], references: Mapping[str, EvalReport]) 
 
     return {
         "mean_success": entries[0].report.mean_success,
-        "runs": [summary(entry.name, entry.report, entry.rows) for entry in entries],
+        "runs": [summary(entry.name, entry.report, entry.rows) | costs(entry) for entry in entries],
         "references": [summary(name, report, report.tasks()) for name, report in references.items()],
     }
 
@@ -150,9 +161,17 @@ def _content(entries: Sequence[RunEntry], references: dict[str, EvalReport]) -> 
         "curves": picture(draw_curves(entries)),
         "conflicts": _pictures(entries, ConflictsEntry, draw_conflicts),
         "routing": _pictures(entries, RoutingEntry, draw_routing),
+        "relations": _pictures(entries, RelationsEntry, draw_relations),
+        "fronts": [
+            (entry.name, front.reports[0].protocol, picture(draw_front(front)))
+            for entry in entries
+            for front in kept_fronts(entry.run)
+            if front.is_of(entry.report)
+        ],
         "collections": _collections(entries),
         "configs": [(entry.run.folder / "config.yaml").read_text(errors="replace") for entry in entries],
         "machines": [_machine(entry.run) for entry in entries],
+        "parameters": [_parameters(entry.run) for entry in entries],
         "specs": specs,
         "versions": report.versions,
     }
@@ -163,11 +182,14 @@ def _left_out(fault: object) -> None:
 
 
 def _pictures(
-    entries: Sequence[RunEntry], kind: type[ConflictsEntry | RoutingEntry], draw: Callable[[RunEntry], Any]
+    entries: Sequence[RunEntry],
+    kind: type[ConflictsEntry | RoutingEntry | RelationsEntry],
+    draw: Callable[[RunEntry], Any],
 ) -> list[tuple[str, str]]:
     """A picture for each run whose log has such entries, and of its own tasks."""
     drawn = []
-    for entry in entries:
+    parts = [part for one in entries for part in one.parts if part is one or len(part.task_names) > 1]
+    for entry in parts:  # tasks of a model of their own have nobody to be compared to
         records = entry.log.of(kind)
         others = {task for row in records for task in row.tasks} - {*entry.task_names}
         if others:
@@ -201,6 +223,13 @@ def _machine(run: Run) -> Document:
         _left_out(error)
         names = ("mtorl", "python", "platform", "processors")
         return {**dict.fromkeys(names, "unknown"), "versions": {}, "command": []}
+
+
+def _parameters(run: Run) -> tuple[int, int]:
+    """How many parameters its agent has, and how many of them only training needs."""
+    agent = run.configuration.experiment().build_agent(run.spec)
+    sizes = {name: value.numel() for name, value in agent.named_parameters()}
+    return sum(sizes.values()), sum(sizes[name] for name in agent.training_only())
 
 
 def _collections(entries: Sequence[RunEntry]) -> list[str]:

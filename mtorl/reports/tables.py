@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from mtorl.reports.masks import MaskSummary
     from mtorl.runs.action_error import ActionErrors
     from mtorl.runs.conflicts import Conflicts
+    from mtorl.runs.fronts import Front
+    from mtorl.runs.run import Run
 
     Column = Callable[[dict[str, Any]], str]
 
@@ -110,6 +112,38 @@ def show_action_errors(errors: "ActionErrors") -> None:
     _print(table)
 
 
+def show_run(run: "Run") -> None:
+    """Prints the models of a run, how large they are, and how far they are trained."""
+    from mtorl.trainers.logs import Log
+
+    options = run.configuration.options
+    parts = ", ".join(str(options[name].class_path).rsplit(".", 1)[-1] for name in ("agent", "balancer", "sharing"))
+    table = _table(f"{run.folder}: {parts}", "model", "tasks", "steps", "parameters", "minutes")
+    rows = [
+        (max(part.checkpoints().steps(), default=0), part.parameters(), Log(part.folder).minutes())
+        for part in run.parts
+    ]
+    for part, (steps, size, minutes) in zip(run.parts, rows, strict=True):
+        tasks = ", ".join(part.spec.task_names)
+        table.add_row(
+            part.folder.name, tasks, f"{steps:,} of {options.schedule.steps:,}", f"{size:,}", f"{minutes:.1f}"
+        )
+    steps, size, minutes = (sum(column) for column in zip(*rows, strict=True))
+    table.add_section()
+    table.add_row(f"{len(rows)} in all", f"{len(run.spec.task_names)}", f"{steps:,}", f"{size:,}", f"{minutes:.1f}")
+    _print(table)
+
+
+def show_front(front: "Front") -> None:
+    """Prints success of every task at every point of a manifold."""
+    protocol, tasks = front.reports[0].protocol, front.reports[0].task_names
+    title = f"success of each task along the manifold, {protocol.name}, {protocol.goals} goals"
+    table = _table(title, f"shares of {', '.join(front.mixed)}", *tasks, "mean")
+    for name, report in zip(front.names, front.reports, strict=True):
+        table.add_row(name, *[f"{row.rate:.0%}" for row in report.tasks()], f"{report.mean_success:.1%}")
+    _print(table)
+
+
 def show_grouping(grouping: "Grouping") -> None:
     """Prints the groups, and how alike their tasks are."""
     table = _table(f"{grouping.method}: {grouping.score:.2f}", "group", "tasks", "affinity within", "to others")
@@ -152,7 +186,7 @@ def show_masks(summary: "MaskSummary") -> None:
     _print(table)
     print(
         f"two tasks both keep {summary.pair_mean():.1%} of the weights (drawn without regard to each other: "
-        f"{summary.chance():.1%}); {summary.changed:.1%} of the zeros were none when the masks were drawn"
+        f"{summary.chance():.1%}); {summary.changed:.1%} {summary.moved}"
     )
 
 

@@ -39,7 +39,7 @@ FREE_OPTIONS = ("allow_inexact_resume",)
 @functools.cache
 def train_parser() -> Parser:
     """The parser whose schema is the signature of `Experiment`."""
-    load("agents", "networks", "balancers", "sharing")
+    load("agents", "networks", "heads", "balancers", "sharing")
     description = (
         f"{(Experiment.__doc__ or '').splitlines()[0]} An interrupted run continues with `mtorl train --resume RUN`."
     )
@@ -92,6 +92,13 @@ class Configuration:
     def out(self) -> Path:
         """Folder of the run."""
         return Path(self.options.out)
+
+    def changed(self, **options: Any) -> "Configuration":
+        """The same with other values of some options."""
+        chosen = self.options.clone()
+        for name, value in options.items():
+            chosen[name] = value
+        return Configuration(chosen)
 
     @cached_property
     def plain(self) -> Document:

@@ -6,9 +6,10 @@ from typing import Any
 
 from mtorl import InputError
 from mtorl.envs.base import Suite
-from mtorl.envs.protocol import Protocol, ProtocolName
+from mtorl.envs.protocol import EvaluationSettings, Protocol, ProtocolName
 from mtorl.envs.references import ReferenceName, evaluate_reference
 from mtorl.envs.results import EvalReport
+from mtorl.runs.fronts import Front, evaluate_front
 from mtorl.runs.run import Run
 
 
@@ -44,10 +45,7 @@ def evaluate(
     Returns:
         The report; `path` is its file.
     """
-    known = [field.name for field in fields(Protocol) if field.name not in ("name", "block")]
-    unknown = [name for name in options if name not in known]
-    if unknown:
-        raise InputError(f"unknown options {unknown}; expected some of {', '.join(known)}.")
+    _refuse_unknown(options)
     how = Protocol(protocol, block=Protocol.block, **options)  # blocks are no option: they change last bits
     if (run is None) == (policy is None):
         raise InputError("give either the folder of a run or --policy expert|random, not both and not neither.")
@@ -63,3 +61,43 @@ def evaluate(
         )
     assert policy is not None
     return evaluate_reference(policy, suite, how, Path(out or "runs/references"), workers, quiet)
+
+
+def evaluate_along(
+    run: str | Path | Run,
+    protocol: ProtocolName = "heldout",
+    goal_visible: bool | None = None,
+    act_with: str | None = None,
+    checkpoint: str = "last",
+    out: str | Path | None = None,
+    workers: int = 2,
+    quiet: bool = False,
+    **options: Any,
+) -> Front:
+    """Plays a run that was trained with ParetoManifold at points all over its manifold; see `evaluate`.
+
+    Args:
+        run: Folder of the run.
+        protocol: official, heldout or ml45-like.
+        goal_visible: Show the goal's position, or hide it; as in its data by default.
+        act_with: Which policy of an agent that has several; by default what its configuration says.
+        checkpoint: Which checkpoint: last, best (on training goals), or a step.
+        out: Folder of the reports; by default the run's own.
+        workers: Processes that play episodes.
+        quiet: Show no progress.
+        options: How episodes are played: any option of `Protocol` but `name` and `block`.
+
+    Returns:
+        A report of every point. Points that were played already are read.
+    """
+    _refuse_unknown(options)
+    how, opened = Protocol(protocol, block=Protocol.block, **options), Run(run)
+    settings = EvaluationSettings.asked(how, checkpoint, opened.unusual(act_with), goal_visible)
+    return evaluate_front(opened, settings, out, workers, quiet)
+
+
+def _refuse_unknown(options: dict[str, Any]) -> None:
+    known = [field.name for field in fields(Protocol) if field.name not in ("name", "block")]
+    unknown = [name for name in options if name not in known]
+    if unknown:
+        raise InputError(f"unknown options {unknown}; expected some of {', '.join(known)}.")

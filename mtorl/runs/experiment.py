@@ -10,13 +10,15 @@ import torch
 
 from mtorl import InputError, checks
 from mtorl.agents import Agent
+from mtorl.datasets.grouping import Grouping
 from mtorl.datasets.sampler import SamplingSettings, TaskSampler
 from mtorl.datasets.spec import DataSpec, open_stores
 from mtorl.datasets.store import EpisodeStore
+from mtorl.datasets.turns import TaskOrder, largest_batch
 from mtorl.envs.results import EvalReport
 from mtorl.envs.workers import WORKERS
 from mtorl.runs.data import describe_data, suite_of
-from mtorl.runs.memory import check_memory
+from mtorl.runs.memory import BatchSizes, check_memory
 from mtorl.runs.provenance import find_device, limited_threads
 from mtorl.trainers.balancers import Balancer, GradientAggregation, LossWeighting, MatrixAggregation
 from mtorl.trainers.checkpoint import CheckpointFolder
@@ -54,8 +56,15 @@ class Experiment:
         statistics: What observations are normalised with: the statistics of these tasks (tasks), or of all tasks of the
             data (data), as a policy for all of them would have.
         windows: Windows per task in a batch.
-        tasks_per_batch: Tasks in a batch; all by default.
-        order: Which tasks come into a batch of fewer.
+        grouping: Which tasks belong together: a file of `mtorl group`, which must know all tasks. It is for per_group,
+            for orders of groups, GroupMasks, M3DT, and a last layer for each group (output_heads: per_group). The run
+            keeps a copy.
+        per_group: Train a model for each group of `grouping` by itself, one after the other, instead of one for all
+            tasks. Their folders are in that of the run, which is played and reported as one policy.
+        tasks_per_batch: Tasks in a batch, at most; by default all, or as many as `order` says.
+        order: Which tasks come into a batch of fewer: random ones, all in turn (round_robin), those of one group after
+            the other (by_group; all of the group by default), or as many of each group as can be (over_groups; one of
+            each by default).
         evaluate_goals: Training goals per task that evaluations during training play, stopping at success.
         execution: How the gradients of single tasks are computed, for balancers that need them: loop (one task after
             the other), vmap (all at once, for GPUs), joint (to check the others), auto (loop on the CPU, else vmap).
@@ -81,8 +90,10 @@ class Experiment:
     tasks: list[str] | None = None
     statistics: Literal["tasks", "data"] = "tasks"
     windows: int = 64
+    grouping: str | None = None
+    per_group: bool = False
     tasks_per_batch: int | None = None
-    order: Literal["random", "round_robin"] = "random"
+    order: TaskOrder = "random"
     evaluate_goals: int = 10
     execution: Execution = "auto"
     keep: int = 2
@@ -95,11 +106,14 @@ class Experiment:
     quiet: bool = False
 
     def open_data(self) -> tuple[list[EpisodeStore], DataSpec]:
-        """The data sets, verified if asked for, and what the agent must know of them."""
+        """The data sets, verified if asked for, and what the agent must know of them: the tasks' groups, too."""
         stores = open_stores(self.data)
         for store in stores if self.verify else ():
             store.verify()
-        return stores, describe_data(stores, self.tasks, pooled=self.statistics == "data")
+        spec = describe_data(stores, self.tasks, pooled=self.statistics == "data")
+        if self.grouping is None:
+            return stores, spec
+        return stores, replace(spec, groups=Grouping.load(self.grouping).groups_of(spec.task_names))
 
     def build_agent(self, spec: DataSpec) -> Agent:
         """The agent with its initial weights, which are a function of the seed."""
@@ -140,6 +154,7 @@ class Experiment:
             agent.next_observations,
             agent.prompts,
             self.sampling,
+            agent.spec.groups,
         )
 
     def check(self, stores: Sequence[EpisodeStore], spec: DataSpec) -> None:
@@ -184,19 +199,17 @@ class Experiment:
             trainer.rehearse()
 
     def _check_memory(self, spec: DataSpec) -> None:
-        device, tasks = (
-            find_device(self.device),
-            min(self.tasks_per_batch or len(spec.task_names), len(spec.task_names)),
-        )
+        device, most = find_device(self.device), largest_batch(len(spec.task_names), self.order, spec.groups)
+        tasks = min(self.tasks_per_batch or most, len(spec.task_names))
         summed = self.sharing.uniform and isinstance(self.balancer, LossWeighting)
         looped = self.execution == "loop" or (self.execution == "auto" and device.type == "cpu")
         single = isinstance(self.balancer, GradientAggregation | MatrixAggregation) or self.schedule.monitor_every > 0
         check_memory(
             lambda: self.build_agent(spec),
-            self.windows,
-            tasks,
-            together=1 if looped and not summed else tasks,
-            rows=tasks if single else 0,
+            self.sharing,
+            BatchSizes(
+                self.windows, tasks, together=1 if looped and not summed else tasks, rows=tasks if single else 0
+            ),
             device=device,
             dtype=getattr(torch, self.dtype),
         )

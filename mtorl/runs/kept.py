@@ -6,22 +6,19 @@ from pathlib import Path
 from mtorl import InputError
 from mtorl.envs.protocol import ProtocolName
 from mtorl.envs.results import SOURCE, EvalReport
-from mtorl.files import DamageWarning, sha256
+from mtorl.files import DamageWarning
 from mtorl.schema import Record, check
-from mtorl.trainers.checkpoint import CheckpointFolder
 
 OF_A_RUN = Record({name: SOURCE[name] for name in ("checkpoint", "step", "sha256")})
 """What identifies the policy in an evaluation of a run."""
 
 
-def kept_reports(
-    folder: Path, checkpoints: CheckpointFolder, protocol: ProtocolName, checkpoint: str
-) -> list[EvalReport]:
+def kept_reports(folder: Path, current: str | None, protocol: ProtocolName, checkpoint: str) -> list[EvalReport]:
     """The evaluations of a checkpoint as it is now, those with most goals first; see `Run.reports`.
 
     Args:
         folder: Of the run.
-        checkpoints: Of the run.
+        current: Hash of the checkpoint as it is now; None: it was deleted since, and nothing contradicts evaluations.
         protocol: Which protocol.
         checkpoint: `last`, `best` on training goals, or a step.
 
@@ -29,7 +26,7 @@ def kept_reports(
         InputError: There is none, or all are of an earlier state of the checkpoint.
     """
     again = f"Run `mtorl evaluate {folder} --protocol {protocol} --checkpoint {checkpoint}`"
-    read = [_readable(path) for path in sorted((folder / "evaluations").glob(f"{protocol}-*.json"))]
+    read = [readable(path) for path in sorted((folder / "evaluations").glob(f"{protocol}-*.json"))]
     reports = [
         report
         for report in read
@@ -37,20 +34,16 @@ def kept_reports(
     ]
     if not reports:
         raise InputError(f"{folder} has no {protocol} evaluation of its checkpoint {checkpoint}. {again} first.")
-    if checkpoints.steps():
-        file = checkpoints.file(checkpoint)
-        current = sha256(file) if file.exists() else None  # deleted since: nothing contradicts the evaluation
-        fresh = [report for report in reports if current in (None, report.source.sha256)]
-        if not fresh:
-            raise InputError(
-                f"the {protocol} evaluations of {folder} are of step {reports[-1].source.step}; its "
-                f"checkpoint {checkpoint} has changed since. {again} again."
-            )
-        reports = fresh
-    return sorted(reports, key=lambda report: -report.protocol.goals)
+    fresh = [report for report in reports if current in (None, report.source.sha256)]
+    if not fresh:
+        raise InputError(
+            f"the {protocol} evaluations of {folder} are of step {reports[-1].source.step}; its "
+            f"checkpoint {checkpoint} has changed since. {again} again."
+        )
+    return sorted(fresh, key=lambda report: -report.protocol.goals)
 
 
-def _readable(path: Path) -> EvalReport | None:
+def readable(path: Path) -> EvalReport | None:
     """The evaluation of a run in that file; None, with a warning, if there is none."""
     try:
         report = EvalReport.load(path)

@@ -7,7 +7,7 @@ import resource
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from mtorl import InputError
 from mtorl.agents import Agent
 from mtorl.datasets.prompts import Prompt
 from mtorl.datasets.sampler import TaskBatch
+from mtorl.trainers.sharing import Sharing
 
 REMEDY = "Use fewer --windows, a shorter context or a smaller network."
 logging.getLogger(FakeTensorMode.__module__).setLevel(logging.CRITICAL)  # it tells of errors that are caught below
@@ -32,23 +33,32 @@ class _OnlyShapes(FakeTensorMode):
         return self
 
 
+@dataclass(frozen=True)
+class BatchSizes:
+    """How much of a batch is in memory at a time.
+
+    Attributes:
+        windows: Windows per task in a batch.
+        tasks: Tasks in a batch.
+        together: Tasks whose losses are computed in one pass.
+        rows: Tasks whose gradients are held side by side.
+    """
+
+    windows: int
+    tasks: int
+    together: int
+    rows: int
+
+
 def check_memory(
-    build: Callable[[], Agent],
-    windows: int,
-    tasks: int,
-    together: int,
-    rows: int,
-    device: torch.device,
-    dtype: torch.dtype,
+    build: Callable[[], Agent], sharing: Sharing, sizes: BatchSizes, device: torch.device, dtype: torch.dtype
 ) -> None:
     """Refuses what certainly needs more memory than there is; what is hard to foresee counts as nothing.
 
     Args:
         build: Makes the agent.
-        windows: Windows per task in a batch.
-        tasks: Tasks in a batch.
-        together: Tasks whose losses are computed in one pass.
-        rows: Tasks whose gradients are held side by side.
+        sharing: Which parameters each task computes with.
+        sizes: Of batches.
         device: Where training takes place.
         dtype: Precision of training.
 
@@ -59,14 +69,16 @@ def check_memory(
         warnings.simplefilter("ignore")  # copies of networks look where a tensor lies
         try:
             agent = build()
-            batch = _shapes(agent, tasks, windows).to(device, dtype)
+            batch = _shapes(agent, sizes.tasks, sizes.windows).to(device, dtype)
         except UNCOUNTABLE as error:
             if isinstance(error, OverflowError) or re.search("overflow|failed to unpack", str(error)):
                 raise InputError(f"training would take more memory than can be counted. {REMEDY}") from None
             return  # an agent that looks at numbers when it is built
-        held, passing = _agent_bytes(agent, batch.select(range(together)), device, dtype)
+        held, passing = _agent_bytes(agent, batch.select(range(sizes.together)), device, dtype)
+        tasks = len(agent.spec.task_names)
+        held += 3 * dtype.itemsize * sum(sharing.size(phase.space, tasks) for phase in agent.phases)
     drawn = sum(map(_bytes, batch.tensors))
-    passing += rows * max(len(phase.space) for phase in agent.phases) * dtype.itemsize
+    passing += sizes.rows * max(len(phase.space) for phase in agent.phases) * dtype.itemsize
     total, there = held + drawn + passing, _available(device)
     if total > there:
         raise InputError(

@@ -22,9 +22,12 @@ MACHINE = Record(
         "processors": Nullable(Integer(1)),
         "versions": MappingOf(Text()),
     },
-    optional={"threads": Integer(1, 4096)},
+    optional={"threads": Integer(1, 4096), "grouping": Record({"path": Text(), "sha256": Text()})},
 )
-"""What a run's run.json must hold; the first versions did not note the threads."""
+"""What a run's run.json must hold; the first versions did not note the threads.
+
+Runs of several models note none, runs that were given a grouping note its file.
+"""
 PACKAGES = ("torch", "numpy", "scipy", "gymnasium", "metaworld", "mujoco", "einops", "jsonargparse", "tensorboard")
 
 

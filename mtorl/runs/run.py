@@ -1,51 +1,35 @@
-"""A run's folder: everything needed to judge the run and to do it again.
+"""A run: its policy, played, compared with recorded actions, and what its gradients say of tasks."""
 
-| file | content |
-|---|---|
-| `config.yaml` | the resolved configuration |
-| `data_spec.json` | what the agent knew of its data; evaluation needs no data set |
-| `run.json` | versions, machine, command, threads |
-| `log.jsonl`, `tensorboard/` | losses and success on training goals |
-| `checkpoints/` | the last few, and the best on training goals |
-| `evaluations/` | one report per protocol, and errors of actions |
-"""
-
-import hashlib
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-from jsonargparse import Namespace
+from torch import nn
 
 from mtorl import InputError
 from mtorl.agents import Agent
 from mtorl.datasets.grouping import Grouping
-from mtorl.datasets.spec import DataSpec, check_fits
+from mtorl.datasets.spec import check_fits
 from mtorl.datasets.store import EpisodeStore, sha256
-from mtorl.envs.base import Suite
 from mtorl.envs.evaluator import evaluate
 from mtorl.envs.protocol import EvaluationSettings, Protocol, ProtocolName
 from mtorl.envs.results import EvalReport, Source
 from mtorl.envs.workers import WorkerPool
-from mtorl.files import (
-    read_json,
-)
 from mtorl.runs.action_error import ActionErrors, action_errors
-from mtorl.runs.configuration import Configuration, flatten, read_plain, renamed
-from mtorl.runs.data import suite_of
+from mtorl.runs.folder import RunFolder
 from mtorl.runs.kept import kept_reports
-from mtorl.runs.provenance import MACHINE
-from mtorl.schema import Document, State, check
-from mtorl.trainers.checkpoint import CheckpointFolder, fitting, restore
+from mtorl.runs.members import folder_of, joined_digest
+from mtorl.trainers.checkpoint import fitting, restore
 from mtorl.trainers.groupers import TaskGrouper
 from mtorl.trainers.phase_trainer import phase_functions, phase_sharing
-from mtorl.trainers.policy import TaskPolicy
+from mtorl.trainers.policy import PolicyPerGroup, TaskPolicy
 from mtorl.trainers.seeding import isolated
 from mtorl.trainers.sharing import Sharing
 
+RunPolicy = TaskPolicy | PolicyPerGroup
 
-def load_policy(run: "str | Path | Run", checkpoint: str = "last", act_with: str | None = None) -> TaskPolicy:
+
+def load_policy(run: "str | Path | Run", checkpoint: str = "last", act_with: str | None = None) -> "RunPolicy":
     """The trained policy of a run, to be played.
 
     Args:
@@ -56,8 +40,8 @@ def load_policy(run: "str | Path | Run", checkpoint: str = "last", act_with: str
     return Run(run).policy(checkpoint, act_with)[0]
 
 
-class Run:
-    """A folder that holds a run.
+class Run(RunFolder):
+    """A run that was trained: its policy, played, compared and grouped by.
 
     Args:
         folder: The folder; a run stands for its own.
@@ -67,67 +51,34 @@ class Run:
     """
 
     def __init__(self, folder: "str | Path | Run") -> None:
-        self.folder: Path = folder.folder if isinstance(folder, Run) else Path(folder)
-        if not self.folder.name:  # "." has none, and reports need one
-            self.folder = self.folder.resolve()
-        if not (self.folder / "config.yaml").exists():
-            raise InputError(
-                f"no run in {self.folder}: expected a file config.yaml there. Start one with `mtorl train`."
-            )
-        read_plain(self.folder / "config.yaml")
-        self.spec = DataSpec.from_json(read_json(self.folder / "data_spec.json", "data specification"))
-
-    def machine(self) -> Document:
-        """Versions, machine and command with which the run was begun."""
-        content = read_json(self.folder / "run.json", "run description")
-        check(content, MACHINE, f"run description {self.folder / 'run.json'}")
-        return content
+        super().__init__(folder.folder if isinstance(folder, Run) else folder)
 
     @cached_property
-    def configuration(self) -> Configuration:
-        """All of its options."""
-        return Configuration.read(self.folder / "config.yaml")
+    def parts(self) -> "list[Run]":
+        """The runs that it consists of: itself, or one for each group of tasks.
 
-    def config(self) -> Namespace:
-        """Its options, as they are parsed, for scripts; see `configuration`."""
-        return self.configuration.options
-
-    def read_configuration(self, arguments: Sequence[str]) -> Configuration:
-        """The same, changed by arguments of a command line."""
-        return Configuration.read(self.folder / "config.yaml", arguments) if arguments else self.configuration
-
-    def refuse_another_configuration(self, asked: Configuration, state: State | None) -> None:
-        """Raises InputError where a run would go on, or be played, with other options than it began with.
-
-        Options that did not exist when the run was begun are taken to have had their defaults.
-
-        Args:
-            asked: With which it is to go on.
-            state: The checkpoint that it goes on from; None: there is none yet.
+        Raises:
+            InputError: Some of these are missing, or are those of other tasks.
         """
-        begun = self.configuration
-        if state is None:
-            what, differing = "run", asked.differences(begun.plain, "run")
-        else:
-            what = f"checkpoint at step {state['step']}"
-            written = flatten(renamed(read_plain(self.folder / "config.yaml")))
-            since = {key: value for key, value in flatten(begun.plain).items() if key not in written}
-            differing = asked.differences({**since, **flatten(renamed(state["config"]))}, what)
-        if differing:
+        if not self.per_group:
+            return [self]
+        folders = [self.folder / folder_of(group) for group in range(len(self.spec.grouped))]
+        missing = [folder.name for folder in folders if not (folder / "config.yaml").exists()]
+        if missing:
             raise InputError(
-                f"the configuration differs from that of the {what}: {'; '.join(differing)}. Resume with the same "
-                "configuration, or start a new run."
+                f"{self.folder} is not trained yet: of the models of its groups {', '.join(missing)} were not begun. "
+                f"Continue with `mtorl train --resume {self.folder}`."
             )
+        parts = [Run(folder) for folder in folders]
+        for part, names in zip(parts, self.spec.grouped, strict=True):
+            if part.spec.task_names != names:
+                raise InputError(
+                    f"{part.folder} is a run of the tasks {list(part.spec.task_names)}; expected {list(names)}, the "
+                    "tasks of that group. Put the right folder there, or train again."
+                )
+        return parts
 
-    def checkpoints(self, keep: int = 1) -> CheckpointFolder:
-        """The run's checkpoints."""
-        return CheckpointFolder(self.folder / "checkpoints", keep)
-
-    def suite(self) -> Suite:
-        """The suite of the run's data, with the run's tasks."""
-        return suite_of(self.spec)
-
-    def policy(self, checkpoint: str = "last", act_with: str | None = None) -> tuple[TaskPolicy, Source]:
+    def policy(self, checkpoint: str = "last", act_with: str | None = None) -> tuple[RunPolicy, Source]:
         """The trained policy of a checkpoint (`last`, `best` on training goals, or a step).
 
         Args:
@@ -137,10 +88,31 @@ class Run:
         Returns:
             The policy, and what identifies it.
         """
+        if self.per_group:
+            each = [part.policy(checkpoint, act_with) for part in self.parts]
+            digest = joined_digest([source.sha256 for _, source in each])
+            steps = sum(source.step or 0 for _, source in each)
+            policies = [it for it, _ in each if isinstance(it, TaskPolicy)]
+            return PolicyPerGroup(self.spec.task_names, policies), Source(checkpoint, steps, digest, act_with)
         agent, sharing, source = self.trained(checkpoint)
         if act_with is not None:
             agent.choose(act_with)
         return TaskPolicy(agent, sharing), replace(source, act_with=act_with)
+
+    def digest(self, checkpoint: str = "last") -> str | None:
+        """Hash of a checkpoint, or of those of all of its models; None if there is none, or none any more."""
+        folders = [part.checkpoints() for part in self.parts]
+        files = [folder.file(checkpoint) if folder.steps() else None for folder in folders]
+        return joined_digest([sha256(file) if file and file.exists() else None for file in files])
+
+    def parameters(self) -> int:
+        """Numbers that were trained, in all of its models: those of the agents, and those of ways of sharing."""
+        modules: list[nn.Module] = []
+        for part in self.parts:
+            experiment = part.configuration.experiment()
+            agent = experiment.build_agent(part.spec)
+            modules += [agent, *phase_sharing(agent, experiment.sharing, experiment.seed).values()]
+        return sum(value.numel() for it in modules for value in it.parameters() if value.requires_grad)
 
     def trained(self, checkpoint: str = "last") -> tuple[Agent, dict[str, Sharing], Source]:
         """The agent of a checkpoint, what its tasks share in each phase, and what identifies it."""
@@ -148,6 +120,8 @@ class Run:
         state, digest = self.checkpoints().read(checkpoint)
         self.refuse_another_configuration(self.configuration, state)
         agent = experiment.build_agent(self.spec)
+        if not state["agent"].keys() & set(agent.training_only()):
+            agent.strip()  # the checkpoint was made for acting alone
         restore(agent, state["agent"])
         sharing = phase_sharing(agent, experiment.sharing, experiment.seed)
         for name, member in sharing.items():
@@ -167,7 +141,7 @@ class Run:
             groups: How many.
             checkpoint: `last`, `best` on training goals, or a step.
         """
-        experiment = self.configuration.experiment()
+        experiment = self.with_own_groups(self.configuration.experiment())
         stores, spec = experiment.open_data()
         self.refuse_other_data(spec, experiment.data)
         agent, sharing, _ = self.trained(checkpoint)
@@ -176,14 +150,6 @@ class Run:
         with isolated(experiment.seed, "groups"):
             probe = experiment.build_probe(stores, agent)
             return grouper.fit(functions, sharing[phase.name], probe, groups, experiment.seed)
-
-    def refuse_other_data(self, spec: DataSpec, paths: Sequence[str]) -> None:
-        """Raises InputError unless the data are those that the run began with."""
-        if [entry["sha256"] for entry in spec.data] != [entry["sha256"] for entry in self.spec.data]:
-            raise InputError(
-                f"the data in {', '.join(paths)} is not what the run {self.folder} began with (the manifests' hashes "
-                "differ). Restore it, say where it is with --data, or start a new run."
-            )
 
     def evaluate(
         self,
@@ -208,21 +174,19 @@ class Run:
         """
         if isinstance(protocol, str):
             protocol = Protocol(protocol)
-        act_with = self._unusual(act_with)
+        act_with = self.unusual(act_with)
         policy, source = self.policy(checkpoint, act_with)
-        suite = self.suite()
-        if goal_visible is not None:
-            suite = suite.changed(goal_visible=goal_visible)
+        suite = self.suite(goal_visible)
         target = self.report_path(protocol, checkpoint, goal_visible, out, act_with)
         with WorkerPool(workers) as pool:
-            return evaluate(policy, suite, protocol, pool, self._named(source), out=target, source=source, quiet=quiet)
+            return evaluate(policy, suite, protocol, pool, self.named(source), out=target, source=source, quiet=quiet)
 
-    def _named(self, source: Source) -> str:
+    def named(self, source: Source) -> str:
         """What reports call the policy that `source` identifies."""
         words = [f"{source.checkpoint}", f"step {source.step}", *([source.act_with] if source.act_with else [])]
         return f"{self.folder.name} ({', '.join(words)})"
 
-    def _unusual(self, act_with: str | None) -> str | None:
+    def unusual(self, act_with: str | None) -> str | None:
         """None for the policy that the configuration names anyway."""
         if act_with is None:
             return None
@@ -250,7 +214,7 @@ class Run:
         if path.exists() and (kept := ActionErrors.load(path)).source == source:
             return kept
         tasks = action_errors(policy, store, self.spec.task_names)
-        errors = ActionErrors(self._named(source), source, str(data), digest, tasks)
+        errors = ActionErrors(self.named(source), source, str(data), digest, tasks)
         errors.save(path)
         return errors
 
@@ -266,14 +230,9 @@ class Run:
 
         In a folder that is given, it also holds the run.
         """
-        settings = EvaluationSettings.asked(protocol, checkpoint, self._unusual(act_with), goal_visible)
+        settings = EvaluationSettings.asked(protocol, checkpoint, self.unusual(act_with), goal_visible)
         name = f"{settings.key}.json"
-        return self.folder / "evaluations" / name if out is None else Path(out) / f"{self._label()}-{name}"
-
-    def _label(self) -> str:
-        """Tells the run from others in a folder of reports, wherever it lies: its name and a hash of how it began."""
-        began = [(self.folder / name).read_bytes() for name in ("config.yaml", "data_spec.json")]
-        return f"{self.folder.name}-{hashlib.sha256(b''.join(began)).hexdigest()[:8]}"
+        return self.folder / "evaluations" / name if out is None else Path(out) / f"{self.label()}-{name}"
 
     def reports(self, protocol: ProtocolName = "heldout", checkpoint: str = "last") -> list[EvalReport]:
         """The kept evaluations of a checkpoint as it is now, those with most goals first.
@@ -283,4 +242,4 @@ class Run:
         Raises:
             InputError: There is none, or all are of an earlier state of the checkpoint.
         """
-        return kept_reports(self.folder, self.checkpoints(), protocol, checkpoint)
+        return kept_reports(self.folder, self.digest(checkpoint), protocol, checkpoint)

@@ -185,7 +185,7 @@ def _train_and_evaluate(base: str, cell: Cell, protocol: Protocol, heldout_data:
 
 def _evaluated(run: Run, protocol: Protocol) -> bool:
     path = run.report_path(protocol)
-    return path.exists() and EvalReport.load(path).source.sha256 == run.checkpoints().read()[1]
+    return path.exists() and EvalReport.load(path).source.sha256 == run.digest()
 
 
 def _describe(base: str, options: Mapping[str, Any] | None = None) -> DataSpec:

@@ -1,5 +1,6 @@
 """Runs begun and continued."""
 
+import hashlib
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,13 +12,15 @@ from mtorl.datasets.store import EpisodeStore
 from mtorl.envs.evaluator import evaluate
 from mtorl.envs.protocol import Protocol
 from mtorl.envs.workers import WorkerPool
-from mtorl.files import locked, remove_leftovers, write_atomically, write_json
+from mtorl.files import locked, regular, remove_leftovers, write_atomically, write_json
 from mtorl.runs.configuration import Configuration, command_line
 from mtorl.runs.experiment import Experiment
+from mtorl.runs.members import GROUPING, Member, folder_of, members_of
 from mtorl.runs.provenance import describe_machine, limited_threads
 from mtorl.runs.run import Run
 from mtorl.schema import State
 from mtorl.trainers.logs import RunLog
+from mtorl.trainers.schedule import Schedule
 
 
 def train(
@@ -60,19 +63,27 @@ def start(configuration: Configuration, command: Sequence[str] = (), experiment:
     _refuse_occupied(folder)
     experiment = experiment or configuration.experiment()
     stores, spec = experiment.open_data()
-    experiment.check(stores, spec)
+    whole = Member(configuration, experiment, spec)
+    members = members_of(whole, folder, stores) if experiment.per_group else []
+    for number, member in enumerate(members):
+        with _naming_group(number, member):
+            member.check(stores)
+    if not members:
+        whole.check(stores)
     with locked(folder, "checkpoints"), _resumable(folder):
         _refuse_occupied(folder)  # by somebody who was faster
-        write_json(folder / "data_spec.json", spec.to_json())
-        write_json(folder / "run.json", describe_machine(command) | {"threads": experiment.choose_threads(spec)})
-        write_atomically(folder / "config.yaml", lambda file: file.write(configuration.dump().encode()))
-        run = Run(folder)
-        _train(run, experiment, stores, configuration)
+        run = _write_descriptions(folder, whole, command)
+        if experiment.per_group:
+            _finish(run, members, stores, command)
+        else:
+            _train(run, whole, stores)
     return run
 
 
 def continue_run(run: Run, arguments: Sequence[str] = ()) -> Run:
     """Continues an interrupted run from its last checkpoint; from the beginning if there is none yet.
+
+    Of a run of several models those that are finished are left alone.
 
     Args:
         run: The run.
@@ -83,33 +94,90 @@ def continue_run(run: Run, arguments: Sequence[str] = ()) -> Run:
     """
     configuration = run.read_configuration(arguments)
     with locked(run.folder, "checkpoints"), _resumable(run.folder):
-        for folder in (run.folder, run.folder / "checkpoints"):
-            remove_leftovers(folder)
-        state = run.checkpoints().load() if run.checkpoints().steps() else None
+        state = _last_state(run)
         run.refuse_another_configuration(configuration, state)
-        experiment = configuration.experiment()
+        experiment = run.with_own_groups(configuration.experiment())
         stores, spec = experiment.open_data()
         run.refuse_other_data(spec, experiment.data)
-        _train(run, experiment, stores, configuration, state)
+        whole = Member(configuration, experiment, run.spec)
+        if run.per_group:
+            _finish(run, members_of(whole, run.folder, stores), stores, run.machine()["command"])
+        else:
+            _train(run, whole, stores, state)
     return run
 
 
-def _train(
-    run: Run,
-    experiment: Experiment,
-    stores: Sequence[EpisodeStore],
-    configuration: Configuration,
-    state: State | None = None,
-) -> None:
+def _last_state(run: Run) -> State | None:
+    """The checkpoint that a run goes on from, if there is one; removes what a killed process left."""
+    for folder in (run.folder, run.folder / "checkpoints"):
+        remove_leftovers(folder)
+    return run.checkpoints().load() if not run.per_group and run.checkpoints().steps() else None
+
+
+def _finish(run: Run, members: Sequence[Member], stores: Sequence[EpisodeStore], command: Sequence[str]) -> None:
+    """Trains the models of all groups, as far as they are not trained."""
+    for group, member in enumerate(members):
+        folder = run.folder / folder_of(group)
+        with locked(folder, "checkpoints"), _naming_group(group, member):
+            if not (folder / "config.yaml").exists():
+                _refuse_occupied(folder)
+                _train(_write_descriptions(folder, member, command), member, stores)
+                continue
+            own = Run(folder)
+            state = _last_state(own)
+            own.refuse_another_configuration(member.configuration, state)
+            own.refuse_other_data(member.spec, member.experiment.data)
+            if not _is_finished(member.experiment.schedule, state):
+                _train(own, member, stores, state)
+
+
+def _is_finished(schedule: Schedule, state: State | None) -> bool:
+    """Whether nothing is left to do after a checkpoint: no step, and no evaluation of the last one."""
+    if state is None or state["step"] < schedule.steps or not state["concluded"]:
+        return False
+    return state["evaluated"] == state["step"] or not schedule.evaluates(state["step"])
+
+
+@contextmanager
+def _naming_group(group: int, member: Member) -> Iterator[None]:
+    """Says in errors which model they are about."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"model of group {group} ({', '.join(member.spec.task_names)}): {error}") from error
+
+
+def _write_descriptions(folder: Path, member: Member, command: Sequence[str]) -> Run:
+    """Writes what makes a folder a run; the configuration comes last.
+
+    Args:
+        folder: The folder.
+        member: The run.
+        command: With which it was begun.
+    """
+    machine, grouping = describe_machine(command), member.experiment.grouping
+    if not member.experiment.per_group:
+        machine["threads"] = member.experiment.choose_threads(member.spec)
+    if grouping is not None:
+        content = regular(Path(grouping), "grouping").read_bytes()
+        write_atomically(folder / GROUPING, lambda file: file.write(content))
+        machine["grouping"] = {"path": grouping, "sha256": hashlib.sha256(content).hexdigest()}
+    write_json(folder / "data_spec.json", member.spec.to_json())
+    write_json(folder / "run.json", machine)
+    write_atomically(folder / "config.yaml", lambda file: file.write(member.configuration.dump().encode()))
+    return Run(folder)
+
+
+def _train(run: Run, member: Member, stores: Sequence[EpisodeStore], state: State | None = None) -> None:
     """Trains to the end; nobody else may be at work in the folder.
 
     Args:
         run: The run.
-        experiment: The configured objects.
-        stores: The run's data.
-        configuration: The resolved configuration, for the checkpoints.
+        member: Its configuration and objects.
+        stores: Its data.
         state: A checkpoint's content to go on from.
     """
+    experiment = member.experiment
     suite, protocol = run.suite(), Protocol("official", experiment.evaluate_goals, stop_at_success=True)
     log = RunLog(run.folder, state["step"] if state else 0)
     threads = experiment.threads or run.machine().get("threads")  # torch's choice where that was not noted
@@ -120,7 +188,7 @@ def _train(
             log,
             run.checkpoints(experiment.keep),
             lambda policy: evaluate(policy, suite, protocol, pool, "training goals", quiet=True),
-            configuration.plain,
+            member.configuration.plain,
         )
         try:
             if state:
@@ -137,7 +205,7 @@ def _refuse_occupied(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file; expected a folder for the run. Choose another --out.")
     names = {path.name for path in folder.iterdir()} if folder.exists() else set()
-    if any(name not in ("data_spec.json", "run.json") and not name.endswith(".tmp") for name in names):
+    if any(name not in ("data_spec.json", "run.json", GROUPING) and not name.endswith(".tmp") for name in names):
         holds = "another run" if (folder / "config.yaml").exists() else "other files"
         raise InputError(
             f"{folder} already holds {holds}. Choose another --out, continue it with `mtorl train --resume {folder}`, "

@@ -374,7 +374,7 @@ def test_balancers_that_need_positive_losses_say_so(balancer: str, train_options
     [
         (IQL, {"expectile": 1.0}, "expectile is 1.0"),
         (IQL, {"discount": 1.0}, "discount is 1.0"),
-        (IQL, {"output_heads": "linear"}, "output_heads is 'linear'; expected shared or per_task"),
+        (IQL, {"output_heads": "linear"}, "output_heads is 'linear'; expected shared, per_task or per_group"),
         (TD3BC, {"policy_delay": 0}, "policy_delay is 0"),
         (CQL, {"samples": 0}, "samples is 0"),
         (TD3BC, {"target_rate": 0.0}, "target_rate is 0.0; expected a number in"),

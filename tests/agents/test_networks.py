@@ -1,6 +1,8 @@
 """Networks that policies and critics are made of: what all must do, and what each is."""
 
 import copy
+import math
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from mtorl import InputError
 from mtorl.agents import BehaviorCloning
 from mtorl.agents.networks import MLPBackbone, Network
 from mtorl.agents.networks.base import Backbone
+from mtorl.agents.networks.branches import DMTG
 from mtorl.agents.networks.care import CARE
 from mtorl.agents.networks.film import FiLM
 from mtorl.agents.networks.moore import MOORE, orthonormal
@@ -30,6 +33,12 @@ def names(network: Network) -> str:
 def network(request: pytest.FixtureRequest) -> Backbone:
     torch.manual_seed(0)
     return request.param(INPUTS, TASKS).double()
+
+
+@pytest.fixture(autouse=True)
+def without_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks that draw noise draw the same for all tasks."""
+    monkeypatch.setattr(torch, "rand_like", lambda values: torch.full_like(values, 0.8))
 
 
 def inputs(*inner: int) -> tuple[Tensor, Tensor]:
@@ -65,6 +74,7 @@ def test_the_task_makes_a_difference(network: Backbone) -> None:
 @pytest.mark.parametrize("rows", [[1, 1, 1, 1], [0, 2, 1, 2]], ids=["one task", "several"])
 def test_prepared_for_acting(network: Backbone, rows: list[int]) -> None:
     observations, code = torch.randn(4, INPUTS).double(), torch.eye(TASKS).double()[rows]
+    network.eval()
     torch.testing.assert_close(network.prepared(code)(observations), network(observations, code))
 
 
@@ -78,7 +88,7 @@ def test_every_parameter_is_used_and_masks_find_matrices(network: Backbone) -> N
 
 def test_how_tasks_mix_parts(network: Backbone) -> None:
     layers = network.mean_weights(*inputs(6, 1))
-    assert len(layers) == {"SoftModularMLP": 2, "CARE": 1}.get(type(network).__name__, 0)
+    assert len(layers) == {"SoftModularMLP": 2, "CARE": 1, "DMTG": 1}.get(type(network).__name__, 0)
     for layer in layers:
         assert layer.shape[0] == TASKS and (layer > 0).all()
         torch.testing.assert_close(layer.sum(-1), torch.ones_like(layer.sum(-1)))
@@ -191,3 +201,125 @@ def test_cloning_with_linear_layers_by_name_is_plain_cloning(spec: DataSpec) -> 
     for one, other in zip(plain.parameters(), named.parameters(), strict=True):
         assert torch.equal(one, other)
     assert PhaseFunctions(named).space.names == PhaseFunctions(plain).space.names
+
+
+def branched(branches: int = 3, **options: Any) -> DMTG:
+    return DMTG(INPUTS, TASKS, branches, stem=(8,), hidden=(7, 6), **options).double()
+
+
+def sure(network: DMTG, *choices: int) -> None:
+    """Every task chooses one branch, as good as surely."""
+    with torch.no_grad():
+        network.logits.weight.fill_(-50)
+        for task, branch in enumerate(choices):
+            network.logits.weight[branch, task] = 50
+
+
+def branch_losses(network: DMTG, *given: Tensor) -> Tensor:
+    """Of each task, as an agent mixes them, where a loss is the mean square of features."""
+    found = network.branches(*given)
+    assert found is not None
+    each = torch.stack([features.square().mean((1, 2, 3)) for features in found.features], -1)
+    return (found.shares * each).sum(-1) + found.penalty
+
+
+def test_shares_sum_to_one_and_are_draws_in_training_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    network, code = branched(), torch.eye(TASKS).double()
+    torch.manual_seed(0)
+    first, second = network.shares(code), network.shares(code)
+    for shares in (first, second):
+        assert (shares > 0).all()
+        torch.testing.assert_close(shares.sum(-1), torch.ones(TASKS).double())
+    assert not torch.allclose(first, second), "every pass draws anew"
+    torch.manual_seed(0)
+    assert torch.equal(network.shares(code), first), "as the state of the program says"
+    draws = torch.stack([network.shares(code) for _ in range(4000)]).mean((0, 1))
+    torch.testing.assert_close(draws, torch.full_like(draws, 1 / 3), rtol=0, atol=0.01)
+    assert torch.equal(network.eval().shares(code), torch.eye(3).double()[[0, 0, 0]])
+
+
+def test_equal_branches_leave_nothing_to_choose() -> None:
+    network, given = branched(), inputs(4, 1)
+    with torch.no_grad():
+        for value in network.layers.parameters():
+            value.copy_(value.chunk(3)[0].repeat(3, *[1] * (value.ndim - 1)))
+    loss = branch_losses(network, *given)
+    loss.sum().backward()
+    assert network.logits.weight.grad is not None
+    torch.testing.assert_close(network.logits.weight.grad, torch.zeros_like(network.logits.weight))
+    with torch.no_grad():
+        network.logits.weight.copy_(torch.randn_like(network.logits.weight))
+    torch.testing.assert_close(branch_losses(network, *given), loss)
+
+
+def test_sure_choices_route_exactly_and_leave_other_branches_alone() -> None:
+    network, (observations, code) = branched(), inputs(4, 1)
+    sure(network, 2, 0, 2)
+    loss = branch_losses(network, observations, code)
+    loss.sum().backward()
+    for value in network.layers.parameters():
+        assert value.grad is not None
+        first, second, third = value.grad.chunk(3)
+        assert first.any() and third.any() and second.abs().max() < 1e-12
+    alone = network._branch(network._stem(observations[1]), 0)
+    torch.testing.assert_close(loss[1], alone.square().mean())
+    assert network.choices(code).tolist() == [2, 0, 2]
+
+
+@pytest.mark.parametrize("rows", [[1, 1, 1], [0, 2, 1, 0]], ids=["one task", "several"])
+def test_acting_computes_the_chosen_branches_only(rows: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    network = branched().eval()
+    sure(network, 2, 0, 2)
+    observations, code = torch.randn(len(rows), INPUTS).double(), torch.eye(TASKS).double()[rows]
+    whole, computed = network(observations, code), []
+    real = network._branch
+    monkeypatch.setattr(network, "_branch", lambda values, branch: (computed.append(branch), real(values, branch))[1])
+    torch.testing.assert_close(network.prepared(code)(observations), whole, rtol=1e-12, atol=1e-12)
+    assert computed == sorted({[2, 0, 2][row] for row in rows})
+
+
+def test_one_branch_is_plain_layers() -> None:
+    network, plain = branched(1), MLPBackbone(INPUTS, 0, (8, 7, 6)).double()
+    with torch.no_grad():
+        for ours, theirs in zip([*network.stem, *network.layers], plain.layers, strict=True):
+            theirs.weight.copy_(ours.weight)  # type: ignore[operator, arg-type]
+            theirs.bias.copy_(ours.bias)  # type: ignore[operator, arg-type]
+    observations, code = inputs(4, 2)
+    torch.testing.assert_close(network(observations, code), plain(observations, code[:, :0]))
+    found = network.branches(observations, code)
+    assert found is not None and len(found.features) == 1 and not found.penalty.any()
+    torch.testing.assert_close(found.features[0], plain(observations, code[:, :0]))
+
+
+def test_the_temperature_falls_and_is_saved() -> None:
+    network = branched(temperature=5.0, final_temperature=0.5, anneal_steps=10)
+    seen = []
+    for _ in range(12):
+        seen.append(float(network.temperature))
+        network.after_step()
+    assert seen[0] == 5.0 and seen[5] == pytest.approx(5.0 / 10**0.5) and seen[10] == pytest.approx(0.5)
+    assert seen[11] == seen[10]
+    other = branched(temperature=5.0, final_temperature=0.5, anneal_steps=10)
+    other.load_state_dict(network.state_dict())
+    assert float(other.temperature) == float(network.temperature)
+    constant = branched()
+    constant.after_step()
+    assert float(constant.temperature) == 2.5
+
+
+def test_the_entropy_of_choices_can_be_punished() -> None:
+    network, given = branched(2, entropy=1.2), inputs(4, 1)
+    found = network.branches(*given)
+    assert found is not None
+    torch.testing.assert_close(found.penalty, torch.full((TASKS,), 1.2 * 2 * math.log(2)).double())
+    sure(network, 0, 1, 1)
+    found = network.branches(*given)
+    assert found is not None and not found.penalty.gt(1e-12).any()
+
+
+def test_impossible_branches_are_refused() -> None:
+    with pytest.raises(InputError, match="branches is 4; expected at most 3, the size of the tasks' vectors"):
+        branched(4)
+    with pytest.raises(InputError, match=r"final_temperature is 0\.01; expected at least 0.05"):
+        branched(final_temperature=0.01)

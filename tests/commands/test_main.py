@@ -182,6 +182,11 @@ def test_presets_are_valid(preset: Path, tmp_path: Path, capsys: pytest.CaptureF
             ["group", "no/run", "--groups", "2", "--out", "g", "--grouper", "TaskGrouper"],
             "TaskGrouper is abstract; exp",
         ),
+        (["group", "no/run", "--groups", "2", "--out", "g.svg"], "--out is g.svg, the name of the picture; expected"),
+        (
+            ["group", "no/run", "--groups", "2", "--out", "g", "--grouper", "DMTG", "--method", "GradTAG"],
+            "--method and --grouper are two names of one option",
+        ),
         (["evaluate", "--policy", "expert", *SUITE, "--goals", "99"], "50 goals per task; found goals=99"),
         (["report", "no/run"], "no run in no/run"),
     ],
@@ -196,7 +201,7 @@ def test_wrong_input_ends_with_a_message_and_code_2(
     assert not list(tmp_path.iterdir()), "something was written"
 
 
-@pytest.mark.parametrize("family", ["agents", "balancers", "sharing", "suites"])
+@pytest.mark.parametrize("family", ["agents", "balancers", "groupers", "networks", "sharing", "suites"])
 def test_list_shows_every_member(family: str, capsys: pytest.CaptureFixture) -> None:
     found = members(family)
     text = run("list", family, capsys=capsys)
@@ -208,9 +213,9 @@ def test_list_shows_every_member(family: str, capsys: pytest.CaptureFixture) -> 
             "gradient aggregation",
             "gradient wrapper",
             "matrix aggregation",
-            "own step",
             "double sampling",
             "preference scalarisation",
+            "own step",
         }
         assert all(member.needs for member in found)
         own = {"Equal", "FixedWeights", "Layerwise", "Prescaled", "Rescaled", "Reused", "Subsampled"}

@@ -85,14 +85,15 @@ def documents(store: EpisodeStore, spec: DataSpec, tmp_path_factory: pytest.Temp
         "data specification": Document(
             json.loads(json.dumps(spec.to_json())),
             DataSpec.from_json,
-            optional={"data", "data.source", "data.suite"},
+            optional={"data", "data.source", "data.suite", "groups"},
             free={"source", "suite"},
             signed=moments,
             loose={"data"},
         ),
         "run description": Document(
-            describe_machine(["mtorl", "train"]),
+            describe_machine(["mtorl", "train"]) | {"grouping": {"path": "groups.json", "sha256": "x"}},
             lambda content: check(content, MACHINE, "run.json"),
+            optional={"grouping"},
             nullable={"processors"},
             loose={"command"},
         ),

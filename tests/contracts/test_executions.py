@@ -2,15 +2,16 @@
 
 import pytest
 import torch
-from families import AGENT_VARIANTS, sampler_of
+from families import AGENT_VARIANTS, SMALL_AGENTS, sampler_of
 
 from mtorl.agents import Agent
 from mtorl.datasets.sampler import TaskBatch
 from mtorl.datasets.spec import DataSpec
 from mtorl.datasets.store import EpisodeStore
 from mtorl.trainers.executions import PhaseFunctions
+from mtorl.trainers.phase_trainer import phase_functions
 from mtorl.trainers.seeding import isolated
-from mtorl.trainers.sharing import RandomMasks, Shared, Sharing
+from mtorl.trainers.sharing import CrossLearning, ParetoManifold, RandomMasks, Shared, Sharing
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-9}
 
@@ -70,6 +71,36 @@ def test_executions_agree(
             for name, value in expected.items():
                 scale = float(value.abs().max())
                 torch.testing.assert_close(found[name], value, rtol=0, atol=TOLERANCE[dtype] * max(scale, 1e-3))
+
+
+@pytest.mark.parametrize("member", [CrossLearning, ParetoManifold], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", SMALL_AGENTS, ids=lambda kind: kind.__name__)
+def test_executions_agree_where_tasks_have_values_of_their_own(
+    kind: type, member: type, store: EpisodeStore, spec: DataSpec, even_noise: None
+) -> None:
+    """Also of what tasks read of other phases, and of target networks."""
+    with isolated(0, "init"):
+        agent = kind(spec, **SMALL_AGENTS[kind]).eval()
+    batch = draw(agent, store, spec, torch.float64).select([2, 0])
+    members = {phase.name: member() for phase in agent.phases}
+    noise = torch.Generator().manual_seed(1)
+    for phase in agent.phases:
+        members[phase.name].init(phase.space, 3, torch.Generator().manual_seed(0))
+        for value in members[phase.name].parameters():
+            value.data += 0.1 * torch.randn(value.shape, generator=noise, dtype=value.dtype)
+    for phase in agent.phases:
+        mine, found = members[phase.name], []
+        for execution in ("joint", "loop", "vmap"):
+            functions = phase_functions(agent, phase, members, execution)  # type: ignore[arg-type]
+            gradients, private = functions.gradients(batch, mine)
+            found.append({"losses": gradients.losses, "rows": gradients.pulled_back.clone(), **private})
+        losses = functions.losses(batch, mine).values
+        torch.testing.assert_close(losses.detach(), found[0]["losses"], rtol=1e-9, atol=1e-12)
+        assert any(value.any() for name, value in found[0].items() if name.startswith("sharing."))
+        for name, value in found[0].items():
+            for other in found[1:]:
+                scale = max(float(value.detach().abs().max()), 1e-3)
+                torch.testing.assert_close(other[name], value, rtol=0, atol=1e-9 * scale)
 
 
 def test_gradients_sum_to_that_of_the_summed_losses(

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,16 @@ from torch import Tensor
 
 from mtorl import InputError
 from mtorl.agents import Agent, BehaviorCloning
+from mtorl.agents.heads import SmallTowers, VariationalHeads
 from mtorl.datasets.spec import DataSpec
 from mtorl.datasets.store import EpisodeStore
 from mtorl.envs.base import RolloutContext
 from mtorl.runs.configuration import Configuration, command_line
 from mtorl.runs.experiment import Experiment
-from mtorl.trainers.balancers import ConnectionStrength
+from mtorl.trainers.balancers import BayesAgg, ConnectionStrength
 from mtorl.trainers.checkpoint import CheckpointFolder
 from mtorl.trainers.executions import Execution, PhaseFunctions
-from mtorl.trainers.groupers import AgreementKMeans
+from mtorl.trainers.groupers import AgreementKMeans, CosineAffinity, GradTAG
 from mtorl.trainers.logs import NoLog
 from mtorl.trainers.offline import OfflineTrainer
 from mtorl.trainers.policy import TaskPolicy
@@ -92,19 +93,29 @@ def check(trainer: OfflineTrainer, before: dict[str, Tensor]) -> None:
 
 
 SHARING = {"Shared": Shared(), "HarmonyMasks": HarmonyMasks(interval=4)}
-RUNS = cover([{"kind": it, "execution": e, "sharing": s} for it in BALANCERS for e in EXECUTIONS for s in SHARING])
-"""Every balancer in every execution, and with every way of sharing."""
+HEADS = (None, VariationalHeads, SmallTowers)
+RUNS = cover(
+    [
+        {"kind": it, "execution": e, "sharing": s, "head": h}
+        for it in BALANCERS
+        for e in EXECUTIONS
+        for s in SHARING
+        for h in (HEADS if it is not BayesAgg else HEADS[:1])  # it needs heads that are linear
+    ]
+)
+"""Every balancer in every execution, with every way of sharing, and with every kind of head."""
 
 
 @pytest.mark.training
 @pytest.mark.parametrize(
-    ("kind", "execution", "sharing"),
-    [pytest.param(*row.values(), id=f"{row['kind'].__name__}-{row['execution']}-{row['sharing']}") for row in RUNS],
+    ("kind", "execution", "sharing", "head"),
+    [pytest.param(*row.values(), id="-".join(getattr(it, "__name__", str(it)) for it in row.values())) for row in RUNS],
 )
 def test_frozen_parameters_stay_and_the_rest_moves(
-    kind: type, execution: Execution, sharing: str, store: EpisodeStore, spec: DataSpec
+    kind: type, execution: Execution, sharing: str, head: type | None, store: EpisodeStore, spec: DataSpec
 ) -> None:
-    check(*trained(fine_tuned, kind, SHARING[sharing], execution, store, spec))
+    build = partial(fine_tuned, head=head) if head else fine_tuned
+    check(*trained(build, kind, SHARING[sharing], execution, store, spec))
 
 
 @pytest.mark.training
@@ -164,10 +175,11 @@ def test_masks_leave_frozen_matrices_whole(spec: DataSpec) -> None:
         RandomMasks().init(probed(spec, hidden=(12,)).phases[0].space, 3, torch.Generator())
 
 
-def test_nothing_shared_is_no_ground_to_group_tasks(store: EpisodeStore, spec: DataSpec) -> None:
+@pytest.mark.parametrize("kind", [AgreementKMeans, CosineAffinity, GradTAG])
+def test_nothing_shared_is_no_ground_to_group_tasks(kind: type, store: EpisodeStore, spec: DataSpec) -> None:
     agent = probed(spec, hidden=(12,))
     with pytest.raises(InputError, match="trains nothing that tasks share"):
-        AgreementKMeans().fit(PhaseFunctions(agent), Shared(), sampler_of(agent, store, spec), 2)
+        kind().fit(PhaseFunctions(agent), Shared(), sampler_of(agent, store, spec), 2)
 
 
 def test_a_policy_knows_what_was_trained(spec: DataSpec) -> None:

@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from families import GROUPER_OPTIONS, SMALL_AGENTS, concrete, sampler_of
+from families import SMALL_AGENTS, concrete, grouper_of, sampler_of
 
 from mtorl import InputError
 from mtorl.agents import Agent, BehaviorCloning, DecisionTransformer
 from mtorl.datasets.grouping import Grouping
-from mtorl.datasets.spec import DataSpec
+from mtorl.datasets.spec import DataSpec, describe_stores
 from mtorl.datasets.store import EpisodeStore
 from mtorl.trainers.executions import PhaseFunctions
-from mtorl.trainers.groupers import TaskGrouper
+from mtorl.trainers.groupers import FixedGroups, TaskGrouper
 from mtorl.trainers.seeding import isolated
 from mtorl.trainers.sharing import RandomMasks, Shared, Sharing
 
@@ -24,8 +24,8 @@ SHARING = [Shared, RandomMasks]
 
 
 @pytest.fixture(params=ALL, ids=lambda kind: kind.__name__)
-def grouper(request: pytest.FixtureRequest) -> TaskGrouper:
-    return request.param(**GROUPER_OPTIONS.get(request.param.__name__, {}))
+def grouper(request: pytest.FixtureRequest) -> type[TaskGrouper]:
+    return request.param
 
 
 @pytest.fixture(params=[BehaviorCloning, DecisionTransformer], ids=lambda kind: kind.__name__)
@@ -35,17 +35,19 @@ def agent(request: pytest.FixtureRequest, spec: DataSpec) -> Agent:
 
 
 def grouped(
-    grouper: TaskGrouper, agent: Agent, store: EpisodeStore, groups: int, seed: int = 0, kind: type = Shared
+    grouper: type[TaskGrouper], agent: Agent, store: EpisodeStore, groups: int, seed: int = 0, kind: type = Shared
 ) -> Grouping:
     """Of the same windows whenever it is called."""
     sharing: Sharing = kind()
     sharing.init(agent.phases[0].space, 3, torch.Generator().manual_seed(0))
-    return grouper.fit(PhaseFunctions(agent), sharing, sampler_of(agent, store, agent.spec), groups, seed)
+    return grouper_of(grouper, groups).fit(
+        PhaseFunctions(agent), sharing, sampler_of(agent, store, agent.spec), groups, seed
+    )
 
 
 @pytest.mark.parametrize("kind", SHARING)
 def test_all_tasks_are_in_groups_without_gaps(
-    grouper: TaskGrouper, agent: Agent, store: EpisodeStore, kind: type
+    grouper: type[TaskGrouper], agent: Agent, store: EpisodeStore, kind: type
 ) -> None:
     for groups in (1, 2, 3):
         found = grouped(grouper, agent, store, groups, kind=kind)
@@ -54,31 +56,37 @@ def test_all_tasks_are_in_groups_without_gaps(
         assert all(type(label) is int for label in found.labels)
 
 
-def test_closeness_is_mutual(grouper: TaskGrouper, agent: Agent, store: EpisodeStore) -> None:
+def test_a_single_task_is_a_group(grouper: type[TaskGrouper], store: EpisodeStore) -> None:
+    alone = describe_stores([store], ["towards-2"])
+    agent = BehaviorCloning(alone, hidden=(8,))
+    made = FixedGroups([["towards-2"]]) if grouper is FixedGroups else grouper_of(grouper, 1)
+    found = made.fit(PhaseFunctions(agent), Shared(), sampler_of(agent, store, alone), 1)
+    assert found.labels == (0,) and np.isfinite(found.affinity).all() and np.isfinite(found.score)
+
+
+def test_closeness_is_mutual(grouper: type[TaskGrouper], agent: Agent, store: EpisodeStore) -> None:
     found = grouped(grouper, agent, store, 2)
     affinity = np.array(found.affinity)
     assert affinity.shape == (3, 3) and np.isfinite(affinity).all() and np.isfinite(found.score)
     np.testing.assert_allclose(affinity, affinity.T, atol=1e-9)
     assert (affinity <= affinity.diagonal() + 1e-9).all(), "no task is closer to another than to itself"
-    assert found.method.startswith(type(grouper).__name__), "it says who found the groups"
+    assert found.method.startswith(grouper.__name__), "it says who found the groups"
 
 
-def test_the_seed_decides(grouper: TaskGrouper, agent: Agent, store: EpisodeStore) -> None:
-    again = type(grouper)(**GROUPER_OPTIONS.get(type(grouper).__name__, {}))
+def test_the_seed_decides(grouper: type[TaskGrouper], agent: Agent, store: EpisodeStore) -> None:
     for seed in (0, 7):
-        first = grouped(grouper, agent, store, 2, seed)
-        assert grouped(grouper, agent, store, 2, seed) == first == grouped(again, agent, store, 2, seed)
+        assert grouped(grouper, agent, store, 2, seed) == grouped(grouper, agent, store, 2, seed)
 
 
 @pytest.mark.parametrize("groups", [-1, 0, 4])
 def test_impossible_numbers_of_groups_are_refused(
-    grouper: TaskGrouper, agent: Agent, store: EpisodeStore, groups: int
+    grouper: type[TaskGrouper], agent: Agent, store: EpisodeStore, groups: int
 ) -> None:
     with pytest.raises(InputError, match=f"groups is {groups}; expected 1 to 3, the number of tasks"):
         grouped(grouper, agent, store, groups)
 
 
-def test_the_product_is_a_file(grouper: TaskGrouper, agent: Agent, store: EpisodeStore, tmp_path: Path) -> None:
+def test_the_product_is_a_file(grouper: type[TaskGrouper], agent: Agent, store: EpisodeStore, tmp_path: Path) -> None:
     found = grouped(grouper, agent, store, 2)
     found.save(tmp_path / "groups.json")
     assert Grouping.load(tmp_path / "groups.json") == found
@@ -87,7 +95,7 @@ def test_the_product_is_a_file(grouper: TaskGrouper, agent: Agent, store: Episod
     assert Grouping.load(tmp_path / "groups.json") != found
 
 
-def test_the_agent_stays_as_it_was(grouper: TaskGrouper, agent: Agent, store: EpisodeStore) -> None:
+def test_the_agent_stays_as_it_was(grouper: type[TaskGrouper], agent: Agent, store: EpisodeStore) -> None:
     before = {name: value.clone() for name, value in agent.state_dict().items()}
     state = torch.get_rng_state()
     grouped(grouper, agent, store, 2)

@@ -1,13 +1,16 @@
 """What every head must do."""
 
 import inspect
+import math
+from functools import partial
 
 import pytest
 import torch
 from families import concrete
 from torch import Tensor
 
-from mtorl.agents.heads import GaussianHead, Head, RegressionHead
+from mtorl import InputError
+from mtorl.agents.heads import GaussianHead, Head, RegressionHead, SmallTowers, VariationalHeads
 
 FEATURES, ACTIONS, TASKS = 5, 2, 4
 HEADS: dict[str, tuple[type, tuple]] = {
@@ -16,6 +19,13 @@ HEADS: dict[str, tuple[type, tuple]] = {
     "RegressionHead-linear": (RegressionHead, (FEATURES, ACTIONS, TASKS, "linear")),
     "GaussianHead-shared": (GaussianHead, (FEATURES, ACTIONS, TASKS, "shared")),
     "GaussianHead-per_task": (GaussianHead, (FEATURES, ACTIONS, TASKS, "per_task")),
+    "RegressionHead-per_group": (RegressionHead, (FEATURES, ACTIONS, TASKS, "per_group", (0, 1, 0, 2))),
+    "GaussianHead-per_group": (GaussianHead, (FEATURES, ACTIONS, TASKS, "per_group", (0, 1, 0, 2))),
+    "VariationalHeads": (VariationalHeads, (FEATURES, ACTIONS, TASKS)),
+    "VariationalHeads-learned": (VariationalHeads, (FEATURES, ACTIONS, TASKS, "learned")),
+    "SmallTowers-shared": (SmallTowers, (FEATURES, ACTIONS, TASKS)),
+    "SmallTowers-per_task": (SmallTowers, (FEATURES, ACTIONS, TASKS, partial(RegressionHead, kind="per_task"))),
+    "SmallTowers-variational": (SmallTowers, (FEATURES, ACTIONS, TASKS, VariationalHeads, "bottleneck", 3)),
 }
 IDS = torch.tensor([3, 0, 2])
 """Tasks of a batch: not all of them, and not in order."""
@@ -32,12 +42,22 @@ def head(request: pytest.FixtureRequest) -> Head:
     return made
 
 
+@pytest.fixture(autouse=True)
+def without_noise(even_noise: None) -> None:
+    """Heads that draw noise draw the same for all tasks and positions."""
+
+
 def batch(dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
     """Features, targets, and which positions are valid, of the three tasks."""
     draw = torch.Generator().manual_seed(1)
     features = torch.randn(3, 4, 6, FEATURES, generator=draw, dtype=dtype)
     targets = 2 * torch.rand(3, 4, 6, ACTIONS, generator=draw, dtype=dtype) - 1
     return features, targets, torch.rand(3, 4, 6, generator=draw) < 0.6
+
+
+def rows_of(head: Head) -> int:
+    """Rows of its parameters, if tasks have some of their own: one each, or one for each group."""
+    return TASKS if head.row_of is None else len(head.row_of.unique())
 
 
 def test_every_head_is_under_this_contract() -> None:
@@ -91,8 +111,8 @@ def test_rows_of_other_tasks_get_no_gradient(head: Head) -> None:
     head.losses(features, targets, valid, IDS)[0].backward()
     rows = {id(row) for row in head.task_rows()}
     for row in head.task_rows():
-        assert len(row) == TASKS and row.grad is not None
-        assert row.grad[3].any() and not row.grad[:3].any()
+        assert len(row) == rows_of(head) and row.grad is not None
+        assert row.grad[-1].any() and not row.grad[:-1].any(), "that of task 3 is the last one"
     for name, value in head.named_parameters():
         assert id(value) in rows or (value.grad is not None and value.grad.any()), f"{name} learns from every task"
 
@@ -113,7 +133,7 @@ def test_rows_that_act_do_not_see_each_other(head: Head) -> None:
     for row in (0, 13, 71):
         torch.testing.assert_close(head.act(features[row : row + 1], tasks[row : row + 1])[0], together[row])
     own = head.act(features[:1].expand(TASKS, -1), torch.arange(TASKS))
-    assert len({tuple(row) for row in own.tolist()}) == (TASKS if head.task_rows() else 1)
+    assert len({tuple(row) for row in own.tolist()}) == (rows_of(head) if head.per_task else 1)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -129,5 +149,51 @@ def test_everything_is_of_the_dtype_and_on_the_device_of_the_features(
     assert losses.dtype == actions.dtype == dtype
     assert losses.device.type == actions.device.type == device
     strengths = head.strengths()
-    assert (strengths is None) == (not head.task_rows())
+    assert (strengths is None) == (not head.per_task)
     assert strengths is None or (strengths.shape == (TASKS, FEATURES) and not strengths.requires_grad)
+
+
+def test_tasks_of_a_group_have_one_map(head: Head) -> None:
+    if head.row_of is None:
+        return
+    features = torch.randn(1, FEATURES, dtype=torch.float64).expand(TASKS, -1)
+    said = head.act(features, torch.arange(TASKS))
+    for one in range(TASKS):
+        for other in range(TASKS):
+            assert torch.equal(said[one], said[other]) == bool(head.row_of[one] == head.row_of[other])
+
+
+def test_groups_must_be_there() -> None:
+    with pytest.raises(InputError, match=r"output_heads is per_group, but the tasks are in no groups. Add --grouping"):
+        RegressionHead(FEATURES, ACTIONS, TASKS, "per_group")
+
+
+def test_what_only_training_needs_does_not_act(head: Head) -> None:
+    """Stripped, a head acts as it did, bit for bit, and has nothing left that only training needs."""
+    features, targets, valid = batch()
+    tasks = torch.arange(24) % TASKS
+    before, sizes = head.act(features[0].flatten(0, 1), tasks), [it.numel() for it in head.parameters()]
+    gone = sum(it.numel() for it in head.training_only())
+    head.strip()
+    assert torch.equal(head.act(features[0].flatten(0, 1), tasks), before)
+    assert not head.training_only() and sum(it.numel() for it in head.parameters()) == sum(sizes) - gone
+    assert head.losses(features, targets, valid, IDS).isfinite().all()
+
+
+def test_private_parts_are_those_of_single_tasks(head: Head) -> None:
+    parts = [parameter for part in head.private() for parameter in part.parameters()]
+    assert {id(it) for it in parts} == {id(it) for it in head.task_rows()}
+
+
+def test_losses_made_of_plain_heads_can_be_their_own(head: Head) -> None:
+    """The squared error of predictions and the additions are the loss, where one half is the variance of actions."""
+    features, targets, valid = batch()
+    if not head.plain:
+        return
+    for part in head.modules():
+        if isinstance(part, VariationalHeads):
+            part.log_variance.fill_(math.log(0.5))
+    errors = ((head.predictions(features, IDS) - targets).square().mean(-1) * valid).sum((1, 2)) / valid.sum((1, 2))
+    made = errors + head.additions(features, targets, valid, IDS)
+    torch.testing.assert_close(made, head.losses(features, targets, valid, IDS), rtol=1e-12, atol=1e-12)
+    assert head.means(features, IDS).abs().max() <= 1

@@ -12,6 +12,7 @@ from families import BALANCER_OPTIONS, BALANCERS, SMALL_AGENTS, concrete
 
 from mtorl import InputError
 from mtorl.agents import Agent
+from mtorl.agents.heads import Head
 from mtorl.agents.networks import Backbone
 from mtorl.datasets.prompts import PromptSettings
 from mtorl.datasets.sampler import SamplingSettings
@@ -19,6 +20,8 @@ from mtorl.datasets.spec import DataSpec
 from mtorl.envs import MetaWorld, PointReach, Suite
 from mtorl.envs.protocol import Protocol
 from mtorl.runs.experiment import Experiment
+from mtorl.trainers.balancers import COSMOS, PBI, PCGrad
+from mtorl.trainers.balancers.wrappers import GradientWrapper
 from mtorl.trainers.groupers import TaskGrouper
 from mtorl.trainers.offline import Schedule
 from mtorl.trainers.optimizer import OptimizerSettings
@@ -34,10 +37,21 @@ REQUIRED: dict[str, dict] = {
     **{kind.__name__: options for kind, options in SMALL_AGENTS.items()},
     "FrozenMasks": {"file": "masks.safetensors"},
     "GroupMasks": {"grouping": "groups.json"},
-    "SoftModularMLP": {},
+    **{kind.__name__: {"preferences": [1.0, 2.0]} for kind in (COSMOS, PBI)},
+    **{kind.__name__: {"features": 3, "actions": 2, "tasks": 2} for kind in concrete(Head)},
 }
 """What members cannot be built without."""
+
+
+def required(kind: type) -> dict[str, Any]:
+    """The same of one member; networks and groupers may have one name."""
+    if issubclass(kind, GradientWrapper):
+        return {"inner": PCGrad()}
+    return {"inputs": 3, "code": 4} if issubclass(kind, Backbone) else REQUIRED.get(kind.__name__, {})
+
+
 UNBOUNDED = {
+    "epsilon": "tasks may be as far apart as they like",
     "clip": "nothing is clipped",
     "noise_clip": "nothing is clipped",
 }
@@ -62,7 +76,7 @@ def _floats(kind: type) -> dict[str, Any]:
 
 
 def _members() -> Iterator[tuple[type, str]]:
-    roots = (Agent, Backbone, Sharing, Suite, TaskGrouper)
+    roots = (Agent, Backbone, Head, Sharing, Suite, TaskGrouper)
     families = [kind for root in roots for kind in dict.fromkeys(concrete(root)) if not inspect.isabstract(kind)]
     for kind in [*families, *BALANCERS, *SETTINGS]:
         if kind.__module__.startswith("mtorl."):
@@ -71,7 +85,7 @@ def _members() -> Iterator[tuple[type, str]]:
 
 def _spoilt(kind: type, name: str, number: float) -> list[Any]:
     """The option with that number, at every place if it is a sequence."""
-    value = REQUIRED.get(kind.__name__, {}).get(name, _floats(kind)[name])
+    value = required(kind).get(name, _floats(kind)[name])
     if isinstance(value, tuple | list):
         return [[*value[:place], number, *value[place + 1 :]] for place in range(len(value))]
     return [number]
@@ -84,6 +98,7 @@ def test_the_options_are_found() -> None:
     found = {(kind.__name__, name) for kind, name in _members()}
     assert {("IQL", "discount"), ("CAGrad", "c"), ("FixedWeights", "values"), ("OptimizerSettings", "betas")} <= found
     assert {("GroupMasks", "sparsity"), ("M3DT", "dropout"), ("SamplingSettings", "top")} <= found
+    assert {("SmallTowers", "gamma"), ("VariationalHeads", "variance")} <= found
     assert all(is_dataclass(kind) for kind in SETTINGS) and not _floats(Experiment)
     assert not _floats(MetaWorld) and not _floats(PointReach)
     assert {name for name, _ in UNBOUNDED.items()} <= {name for _, name in found}
@@ -95,7 +110,7 @@ def test_the_options_are_found() -> None:
 def test_what_is_no_number_is_refused(kind: type, name: str, number: float, spec: DataSpec) -> None:
     build: Callable[..., Any] = partial(kind, spec) if issubclass(kind, Agent) else kind
     for value in _spoilt(kind, name, number):
-        options = {**REQUIRED.get(kind.__name__, {}), name: value}
+        options = {**required(kind), name: value}
         if number == math.inf and name in UNBOUNDED:
             build(**options)
             continue

@@ -23,6 +23,7 @@ from mtorl.trainers.entries import KINDS, LINE
 from mtorl.trainers.logs import read_log
 
 SUMMARY = {"name", "mean_success", "low", "high", "protocol", "tasks"}
+COSTS = {"models", "parameters", "training_steps", "training_minutes", "groups"}
 TASK = {"task", "episodes", "successes", "rate", "low", "high", "success_last_rate", "mean_return", "mean_length"}
 REPORT = {"mean_success", "runs", "references"}
 COMPARISON = {"baselines", "single_task_models", "analysis_of_variance", "heldout_data", "tasks", "methods"}
@@ -36,11 +37,11 @@ METHOD = {
 
 @pytest.fixture(scope="module")
 def run(store: EpisodeStore, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Has something to say of everything: modules that route, masks that move, a gate that is trained at the end."""
+    """Has something to say of everything: modules that route, heads that are related, masks that move, a gate."""
     folder = tmp_path_factory.mktemp("records")
     names = store.task_names
     Grouping(names, (0, 1, 0), ((1.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 1.0)), 1.0, "").save(folder / "g.json")
-    small = {"modules": 2, "layers": 2, "width": 8, "base": [8], "gating": [8], "task_identity": "none"}
+    small = {"modules": 2, "layers": 2, "width": 8, "base": [8], "gating": [8], "head": "VariationalHeads"}
     masks = {"class_path": "GroupMasks", "init_args": {"grouping": str(folder / "g.json"), "interval": 4}}
     return train(
         data=str(store.path),
@@ -111,8 +112,9 @@ def test_what_a_report_holds(run: Run, tmp_path: Path) -> None:
     content = read(report([run.folder], references=tmp_path).with_suffix(".json"))
     assert content.keys() == REPORT
     assert len(content["runs"]) == 1 and [it["name"] for it in content["references"]] == ["expert", "random"]
+    assert content["runs"][0].keys() == SUMMARY | COSTS
     for summary in (*content["runs"], *content["references"]):
-        assert summary.keys() == SUMMARY and summary["protocol"]["goals"] == 2
+        assert summary.keys() - COSTS == SUMMARY and summary["protocol"]["goals"] == 2
         assert 0 <= summary["low"] <= summary["mean_success"] <= summary["high"] <= 1
         assert tuple(task["task"] for task in summary["tasks"]) == run.spec.task_names
         for task in summary["tasks"]:

@@ -23,7 +23,14 @@ from mtorl.trainers.executions import PhaseFunctions
 from mtorl.trainers.logs import read_log
 from mtorl.trainers.offline import TIMING_ENTRIES
 from mtorl.trainers.optimizer import OptimizerSettings, PhaseOptimizer
-from mtorl.trainers.sharing import FrozenMasks, GroupMasks, HarmonyMasksReleased, Sharing
+from mtorl.trainers.sharing import (
+    FrozenMasks,
+    GroupMasks,
+    HarmonyMasksReleased,
+    ParetoManifold,
+    Sharing,
+    SoftMasks,
+)
 from mtorl.trainers.sharing.masks import MovingMasks, TaskMasks
 from mtorl.trainers.update import MultiTaskUpdate
 
@@ -33,7 +40,7 @@ ALL = sorted(
     key=lambda kind: kind.__name__,
 )
 MASKS = [kind for kind in ALL if issubclass(kind, TaskMasks)]
-MOVING = [kind for kind in ALL if issubclass(kind, MovingMasks)]
+MOVING = [kind for kind in ALL if issubclass(kind, MovingMasks | SoftMasks)]
 AGENTS: list[tuple[type, dict]] = [
     (BehaviorCloning, {"hidden": (24, 24), "output_heads": "per_task"}),
     (DecisionTransformer, {"width": 16, "layers": 2, "attention_heads": 2, "context": 6, "dropout": 0.0}),
@@ -57,11 +64,14 @@ def settled(kind: type, agent: Agent, batch: TaskBatch, folder: Path) -> Sharing
     member.task_names = agent.spec.task_names
     member.init(agent.phases[0].space, 3, torch.Generator().manual_seed(0))
     functions = PhaseFunctions(agent)
-    for progress in (0.3, 0.5, 0.7) if issubclass(kind, MovingMasks) else ():
+    for progress in (0.3, 0.5, 0.7) if kind in MOVING else ():
         numbers = member.update(
             functions.space.select(agent), functions.dense_gradients([batch, batch], member), progress
         )
-        assert numbers["swapped"] > 0
+        assert numbers["changed" if kind is SoftMasks else "swapped"] > 0
+    draw = torch.Generator().manual_seed(1)
+    for value in member.parameters():  # its own ones differ
+        value.data += 0.1 * torch.randn(value.shape, generator=draw, dtype=value.dtype)
     assert not [name for name, value in vars(member).items() if isinstance(value, Tensor)], "no gradients are kept"
     return member
 
@@ -86,13 +96,19 @@ def files(kind: type, folder: Path, agent: Agent) -> dict[str, str]:
 def test_gradients_are_those_of_the_shared_parameters(
     kind: type, position: int, store: EpisodeStore, spec: DataSpec, tmp_path: Path
 ) -> None:
-    """Differentiated through `effective`, and pulled back."""
+    """Differentiated through `effective`, and pulled back; also those of its own ones."""
     agent, batch = agent_and_batch(position, store, spec)
     member = settled(kind, agent, batch, tmp_path)
     functions = PhaseFunctions(agent)
-    rows = functions.gradients(batch, member)[0].pulled_back
-    shared = list(functions.space.select(agent).values())
-    for row, loss in zip(rows, functions.losses(batch, member).values, strict=True):
+    gradients, private = functions.gradients(batch, member)
+    shared, losses = list(functions.space.select(agent).values()), functions.losses(batch, member).values
+    own = list(member.parameters())
+    wanted = [*functions.private.values(), *own, *shared]
+    found = torch.autograd.grad(losses.sum(), wanted, retain_graph=True, materialize_grads=True)
+    for value, expected in zip(private.values(), found[: len(private)], strict=True):
+        torch.testing.assert_close(value, expected, rtol=1e-9, atol=1e-12)
+    assert len(wanted) == len(private) + len(shared)
+    for row, loss in zip(gradients.pulled_back, losses, strict=True):
         found = torch.autograd.grad(loss, shared, retain_graph=True, materialize_grads=True)
         torch.testing.assert_close(row, functions.space.flatten(list(found)), rtol=1e-9, atol=1e-12)
 
@@ -107,6 +123,9 @@ def test_executions_agree_after_changes(kind: type, store: EpisodeStore, spec: D
         found = PhaseFunctions(agent, 0, execution).gradients(batch, member)  # type: ignore[arg-type]
         torch.testing.assert_close(found[0].pulled_back, expected[0].pulled_back, rtol=1e-9, atol=1e-12)
         torch.testing.assert_close(found[0].losses, expected[0].losses, rtol=1e-12, atol=1e-12)
+        assert found[1].keys() == expected[1].keys()
+        for name, value in expected[1].items():
+            torch.testing.assert_close(found[1][name], value, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("kind", names(MASKS))
@@ -166,8 +185,15 @@ def assert_same(one: Any, other: Any) -> None:
         assert torch.equal(one, other) if isinstance(one, Tensor) else one == other
 
 
-RUNS = cover([{"kind": it, "balancer": b, "tasks": n} for it in ALL for b in ("Equal", "PCGrad") for n in (2, 3)])
-"""Every way of sharing with every balancer, and with batches of some tasks and of all."""
+RUNS = cover(
+    [
+        {"kind": it, "balancer": b, "tasks": n}
+        for it in ALL
+        for b in (("Equal", "DWA") if it is ParetoManifold else ("Equal", "PCGrad"))
+        for n in (2, 3)
+    ]
+)
+"""Every way of sharing with every kind of balancer that it goes with, and with batches of some tasks and of all."""
 
 
 @pytest.mark.parametrize(

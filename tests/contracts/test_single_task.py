@@ -20,13 +20,13 @@ from mtorl.datasets.store import EpisodeStore
 from mtorl.runs.run import Run
 from mtorl.runs.training import train
 from mtorl.trainers.seeding import isolated, numpy_stream
-from mtorl.trainers.sharing import FrozenMasks, GroupMasks
-from mtorl.trainers.sharing.masks import TaskMasks
+from mtorl.trainers.sharing import FrozenMasks, GroupMasks, SoftMasks
+from mtorl.trainers.sharing.weight_masks import WeightMasks
 
 TASK = "towards-2"
 RESCALING = {"BayesAgg", "CAGrad", "DBMTL", "FairGrad", "IMTLL", "MoCo", "NashMTL", "Prescaled", "STCH", "Uncertainty"}
 """Balancers that change the size of a single task's step."""
-MASKS = sorted({it for it in concrete(TaskMasks) if not isabstract(it)} - {TaskMasks}, key=lambda it: it.__name__)
+MASKS = sorted({it for it in concrete(WeightMasks) if not isabstract(it)}, key=lambda it: it.__name__)
 
 
 def learned(folder: Path) -> dict[str, Tensor]:
@@ -113,6 +113,8 @@ def test_masks_that_leave_nothing_out_are_no_masks(
     kind: type, train_options: dict, baseline: Callable[[dict], Run], tmp_path: Path
 ) -> None:
     options, more = train_options | {"tasks": [TASK]}, {"sharing.sparsity": 0.0}
+    if kind is SoftMasks:  # a task alone conflicts with nobody
+        more = {"sharing.interval": 4}
     plain = baseline(options)
     if kind is FrozenMasks:
         full = {name: torch.ones(1, *shape, dtype=torch.bool) for name, shape in matrices(plain).items()}
@@ -122,8 +124,27 @@ def test_masks_that_leave_nothing_out_are_no_masks(
         Grouping((TASK,), (0,), ((1.0,),), 1.0, "").save(tmp_path / "g.json")
         more |= {"sharing.grouping": str(tmp_path / "g.json")}
     masked = train(**options | {"out": str(tmp_path / "masked"), "sharing": kind.__name__, **more})
-    assert masked.sharing()["policy"].masks.all()  # type: ignore[union-attr, operator]
+    assert (masked.sharing()["policy"].masks == 1).all()  # type: ignore[union-attr]
     assert_same(learned(plain.folder), learned(masked.folder), 0)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"sharing": "CrossLearning", "sharing.variant": "primal_dual", "sharing.project_every": 3},
+        {"sharing": "CrossLearning", "sharing.variant": "projected", "sharing.epsilon": 0.0},
+        {"sharing": "CrossLearning", "sharing.epsilon": 1e9, "balancer": "PCGrad"},
+        {"sharing": "ParetoManifold"},
+        {"sharing": "ParetoManifold", "sharing.rank": None, "sharing.tensors": "all"},
+    ],
+    ids=lambda options: "-".join(map(str, options.values())),
+)
+def test_one_task_has_nothing_to_be_apart_from(
+    options: dict, train_options: dict, baseline: Callable[[dict], Run]
+) -> None:
+    common = train_options | {"tasks": [TASK], "dtype": "float64", "optimizer": {"lr": 0.01, "weight_decay": 0.1}}
+    plain, found = baseline(common), train(**common | options)
+    assert_same(learned(plain.folder), learned(found.folder), 1e-9)
 
 
 def matrices(run: Run) -> dict[str, tuple[int, ...]]:

@@ -96,3 +96,18 @@ def test_statistics_of_all_tasks_for_one(store: EpisodeStore, spec: DataSpec) ->
         for moments, expected in zip(one.normaliser(per_task, floor), spec.normaliser(False, floor), strict=True):
             np.testing.assert_allclose(moments[0], expected[0], rtol=1e-6)
     assert describe_stores([store], ["away-0"]).observation_mean == (spec.observation_mean[2],)
+
+
+def test_groups_are_kept_and_earlier_files_have_none(spec: DataSpec) -> None:
+    assert spec.groups == (0, 1, 0) and spec.grouped == (("towards-0", "away-0"), ("towards-2",))
+    content = json.loads(json.dumps(spec.to_json()))
+    assert DataSpec.from_json(content).groups == (0, 1, 0)
+    del content["groups"]
+    earlier = DataSpec.from_json(content)
+    assert earlier.groups is None and earlier.grouped == () and earlier.to_json().keys() == content.keys()
+
+
+@pytest.mark.parametrize("groups", [(0, 1), (0, 2, 0), (1, 1, 1), (0, -1, 0)])
+def test_groups_that_leave_something_out_are_refused(spec: DataSpec, groups: tuple[int, ...]) -> None:
+    with pytest.raises(InputError, match=r"groups is \[.*\]; expected the group of each of 3 tasks"):
+        dataclasses.replace(spec, groups=groups)

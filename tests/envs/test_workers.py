@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -151,14 +152,16 @@ def test_a_suite_and_an_agent_in_a_script(workers: str, tmp_path: Path) -> None:
     assert done.returncode == 0 and "away-1" in done.stdout, done.stderr
 
 
-@pytest.fixture
+@contextmanager
 def busy() -> Iterator[None]:
     """Two processes that do nothing as fast as they can."""
     processes = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
-    yield
-    for process in processes:
-        process.kill()
-        process.wait()
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
 
 
 COMMANDS = {
@@ -169,7 +172,6 @@ COMMANDS = {
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("busy")
 @pytest.mark.parametrize("workers", ["0", "2"])
 @pytest.mark.parametrize("command", COMMANDS)
 def test_ctrl_c_beside_busy_processes(command: str, workers: str, store: EpisodeStore, tmp_path: Path) -> None:
@@ -188,8 +190,9 @@ def test_ctrl_c_beside_busy_processes(command: str, workers: str, store: Episode
     while not any(path.is_file() for path in tmp_path.glob("out/**/*")):
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()[1]
         time.sleep(0.05)
-    start = time.monotonic()
-    os.killpg(process.pid, signal.SIGINT)
-    _, message = process.communicate(timeout=120)
+    with busy():
+        start = time.monotonic()
+        os.killpg(process.pid, signal.SIGINT)
+        _, message = process.communicate(timeout=120)
     assert process.returncode == 130 and "interrupted: " in message and "Traceback" not in message, message
     assert time.monotonic() - start < 15

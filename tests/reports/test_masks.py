@@ -11,6 +11,7 @@ from mtorl.commands.main import main
 from mtorl.reports.masks import export_masks, summarise
 from mtorl.runs.run import Run
 from mtorl.runs.training import train
+from mtorl.trainers.sharing import SoftMasks
 from mtorl.trainers.sharing.masks import TaskMasks
 
 
@@ -36,6 +37,23 @@ def test_a_summary_says_what_the_masks_are(run: Run) -> None:
     assert [step for step, _ in summary.moves] == [5, 10, 15, 20, 25, 30]
     assert 0 < summary.moves[2][1] <= summary.changed == summary.moves[-1][1], "the run's own first masks are known"
     assert 0.2 < summary.chance() < 0.3 and 0.2 < summary.pair_mean() < 0.4
+
+
+def test_soft_masks_have_a_summary_and_are_not_exported(train_options: dict, tmp_path: Path) -> None:
+    run = train(**train_options, **{"agent.task_identity": "none", "sharing": "SoftMasks", "sharing.interval": 5})
+    (summary,) = summarise(run)
+    masks = run.sharing()["policy"]
+    assert isinstance(masks, SoftMasks)
+    values = masks.masks.double()
+    torch.testing.assert_close(summary.overlap, values @ values.T / values.shape[1], rtol=1e-5, atol=0)
+    for name, place in masks.places.items():
+        part = values[:, place.mine]
+        assert summary.densities[name].tolist() == part.mean(1).tolist()
+        assert summary.everyone[name] == pytest.approx(float(part.amin(0).mean())) and summary.everyone[name] < 1
+        assert summary.nobody[name] == pytest.approx(float(1 - part.amax(0).mean()), abs=1e-12)
+    assert 0 < summary.changed == summary.moves[-1][1] < 0.5 and "held back" in summary.moved
+    with pytest.raises(InputError, match="has SoftMasks, whose values lie between 0 and 1"):
+        export_masks(run, tmp_path / "masks.safetensors")
 
 
 def test_a_run_without_masks_has_no_summary(train_options: dict, capsys: pytest.CaptureFixture) -> None:

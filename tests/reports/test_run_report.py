@@ -2,16 +2,18 @@ import base64
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from conftest import TASKS
+from conftest import TASKS, options_of
 
 from mtorl import InputError
 from mtorl.commands.main import main
+from mtorl.datasets.store import EpisodeStore
 from mtorl.envs import PointReach
 from mtorl.envs.collect import collect
 from mtorl.envs.protocol import Protocol
@@ -24,17 +26,26 @@ from mtorl.runs.run import Run
 from mtorl.runs.training import train
 from mtorl.trainers.logs import read_log
 
+NAMES = ("wide", "small<b>")
+
+
+@pytest.fixture(scope="module")
+def played(store: EpisodeStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two runs that were evaluated, and references."""
+    folder = tmp_path_factory.mktemp("played")
+    for name, hidden in zip(NAMES, ([32], [4]), strict=True):
+        run = train(**{**options_of(store, folder / name), "agent.hidden": hidden})
+        run.evaluate(Protocol(goals=4), workers=0, quiet=True)
+    for policy in ("expert", "random"):
+        evaluate_reference(policy, run.suite(), Protocol(goals=4), folder / "references", workers=0, quiet=True)  # type: ignore[arg-type]
+    return folder
+
 
 @pytest.fixture
-def runs(train_options: dict, tmp_path: Path) -> list[Run]:
-    made = []
-    for name, hidden in (("wide", [32]), ("small<b>", [4])):
-        run = train(**{**train_options, "out": str(tmp_path / name), "agent.hidden": hidden})
-        run.evaluate(Protocol(goals=4), workers=0, quiet=True)
-        made.append(run)
-    for policy in ("expert", "random"):
-        evaluate_reference(policy, run.suite(), Protocol(goals=4), tmp_path / "references", workers=0, quiet=True)  # type: ignore[arg-type]
-    return made
+def runs(played: Path, tmp_path: Path) -> list[Run]:
+    """Copies of these, for a test to spoil."""
+    shutil.copytree(played, tmp_path, dirs_exist_ok=True)
+    return [Run(tmp_path / name) for name in NAMES]
 
 
 class Page(HTMLParser):

@@ -68,7 +68,9 @@ def test_the_policy_is_shown_what_was_recorded(store: EpisodeStore) -> None:
 
 @pytest.mark.parametrize("agent", ["BehaviorCloning", "DecisionTransformer"])
 def test_an_agent_that_trained_errs_less(agent: str, train_options: dict, suite: PointReach, tmp_path: Path) -> None:
+    small = {"BehaviorCloning": {"hidden": [32]}, "DecisionTransformer": {"width": 16, "layers": 1, "context": 5}}
     options = {key: value for key, value in train_options.items() if key != "agent.hidden"} | {"agent": agent}
+    options |= {f"agent.{name}": value for name, value in small[agent].items()} | {"optimizer.lr": 0.01}
     heldout = collect(suite, tmp_path / "heldout", "expert", episodes=3, split="heldout", workers=0, quiet=True)
     schedule = {"steps": 150, "evaluate_every": 0, "save_every": 1}
     run = train(**{**options, "schedule": schedule, "keep": 150})

@@ -12,8 +12,9 @@ from mtorl.datasets.sampler import TaskBatch
 from mtorl.datasets.spec import DataSpec
 from mtorl.datasets.store import EpisodeStore
 from mtorl.runs import memory
-from mtorl.runs.memory import check_memory
+from mtorl.runs.memory import BatchSizes, check_memory
 from mtorl.runs.training import train
+from mtorl.trainers.sharing import Shared
 from tests.families import SMALL_AGENTS, sampler_of
 
 CPU = torch.device("cpu")
@@ -33,6 +34,14 @@ def test_the_estimate_is_what_a_forward_pass_keeps(kind: type[Agent], store: Epi
         warnings.simplefilter("ignore")
         shapes = kind(spec, **SMALL_AGENTS[kind])  # type: ignore[arg-type]
         assert _kept(shapes, memory._shapes(shapes, len(spec.task_names), 7)) == found > 0
+
+
+def test_heads_of_groups_have_shapes_too(store: EpisodeStore, spec: DataSpec) -> None:
+    options = {"hidden": (24,), "output_heads": "per_group"}
+    found = _kept(BehaviorCloning(spec, **options), sampler_of(BehaviorCloning(spec), store, spec, windows=7).draw())  # type: ignore[arg-type]
+    with memory._OnlyShapes():
+        shapes = BehaviorCloning(spec, **options)  # type: ignore[arg-type]
+        assert _kept(shapes, memory._shapes(shapes, 3, 7)) == found > 0
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
@@ -61,10 +70,10 @@ def test_what_fits_exactly_is_not_refused(
     rows = 2 * len(agent.phases[0].space)
     needed = batch + width * (4 * weights + buffers + rows)
     monkeypatch.setattr(memory, "_available", lambda device: needed)
-    check_memory(_build(spec), 5, 3, 1, 2, CPU, dtype)
+    check_memory(_build(spec), Shared(), BatchSizes(5, 3, 1, 2), CPU, dtype)
     monkeypatch.setattr(memory, "_available", lambda device: needed - 1)
     with pytest.raises(InputError, match=r"at least 0\.0 GB.*are there\. Use fewer --windows"):
-        check_memory(_build(spec), 5, 3, 1, 2, CPU, dtype)
+        check_memory(_build(spec), Shared(), BatchSizes(5, 3, 1, 2), CPU, dtype)
 
 
 HUGE = [

@@ -106,3 +106,28 @@ def test_impossible_settings_are_refused() -> None:
         OptimizerSettings(betas=(1.5, 0.9))
     with pytest.raises(InputError, match="lr is 0; expected a positive number"):
         OptimizerSettings(lr=0)
+
+
+class GroupTable(nn.Module):
+    """A row for each of two groups of four tasks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows = nn.Parameter(torch.arange(4.0).view(2, 2) + 1)
+
+
+def test_the_row_of_a_group_moves_if_one_of_its_tasks_is_in_the_batch() -> None:
+    """And then as if its tasks were one: moments and their correction are those of the row."""
+    groups, settings = torch.tensor([0, 1, 0, 1]), OptimizerSettings(lr=0.1, weight_decay=0.1, warmup=0)
+    module, single = GroupTable(), GroupTable()
+    grouped = PhaseOptimizer(settings, module, [], [module.rows], 100, row_of={module.rows: groups})
+    alone = PhaseOptimizer(settings, single, [], [single.rows], 100)
+    for index, tasks in enumerate([[0, 1], [2], [0, 2], [3], [1, 3, 0], [2]]):
+        before, rows = module.rows.detach().clone(), sorted({int(groups[task]) for task in tasks})
+        for table, optimizer, present in ((module, grouped, tasks), (single, alone, rows)):
+            optimizer.zero_grad()
+            table.rows[rows].square().sum().backward()
+            optimizer.step(index, torch.tensor(present))
+        moved = (module.rows != before).any(1)
+        assert moved.nonzero().flatten().tolist() == rows
+        assert torch.equal(module.rows, single.rows)

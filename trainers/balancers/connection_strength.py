@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mtorl import InputError, checks
 from mtorl.trainers.balancers.base import Balancer
-from mtorl.trainers.sharing.masks import TaskMasks
+from mtorl.trainers.sharing.weight_masks import WeightMasks
 from mtorl.trainers.update import MultiTaskUpdate
 
 Strength = Literal["auto", "task_affine", "route", "head_link", "harmony_mask"]
@@ -94,7 +94,7 @@ class ConnectionStrength(Balancer):
     def _links(self, update: MultiTaskUpdate) -> dict[str, Tensor]:
         """Strengths `[T, channels]` of the batch's tasks, for every layer that has connections."""
         agent, space, ids = update.agent, update.phase.space, update.task_ids
-        masks = update.sharing if isinstance(update.sharing, TaskMasks) else None
+        masks = update.sharing if isinstance(update.sharing, WeightMasks) else None
         weights = {name: value.detach() for name, value in space.select(agent).items()}
         links = [link for link in agent.task_links() if link.name in weights]
         gains = [link for link in links if link.kind == "gain"]
@@ -111,7 +111,7 @@ class ConnectionStrength(Balancer):
             return {link.name: link.strengths[ids] * self._feature_variance(update) for link in heads}
         if kind == "harmony_mask" and masks is not None:
             return {
-                name: torch.stack([(masks.mask(name, task) * weights[name].square()).sum(1) for task in ids.tolist()])
+                name: torch.stack([(masks.mask(name, task) * weights[name]).square().sum(1) for task in ids.tolist()])
                 for name in masks.places
             }
         raise InputError(

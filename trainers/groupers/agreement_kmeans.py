@@ -5,14 +5,13 @@ are exact, found from their inner products, instead of the vectors of millions o
 """
 
 import numpy as np
-import torch
 
-from mtorl import InputError, checks
+from mtorl import checks
 from mtorl.datasets.grouping import Grouping
 from mtorl.datasets.sampler import TaskSampler
 from mtorl.trainers.executions import PhaseFunctions
 from mtorl.trainers.gradients import gramian
-from mtorl.trainers.groupers.base import TaskGrouper, check_count
+from mtorl.trainers.groupers.base import TaskGrouper, check_count, mean_gradients, numbered
 from mtorl.trainers.sharing import Sharing
 
 
@@ -37,18 +36,7 @@ class AgreementKMeans(TaskGrouper):
         """See `TaskGrouper.fit`."""
         names = functions.agent.spec.task_names
         check_count(groups, len(names))
-        if not len(functions.space):
-            raise InputError(
-                f"the phase {functions.phase.name} trains nothing that tasks share (all of it is frozen), so that no "
-                "gradients can agree. Group the tasks of an agent that does."
-            )
-        like = functions.agent.observation_mean
-        windows = (sampler.draw().to(like.device, like.dtype) for _ in range(self.batches))
-        rows = functions.dense_gradients(windows, sharing).dense
-        norms = rows.norm(dim=1, keepdim=True)
-        if not bool(torch.isfinite(norms).all()):
-            raise InputError("gradients are not finite; expected an agent whose losses are. Train it again.")
-        rows = rows / norms.clamp(min=torch.finfo(rows.dtype).tiny)
+        rows = mean_gradients(functions, sharing, sampler, self.batches)
         return self._cluster(gramian(rows * rows.mean(0)).numpy(), names, groups, seed)
 
     def _cluster(self, products: np.ndarray, names: tuple[str, ...], groups: int, seed: int) -> Grouping:
@@ -60,13 +48,11 @@ class AgreementKMeans(TaskGrouper):
         used = cosines if self.cosine else products
         values, vectors = np.linalg.eigh(used)  # Deviation 1
         points = vectors * np.sqrt(np.maximum(values, 0))
-        labels = KMeans(groups, n_init=self.restarts, random_state=seed).fit_predict(points)
-        order = list(dict.fromkeys(labels.tolist()))  # groups are numbered as their first tasks come
-        labels = np.array([order.index(label) for label in labels])
-        score = float(silhouette_score(points, labels)) if 1 < len(order) < len(names) else 0.0
+        labels = numbered(KMeans(groups, n_init=self.restarts, random_state=seed).fit_predict(points).tolist())
+        score = float(silhouette_score(points, np.array(labels))) if 1 < max(labels) + 1 < len(names) else 0.0
         return Grouping(
             names,
-            tuple(int(label) for label in labels),
+            labels,
             tuple(tuple(row) for row in cosines.tolist()),
             score,
             f"AgreementKMeans(batches={self.batches}, cosine={self.cosine}); score is the mean silhouette",

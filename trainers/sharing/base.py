@@ -1,11 +1,14 @@
 """Which parameters each task computes with."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from mtorl import InputError
 from mtorl.agents.parameters import ParameterSpace
 from mtorl.datasets.sampler import TaskSampler
 
@@ -13,24 +16,40 @@ if TYPE_CHECKING:
     from mtorl.trainers.gradients import DenseGradients
     from mtorl.trainers.sharing.group_gate import GroupGate
 
+Point = tuple[float, ...]
+"""Shares of the T tasks, which sum to one."""
+
 
 class Sharing(nn.Module, ABC):
     """From the shared parameters to those of one task. State lives in buffers, so it is saved and resumed.
 
+    A member may have parameters of its own (`nn.Parameter`), whose first axis is the task. They are learned as heads
+    are: the phase's optimizer moves them, but for the rows of tasks outside a batch.
+
     Attributes:
         uniform: All tasks compute with the shared parameters as they are, in one pass. Nothing below is then called.
+        common: All tasks compute with the same parameters, those that `effective` gives for any of them.
+        own: Names of the shared parameters for which it has parameters of its own.
         probes: Batches of windows whose mean gradients `update` is given; 0: it looks at no gradients.
         concluding: Steps of the windows that `conclude` is given; 0: it is not called.
         task_names: Of the T tasks, set before `init` where they are known, for members that read files.
+        groups: `[T]`, the group of each task, set before `init` where tasks are in groups.
     """
 
     uniform = False
+    common = False
+    own: tuple[str, ...] = ()
     probes = 1
     concluding = 0
     task_names: tuple[str, ...] | None = None
+    groups: tuple[int, ...] | None = None
 
     def init(self, space: ParameterSpace, tasks: int, generator: torch.Generator) -> None:
         """Prepares for the shared parameters of one phase and T tasks; called once, before training."""
+
+    def size(self, space: ParameterSpace, tasks: int) -> int:
+        """How many scalars of its own it would learn for T tasks, besides the shared ones of a phase."""
+        return 0
 
     @abstractmethod
     def effective(self, parameters: dict[str, Tensor], task: int) -> dict[str, Tensor]:
@@ -50,9 +69,22 @@ class Sharing(nn.Module, ABC):
             task: Id of the task.
         """
 
+    def effective_each(self, parameters: dict[str, Tensor], task_ids: Tensor) -> list[dict[str, Tensor]]:
+        """`effective` of several tasks `[T]`, one after the other."""
+        return [self.effective(parameters, task) for task in task_ids.tolist()]
+
+    def add_own_gradients(self, totals: dict[str, Tensor], gradients: dict[str, Tensor], task: int) -> None:
+        """From a gradient at a task's effective parameters to that of the member's own ones; without any, nothing.
+
+        Args:
+            totals: Gradients of its own parameters by name, to which the task's are added.
+            gradients: Of the task's loss at its own effective parameters, by name; not to be changed.
+            task: Id of the task.
+        """
+
     def stacked_effective(self, parameters: dict[str, Tensor], task_ids: Tensor) -> dict[str, Tensor]:
         """`effective` of several tasks `[T]`, each parameter with the tasks as its first axis."""
-        each = [self.effective(parameters, task) for task in task_ids.tolist()]
+        each = self.effective_each(parameters, task_ids)
         return {name: torch.stack([one[name] for one in each]) for name in parameters}
 
     def stacked_pull_back(self, gradients: dict[str, Tensor], task_ids: Tensor) -> dict[str, Tensor]:
@@ -72,6 +104,22 @@ class Sharing(nn.Module, ABC):
             Flat indices by the parameter's name; nothing for a parameter of which all entries are used.
         """
         return {}
+
+    def mixture(self, task_ids: Tensor) -> "Mixture | None":
+        """Several points at which the losses of a batch are to be seen in one move, for members that draw some.
+
+        Args:
+            task_ids: `[T]`, of the tasks of the batch.
+        """
+        return None
+
+    def after_step(self, parameters: dict[str, Tensor], task_ids: Tensor) -> None:
+        """Puts right what the optimizer has just moved; called after each of its steps.
+
+        Args:
+            parameters: The shared parameters by name; may be changed in place.
+            task_ids: `[T]`, of the tasks of the batch.
+        """
 
     def due(self, index: int) -> bool:
         """Whether `update` is to be called after training step `index` (from 0)."""
@@ -105,7 +153,35 @@ class Sharing(nn.Module, ABC):
         """The parameters to act with where the task is not known; several if `gate` is to choose among them."""
         return [parameters]
 
+    def points(self) -> list[Point]:
+        """Where between the tasks it can be played, besides at each task's own place; nowhere by default."""
+        return []
+
+    def at(self, point: Point) -> "Sharing":
+        """The same, but all tasks compute with the parameters at one point.
+
+        Raises:
+            InputError: It has nothing between the tasks.
+        """
+        raise InputError(
+            f"{type(self).__name__} has no parameters between those of the tasks. Expected a run trained with "
+            "--sharing ParetoManifold."
+        )
+
     @property
     def gate(self) -> "GroupGate | None":
         """Chooses among `without_task`."""
         return None
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """A batch seen at several points at once, by a balancer that weights losses.
+
+    Attributes:
+        points: The parameters at each.
+        combined: From the losses `[points, T]` to those `[T]` that the balancer weights.
+    """
+
+    points: Sequence[Sharing]
+    combined: Callable[[Tensor], Tensor]

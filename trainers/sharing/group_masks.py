@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mtorl import InputError, checks
 from mtorl.agents.parameters import ParameterSpace
-from mtorl.datasets.grouping import Grouping
+from mtorl.datasets.grouping import Grouping, same_groups
 from mtorl.datasets.sampler import TaskSampler
 from mtorl.schema import State
 from mtorl.trainers.sharing.group_gate import GroupGate
@@ -21,18 +21,19 @@ class GroupMasks(HarmonyMasks):
     Where the task is hidden, a gate finds the group from the first steps of an episode or from a demonstration. It is
     fitted when training ends.
 
-    Groups come from a file of `mtorl group RUN --groups 3 --out FILE`, which must know all tasks of the run. Gradients
-    of tasks have length one before they are averaged, so that no task speaks for its group alone.
+    Groups are those of the run (`--grouping`), or come from a file of its own; either is made by `mtorl group RUN
+    --groups 3 --out FILE` and must know all tasks of the run. Gradients of tasks have length one before they are
+    averaged, so that no task speaks for its group alone.
 
     Source: Hu et al., Task-Aware Harmony Multi-Task Decision Transformer, 2024 (abstract).
 
     Args:
-        grouping: The file.
+        grouping: A file of its own; by default the groups of the run.
         gate_steps: Steps from which the gate finds the group; 0: there is no gate.
         options: Of `HarmonyMasks`, where "a task" is a group.
     """
 
-    def __init__(self, grouping: str, gate_steps: int = 10, **options: Any) -> None:
+    def __init__(self, grouping: str | None = None, gate_steps: int = 10, **options: Any) -> None:
         super().__init__(**options)
         checks.at_least(0, gate_steps=gate_steps)
         self.grouping, self.gate_steps = grouping, gate_steps
@@ -41,24 +42,33 @@ class GroupMasks(HarmonyMasks):
         self._labels: list[int] | None = None
 
     def init(self, space: ParameterSpace, tasks: int, generator: torch.Generator) -> None:
-        """See `TaskMasks.init`. Without the file a checkpoint can still be loaded: it knows the groups.
+        """See `TaskMasks.init`. Where groups are not known a checkpoint can still be loaded, which knows them.
 
         Raises:
             InputError: The file groups other tasks.
         """
-        self._labels = self._read(tasks) if Path(self.grouping).exists() else None
+        own = self._read(self.grouping, tasks) if self.grouping and Path(self.grouping).exists() else None
+        agreed = own is None or self.groups is None or same_groups(own, self.groups)
+        found = self.groups if self.groups is not None else own
+        self._labels = list(found) if found is not None and agreed else None
         super().init(space, tasks, generator)
 
-    def _read(self, tasks: int) -> list[int]:
-        groups = Grouping.load(self.grouping)
-        if self.task_names is not None:
-            labels = groups.labels_of(self.task_names)
-        else:
-            labels = list(groups.labels)
+    def _read(self, file: str, tasks: int) -> list[int]:
+        grouping = Grouping.load(file)
+        labels = grouping.groups_of(self.task_names or grouping.task_names)
         if len(labels) != tasks:
-            raise InputError(f"{self.grouping} groups {len(labels)} tasks; expected {tasks}, those of the run.")
-        used = sorted(set(labels))  # a run of some of the tasks may leave groups empty
-        return [used.index(label) for label in labels]
+            raise InputError(f"{file} groups {len(labels)} tasks; expected {tasks}, those of the run.")
+        return list(labels)
+
+    def _unknown(self) -> InputError:
+        """Why training cannot begin: no groups, or two that differ."""
+        if self.grouping is None:
+            return InputError("GroupMasks has no groups: give --grouping FILE, of `mtorl group RUN --out FILE`.")
+        Grouping.load(self.grouping)  # says what is missing
+        return InputError(
+            f"the groups in sharing.grouping ({self.grouping}) are not those of the run's --grouping, "
+            f"{list(self.groups or ())} of the tasks {list(self.task_names or ())}. Leave one of the two out."
+        )
 
     def rows(self, tasks: int) -> int:
         """One mask for each group."""
@@ -67,8 +77,7 @@ class GroupMasks(HarmonyMasks):
     def row(self, task: int) -> int:
         """The group of a task."""
         if self._labels is None:
-            Grouping.load(self.grouping)  # says what is missing
-        assert self._labels is not None
+            raise self._unknown()
         return self._labels[task]
 
     def by_rows(self, dense: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,6 @@
 """Binary masks on the backbone's weight matrices: a sub-network for every task, or for every group of tasks.
 
-Only matrices that an agent declares maskable are masked; biases, norms, embeddings and heads belong to all tasks. The
-maskable weights stand one after the other on an axis of length M.
+What is masked, see `weight_masks.py`.
 """
 
 import math
@@ -16,29 +15,15 @@ from mtorl import InputError, checks
 from mtorl.agents.parameters import ParameterSpace
 from mtorl.schema import State
 from mtorl.trainers.gradients import DenseGradients
-from mtorl.trainers.sharing.base import Sharing
 from mtorl.trainers.sharing.densities import Distribution, densities
 from mtorl.trainers.sharing.selection import lowest
+from mtorl.trainers.sharing.weight_masks import Place, WeightMasks, factors
 
 SwapSchedule = Literal["hump", "decay", "constant"]
 Scope = Literal["global", "per_tensor"]
 
 
-class Place:
-    """Where a maskable matrix stands.
-
-    Args:
-        name: Of the parameter.
-        shape: Its shape.
-        flat: Its place among all shared scalars `[P]`.
-        mine: Its place among the maskable ones `[M]`.
-    """
-
-    def __init__(self, name: str, shape: torch.Size, flat: slice, mine: slice) -> None:
-        self.name, self.shape, self.flat, self.mine = name, shape, flat, mine
-
-
-class TaskMasks(Sharing):
+class TaskMasks(WeightMasks):
     """Every task computes with the weights that its mask keeps, and zeros elsewhere.
 
     Args:
@@ -47,11 +32,10 @@ class TaskMasks(Sharing):
             more) or `uniform`.
 
     Attributes:
-        masks: bool `[rows, M]`; which row is a task's, `row` says.
-        places: Where each maskable matrix stands, by its name.
+        masks: bool.
     """
 
-    masks: Tensor
+    moved = "of the zeros were none when the masks were drawn"
 
     @abstractmethod
     def __init__(self, sparsity: float = 0.2, distribution: Distribution = "erk") -> None:
@@ -60,20 +44,11 @@ class TaskMasks(Sharing):
             raise InputError(f"sparsity is {sparsity}; expected a share in [0, 1): 0.2 leaves out a fifth.")
         checks.one_of("distribution", distribution, Distribution)
         self.sparsity, self.distribution = sparsity, distribution
-        self.places: dict[str, Place] = {}
         self._unused: tuple[list[int], dict[str, Tensor]] | None = None
 
     def init(self, space: ParameterSpace, tasks: int, generator: torch.Generator) -> None:
         """Draws the masks: every weight is kept with its matrix's density, for each row by itself."""
-        self.places, stop = {}, 0
-        for name, shape, maskable in zip(space.names, space.shapes, space.maskable, strict=True):
-            if maskable:
-                start, stop = stop, stop + math.prod(shape)
-                self.places[name] = Place(name, shape, space.slice_of(name), slice(start, stop))
-        if not self.places:
-            raise InputError(
-                "the agent has no maskable weights; expected an agent with hidden layers, not all of them frozen."
-            )
+        stop = self.locate(space)
         masks = torch.ones(self.rows(tasks), stop, dtype=torch.bool)
         shapes = [place.shape for place in self.places.values()]
         shares = densities(shapes, 1 - self.sparsity, self.distribution)
@@ -85,53 +60,11 @@ class TaskMasks(Sharing):
         self._drawn = packed(masks)
         self._unused = None
 
-    def rows(self, tasks: int) -> int:
-        """How many masks there are; one per task by default."""
-        return tasks
-
-    def row(self, task: int) -> int:
-        """Which mask is a task's."""
-        return task
-
-    def mask(self, name: str, task: int) -> Tensor:
-        """A task's mask of one matrix, bool of the matrix's shape."""
-        place = self.places[name]
-        return self.masks[self.row(task), place.mine].view(place.shape)
-
-    def effective(self, parameters: dict[str, Tensor], task: int) -> dict[str, Tensor]:
-        """The parameters, with zeros where the task's mask is off."""
-        return self._with(parameters, self.masks[self.row(task)])
-
-    def pull_back(self, gradients: dict[str, Tensor], task: int) -> dict[str, Tensor]:
-        """Zero where the task's mask is off."""
-        for name in self.places.keys() & gradients.keys():
-            gradients[name].mul_(_bytes(self.mask(name, task)))
-        return gradients
-
-    def stacked_effective(self, parameters: dict[str, Tensor], task_ids: Tensor) -> dict[str, Tensor]:
-        """See `Sharing.stacked_effective`."""
-        stacked = {name: value.expand(len(task_ids), *value.shape) for name, value in parameters.items()}
-        return self.stacked_pull_back({name: value.clone() for name, value in stacked.items()}, task_ids)
-
-    def stacked_pull_back(self, gradients: dict[str, Tensor], task_ids: Tensor) -> dict[str, Tensor]:
-        """See `Sharing.stacked_pull_back`."""
-        rows = torch.tensor([self.row(task) for task in task_ids.tolist()], device=self.masks.device)
-        for name, place in ((name, self.places[name]) for name in self.places.keys() & gradients.keys()):
-            gradients[name].mul_(_bytes(self.masks[rows, place.mine]).view(len(rows), *place.shape))
-        return gradients
-
     def without_task(self, parameters: dict[str, Tensor]) -> list[dict[str, Tensor]]:
         """The weights that at least half of the tasks keep (HarmoDT's vote for unseen tasks)."""
         rows = [self.row(task) for task in range(self._tasks)]
         votes = self.masks[rows].sum(0)
         return [self._with(parameters, 2 * votes >= len(rows))]
-
-    def _with(self, parameters: dict[str, Tensor], mask: Tensor) -> dict[str, Tensor]:
-        """The parameters, with zeros where a mask `[M]` is off."""
-        return {
-            name: value * _bytes(mask[self.places[name].mine].view(value.shape)) if name in self.places else value
-            for name, value in parameters.items()
-        }
 
     def unused(self, task_ids: Tensor) -> dict[str, Tensor]:
         """See `Sharing.unused`; kept until masks or tasks change."""
@@ -141,18 +74,6 @@ class TaskMasks(Sharing):
             unused = {name: (~used[place.mine]).nonzero().flatten() for name, place in self.places.items()}
             self._unused = rows, {name: entries for name, entries in unused.items() if len(entries)}
         return self._unused[1]
-
-    def overlap(self) -> Tensor:
-        """Share of all maskable weights that two masks both keep, `[rows, rows]`; the diagonal is their density."""
-        products = self.masks.new_zeros(len(self.masks), len(self.masks), dtype=torch.float64)
-        for part in self.masks.split(1 << 16, 1):
-            values = part.float()
-            products += (values @ values.T).double()
-        return products / self.masks.shape[1]
-
-    def densities(self) -> dict[str, Tensor]:
-        """Share of each matrix's weights that each mask keeps, `[rows]` by the matrix's name."""
-        return {name: self.masks[:, place.mine].double().mean(1) for name, place in self.places.items()}
 
     def changed(self) -> float:
         """Share of the masks' zeros that were not zeros when they were drawn; mean of the masks."""
@@ -181,19 +102,6 @@ class TaskMasks(Sharing):
         bits = np.unpackbits(saved.cpu().numpy(), axis=1, count=self.masks.shape[1])
         self.masks.copy_(torch.from_numpy(bits.astype(bool)))
         self._drawn, self._unused = state["drawn"].cpu().numpy(), None
-
-    def _check(self, shapes: dict[str, list[int]], count: int, what: str) -> None:
-        """Raises InputError unless so many masks of these matrices fit; names the matrices that differ."""
-        expected = {name: list(place.shape) for name, place in self.places.items()}
-        differing = [
-            f"{name}: expected {expected.get(name, 'no such matrix')}, found {shapes.get(name, 'no such matrix')}"
-            for name in {**expected, **shapes}
-            if expected.get(name) != shapes.get(name)
-        ]
-        if differing:
-            raise InputError(f"{what} are of another network ({'; '.join(differing)}). Use those of the same agent.")
-        if count != len(self.masks):
-            raise InputError(f"{what} are {count}; expected {len(self.masks)}, for as many tasks or groups.")
 
 
 class MovingMasks(TaskMasks):
@@ -289,7 +197,7 @@ class MovingMasks(TaskMasks):
             return 0
         beyond = torch.finfo(leave.dtype).max / 4  # behind every score, and far from infinity
         for place in places:  # one matrix at a time stays in the cache
-            on = _bytes(mask[place.mine])
+            on = factors(mask[place.mine])
             first, second = self.scores(row, place)
             torch.add(first, on ^ 1, alpha=beyond, out=leave[place.mine])
             torch.add(-second, on, alpha=beyond, out=take[place.mine])
@@ -304,7 +212,3 @@ class MovingMasks(TaskMasks):
 def packed(masks: Tensor) -> np.ndarray:
     """Masks bool `[..., M]` as uint8 `[..., ceil(M / 8)]`."""
     return np.packbits(masks.cpu().numpy(), axis=-1)
-
-
-def _bytes(mask: Tensor) -> Tensor:
-    return mask.view(torch.uint8)  # torch multiplies by bytes faster than by bool

@@ -4,7 +4,10 @@ import base64
 import io
 import os
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
+
+from mtorl.files import write_atomically
 
 GREY, BLUE, ORANGE = "#888888", "#0072b2", "#d55e00"
 FEW_TASKS = 12
@@ -33,12 +36,22 @@ def subplots(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, A
 
 def picture(figure: Any) -> str:
     """A figure as a data address, so that the page needs no other file."""
+    return "data:image/svg+xml;base64," + base64.b64encode(_svg(figure)).decode()
+
+
+def write_picture(figure: Any, path: Path) -> None:
+    """A figure as a file of its own (SVG)."""
+    content = _svg(figure)
+    write_atomically(path, lambda file: file.write(content))
+
+
+def _svg(figure: Any) -> bytes:
     import matplotlib.pyplot as plt
 
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
     plt.close(figure)
-    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return buffer.getvalue()
 
 
 def dress(axis: Any, title: str = "", x: str = "", y: str = "", grid: str = "both") -> None:

@@ -42,7 +42,7 @@ def draw_moves(moves: Sequence[tuple[str, list[tuple[int, float]]]]) -> Any:
     for name, points in moves:
         steps, shares = zip(*points, strict=True)
         axis.plot(steps, [100 * share for share in shares], marker=".", label=name)
-    dress(axis, "zeros of the masks that were none when they were drawn, %", "training step", grid="")
+    dress(axis, "how far masks are from where they began, %", "training step", grid="")
     axis.set_ylim(bottom=0)
     axis.legend(fontsize=8, frameon=False)
     figure.tight_layout()

@@ -8,18 +8,20 @@ from numpy.typing import NDArray
 
 from mtorl.reports.charts.base import FEW_TASKS, dress, heat_map, legend_beside, line, short, subplots
 from mtorl.reports.entries import RunEntry
-from mtorl.trainers.entries import ConflictsEntry, EvaluationEntry, RoutingEntry, TrainingEntry
+from mtorl.trainers.entries import ConflictsEntry, EvaluationEntry, RelationsEntry, RoutingEntry, TrainingEntry
 
 
 def draw_curves(entries: Sequence[RunEntry]) -> Any:
-    """Training loss, and success on training goals, over steps."""
+    """Training loss, and success on training goals, over steps; a line for each model."""
     figure, axes = subplots(1, 2, (11, 3.2))
     left, right = axes[0]
-    for entry in entries:
-        losses = [(row.step, row.loss) for row in entry.log.of(TrainingEntry)]
-        success = [(row.step, 100 * row.mean_success) for row in entry.log.of(EvaluationEntry)]
-        line(left, losses, entry.name, color=entry.colour, linewidth=1.5)
-        line(right, success, entry.name, color=entry.colour, linewidth=1.5, marker="o", markersize=3)
+    for entry, number, part in ((one, *it) for one in entries for it in enumerate(one.parts)):
+        losses = [(row.step, row.loss) for row in part.log.of(TrainingEntry)]
+        success = [(row.step, 100 * row.mean_success) for row in part.log.of(EvaluationEntry)]
+        name = f"{entry.name}, each of {len(entry.parts)} models" if len(entry.parts) > 1 else entry.name
+        look = {"color": entry.colour, "linewidth": 1.5 if len(entry.parts) == 1 else 0.8}
+        line(left, losses, "_" if number else name, **look)  # matplotlib lists no labels that begin so
+        line(right, success, "_" if number else name, **look, marker="o", markersize=3)
     positive = all(value > 0 for curve in left.lines for value in curve.get_ydata())
     left.set_yscale("log" if positive else "linear")
     dress(left, x="training step", y="training loss of the policy, mean of tasks")
@@ -83,6 +85,25 @@ def draw_routing(entry: RunEntry) -> Any:
     dress(entropy, "entropy of each task's routing", "training step")
     if len(names) <= FEW_TASKS:
         legend_beside(entropy)
+    figure.tight_layout()
+    return figure
+
+
+def draw_relations(entry: RunEntry) -> Any:
+    """What tasks take from each other's heads at the end, and how uncertain actions are, over steps."""
+    records, names = entry.log.of(RelationsEntry), short(entry.task_names)
+    figure, axes = subplots(1, 2, (9.5, 3.8))
+    heat, deviation = axes[0]
+    weights = np.array(records[-1].weights)
+    np.fill_diagonal(weights, np.nan)  # nobody takes from itself
+    title = f"what each task (row) takes from others, step {records[-1].step:,}"
+    heat_map(figure, heat, weights, title, names, cmap="viridis", vmin=0)
+    for task, name in zip(entry.task_names, names, strict=True):
+        line(deviation, [(row.step, row.deviation.get(task)) for row in records], name)
+    deviation.set_yscale("log")
+    dress(deviation, "standard deviation of each task's actions", "training step")
+    if len(names) <= FEW_TASKS:
+        legend_beside(deviation)
     figure.tight_layout()
     return figure
 

@@ -42,8 +42,9 @@ def test_two_families_that_pull_apart_are_told_apart(
     """Half of the tasks go to the goal, half away from it, and the policy is not told which."""
     run = train(**options)
     path = tmp_path / "groups.json"
-    assert main(["group", str(run.folder), "--groups", "2", "--out", str(path)]) == 0
+    assert main(["group", str(run.folder), "--groups", "2", "--out", str(path), "--method", "AgreementKMeans"]) == 0
     assert "towards-0, towards-1, towards-2" in capsys.readouterr().out
+    assert "<svg" in path.with_suffix(".svg").read_text()[:1000], "a picture beside it"
     grouping = Grouping.load(path)
     assert grouping.task_names == run.spec.task_names and grouping.count == 2
     kinds = [name.split("-")[0] for name in grouping.task_names]
