@@ -214,7 +214,7 @@ def test_list_shows_every_member(family: str, capsys: pytest.CaptureFixture) -> 
             "gradient wrapper",
             "matrix aggregation",
             "double sampling",
-            "preference",
+            "preference scalarisation",
             "own step",
         }
         assert all(member.needs for member in found)
