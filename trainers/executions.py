@@ -180,13 +180,13 @@ class PhaseFunctions:
                 continue
             others = {name: name for name in space.names if name not in mine}
             followers = {name: source for name, source in self.agent.shadows.items() if source in space.names}
-            for sources in (others, followers):  # a member knows parameters by their sources' names
+            for sources, effective in ((others, member.effective), (followers, member.following)):
+                # a member knows parameters by their sources' names
                 values: dict[str, Tensor] = {source: everything[name] for name, source in sources.items()}
-                if stacked:
-                    each = member.stacked_effective(values, task_ids)
-                else:
-                    each = member.effective(values, int(task_ids[0]))
-                found |= {name: each[source] for name, source in sources.items()}
+                each = [effective(values, task) for task in task_ids.tolist()] if sources else []
+                for name, source in sources.items():
+                    rows = [one[source] for one in each]
+                    found[name] = torch.stack(rows) if stacked else rows[0]
         return found
 
     def _leaves(self, sharing: Sharing, shared: dict[str, Tensor], task: int) -> dict[str, Tensor]:

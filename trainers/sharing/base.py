@@ -73,6 +73,10 @@ class Sharing(nn.Module, ABC):
         """`effective` of several tasks `[T]`, one after the other."""
         return [self.effective(parameters, task) for task in task_ids.tolist()]
 
+    def following(self, parameters: dict[str, Tensor], task: int) -> dict[str, Tensor]:
+        """`effective` of parameters that follow the shared ones (target networks), under the names of these."""
+        return self.effective(parameters, task)
+
     def add_own_gradients(self, totals: dict[str, Tensor], gradients: dict[str, Tensor], task: int) -> None:
         """From a gradient at a task's effective parameters to that of the member's own ones; without any, nothing.
 

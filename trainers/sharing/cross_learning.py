@@ -91,19 +91,21 @@ class CrossLearning(TaskParameters):
         return [self.get_buffer(f"centre_{number}") for number in range(len(self.own))]
 
     def effective(self, parameters: dict[str, Tensor], task: int) -> dict[str, Tensor]:
-        """The task's own values; of what only follows the agent's (target networks), as far from it as these."""
-        found = dict(parameters)
-        for name, value, centre in self._held(parameters):
-            found[name] = value[task] + (parameters[name].detach() - centre)
-        return found
+        """The task's own values."""
+        return parameters | {name: value[task] for name, value, _ in self._held(parameters)}
+
+    def following(self, parameters: dict[str, Tensor], task: int) -> dict[str, Tensor]:
+        """As far from the task's own values as what follows the agent is from the agent."""
+        held = self._held(parameters)
+        return parameters | {name: value[task] + (parameters[name] - centre) for name, value, centre in held}
 
     def effective_each(self, parameters: dict[str, Tensor], task_ids: Tensor) -> list[dict[str, Tensor]]:
         """See `Sharing.effective_each`; one backward pass through a tensor fills it once, not once per task."""
         found = [dict(parameters) for _ in task_ids]
-        for name, value, centre in self._held(parameters):
-            away, rows = parameters[name].detach() - centre, value.unbind()
+        for name, value, _ in self._held(parameters):
+            rows = value.unbind()
             for mine, task in zip(found, task_ids.tolist(), strict=True):
-                mine[name] = rows[task] + away
+                mine[name] = rows[task]
         return found
 
     def _held(self, parameters: dict[str, Tensor]) -> Iterator[tuple[str, Tensor, Tensor]]:

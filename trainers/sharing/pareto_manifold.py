@@ -126,6 +126,14 @@ class ParetoManifold(TaskParameters):
         """The mixture where the task is played."""
         return self.mixed(parameters, self.shares(task))
 
+    def following(self, parameters: dict[str, Tensor], task: int) -> dict[str, Tensor]:
+        """Full members: as far from the mixture as what follows the agent is from the agent."""
+        found = self.effective(parameters, task)
+        for number, name in enumerate(self.own if self.rank is None else ()):
+            if name in parameters:
+                found[name] = found[name] + (parameters[name] - self.get_buffer(f"centre_{number}"))
+        return found
+
     def mixed(self, parameters: dict[str, Tensor], shares: list[float]) -> dict[str, Tensor]:
         """The parameters at a point `[T]` of the simplex."""
         found = dict(parameters)
@@ -137,9 +145,8 @@ class ParetoManifold(TaskParameters):
     def _mixed(self, number: int, value: Tensor, shares: list[float]) -> Tensor:
         places, weights = self._present(shares, value)
         if self.rank is None:
-            members, centre = self.members[number], self.get_buffer(f"centre_{number}")
-            mixture = torch.einsum("t,t...->...", weights, members if places is None else members[places])
-            return mixture + (value.detach() - centre)  # of what only follows the agent: as far from it as these
+            members = self.members[number]
+            return torch.einsum("t,t...->...", weights, members if places is None else members[places])
         up, down = self.ups[number], self.downs[number]
         if places is not None:
             up, down = up[places], down[places]

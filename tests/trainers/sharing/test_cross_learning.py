@@ -185,7 +185,7 @@ def test_target_networks_keep_their_distance_from_the_agent(spec: DataSpec) -> N
     name, value = sharing.own[0], sharing.values[0]
     value.data[1] += 1
     followed = {name: value[0].detach() - 0.5}
-    torch.testing.assert_close(sharing.effective(followed, 1)[name], value[1] - 0.5)
+    torch.testing.assert_close(sharing.following(followed, 1)[name], value[1] - 0.5)
 
 
 @pytest.mark.parametrize(
