@@ -6,7 +6,7 @@ little noise. Products of gradients on different windows do not.
 Deviation 1: a batch's windows move the parameters with the weights from before it, which are independent of all of
 them. As published a third draw of windows moves them, with the weights that the first two led to. Deviation 2:
 products are in units of the largest sum of a row's magnitudes, a bound of their eigenvalues: steps of size one then
-converge, whatever the sizes of the gradients. The published MoDo takes them as they are; SDMGrad's code compares them
+converge, whatever the sizes of the gradients. MoDo takes them as they are; TorchJD's SDMGrad compares them
 to the diagonal, of which noise can leave nothing, and takes steps of ten, with which its weights jump between corners.
 """
 
@@ -79,8 +79,7 @@ class DoubleSampling(GradientAggregation):
 class MoDo(DoubleSampling):
     """Weights that move by small steps to those of the shortest direction, without the bias of the gradients' noise.
 
-    Source: Chen et al., Three-Way Trade-Off in Multi-Objective Learning, 2023, algorithm 1; TorchJD (MIT) was
-    consulted.
+    Source: Chen et al., Three-Way Trade-Off in Multi-Objective Learning, 2023; TorchJD (MIT) was consulted.
 
     Args:
         gamma: Step size of the weights.
@@ -101,8 +100,8 @@ class MoDo(DoubleSampling):
 class SDMGrad(DoubleSampling):
     """The shortest direction among those near the mean gradient, without the bias of the gradients' noise.
 
-    Source: Xiao, Ban and Ji, Direction-oriented Multi-objective Learning, 2023, algorithm 1; momentum as in the
-    authors' code (MIT), which TorchJD (MIT) follows.
+    Source: Xiao, Ban and Ji, Direction-oriented Multi-objective Learning, 2023; TorchJD (MIT) was consulted, for the
+    momentum too.
 
     Args:
         pull: Weight of the mean gradient beside that of the combination.

@@ -14,8 +14,8 @@ class ExcessMTL(MatrixAggregation):
     which sums of squared gradients stand in: noise in the actions of a task makes its loss larger, but not this. It is
     counted in multiples of what it was in the task's first batches.
 
-    Source: He et al., Robust Multi-Task Learning with Excess Risks, 2024, equations 6, 7 and 9. LibMTL (MIT) was
-    consulted for its step size. Needs memory for the squares: a matrix of the size of the task gradients.
+    Source: He et al., Robust Multi-Task Learning with Excess Risks, 2024; TorchJD (MIT) was consulted for the estimate.
+    The default step size is ours. Needs memory for the squares: a matrix of the size of the task gradients.
 
     Args:
         step_size: Of the weights' logarithms.

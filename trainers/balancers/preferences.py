@@ -71,9 +71,9 @@ class PBI(PreferenceScalarisation):
 class COSMOS(PreferenceScalarisation):
     """Descends the losses weighted with the preference, less `penalty` times their cosine with it.
 
-    Source: Ruchte and Grabocka, Scalable Pareto Front Approximation for Deep Multi-Objective Learning, 2021, equation
-    4. Deviation 1: the preference is given, not drawn for every batch and shown to the network: one policy is trained,
-    not a whole front. Deviation 2: a task whose weight would be negative rests.
+    Source: Ruchte and Grabocka, Scalable Pareto Front Approximation for Deep Multi-Objective Learning, 2021.
+    Deviation 1: the preference is given, not drawn for every batch and shown to the network: one policy is trained, not
+    a whole front. Deviation 2: a task whose weight would be negative rests.
 
     Args:
         preferences: One number per task, in the suite's order; equal ones by default.
