@@ -8,23 +8,24 @@ def run(arguments: list[str]) -> None:
 
     from mtorl import InputError
     from mtorl.commands.base import objects, parser_of
-    from mtorl.reports.tables import show_conflicts
+    from mtorl.reports.conflicts import show_conflicts
     from mtorl.runs.conflicts import conflicts_path, measure_conflicts
     from mtorl.runs.run import Run
     from mtorl.runs.sharing_price import sharing_price
 
     def conflicts(
         checkpoint: str = "last",
-        batches: int = 8,
+        batches: int = 32,
         windows: int | None = None,
         recorded: str | None = None,
         out: str | None = None,
     ) -> None:
-        """Shows where a run's tasks quarrel: cosines of their gradients on fresh windows, and what sharing costs.
+        """Shows how the gradients of a run's tasks stand to each other on fresh windows of its data; with --single also
+        the price of sharing: errors of actions over those of models for single tasks.
 
         Args:
             checkpoint: Which checkpoint of the run: last, best (on training goals), or a step.
-            batches: Batches that gradients are taken on.
+            batches: Batches that gradients are the mean of: few leave noise, which draws cosines to zero.
             windows: Windows of each task in a batch; as in training by default.
             recorded: With --single, a data set of all tasks whose actions are compared; of held-out goals, best.
             out: File of the result (JSON); conflicts-CHECKPOINT.json in the run's folder by default, where reports
@@ -35,9 +36,10 @@ def run(arguments: list[str]) -> None:
     parser.add_argument("run", type=str, help="Folder of a trained run.")
     parser.add_argument(
         "--single",
+        type=str,
         nargs="+",
-        help="Runs for single tasks, or folders that hold such, otherwise trained alike: for the price of sharing, the "
-        "errors of actions over theirs.",
+        help="Also measure the price of sharing, with these runs for single tasks, or folders that hold such; "
+        "otherwise trained alike.",
     )
     options = objects(parser, arguments)
     trained, checkpoint = Run(options["run"]), options["checkpoint"]

@@ -90,7 +90,7 @@ def _module(command: str) -> Any:
 
 def _usage() -> str:
     lines = ((name, (_module(name).__doc__ or "").split(".")[0]) for name in COMMANDS)
-    return USAGE.format("".join(f"  {name:<9} {line[0].lower()}{line[1:]}\n" for name, line in lines))
+    return USAGE.format("".join(f"  {name:<10} {line[0].lower()}{line[1:]}\n" for name, line in lines))
 
 
 def _open_standard_streams() -> None:

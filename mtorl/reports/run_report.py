@@ -13,7 +13,7 @@ from mtorl.envs.protocol import ProtocolName, TaskVisibility
 from mtorl.envs.results import EvalReport, TaskResult
 from mtorl.files import DamageWarning, write_atomically, write_json
 from mtorl.reports.charts.base import picture
-from mtorl.reports.charts.conflicts import draw_quarrels
+from mtorl.reports.charts.conflicts import draw_measured
 from mtorl.reports.charts.fronts import draw_front
 from mtorl.reports.charts.success import MARKS, draw_bars
 from mtorl.reports.charts.training import draw_conflicts, draw_curves, draw_relations, draw_routing
@@ -85,7 +85,7 @@ def report(
         raise InputError(f"the report is to be {target}; expected a name that ends in .html.")
     content = _content(entries, references_found) | {
         "checkpoint": checkpoint,
-        "quarrels": _quarrels(entries, checkpoint),
+        "measured": _measured_conflicts(entries, checkpoint),
     }
     write_json(target.with_suffix(".json"), _as_json(entries, references_found))
     html = page("report.html", content)
@@ -223,18 +223,18 @@ def _pictures(
     return drawn
 
 
-def _quarrels(entries: Sequence[RunEntry], checkpoint: str) -> list[tuple[str, str, Conflicts]]:
-    """What `mtorl conflicts` found of each run for which it was called, with a picture."""
-    drawn = []
+def _measured_conflicts(entries: Sequence[RunEntry], checkpoint: str) -> list[tuple[str, Conflicts, str]]:
+    """What `mtorl conflicts` found of each run that it was asked about, with a picture."""
+    measured = []
     for entry in entries:
         try:
             found = kept_conflicts(entry.run, checkpoint)
         except InputError as error:
             _left_out(error)
             continue
-        if found is not None:
-            drawn.append((entry.name, picture(draw_quarrels(found)), found))
-    return drawn
+        if found:
+            measured.append((entry.name, found, picture(draw_measured(found))))
+    return measured
 
 
 def _machine(run: Run) -> Document:

@@ -2,9 +2,10 @@
 
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.measure import Measurement
 from rich.table import Table
+
+from mtorl.reports.terminal import show as _print
+from mtorl.reports.terminal import table as _table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -16,28 +17,10 @@ if TYPE_CHECKING:
     from mtorl.families import Member
     from mtorl.reports.masks import MaskSummary
     from mtorl.runs.action_error import ActionErrors
-    from mtorl.runs.conflicts import Conflicts
     from mtorl.runs.fronts import Front
     from mtorl.runs.run import Run
 
     Column = Callable[[dict[str, Any]], str]
-
-
-def _table(title: str, first: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", header_style="bold")
-    table.add_column(first, no_wrap=True)
-    for column in columns:
-        table.add_column(column, justify="right", no_wrap=True)
-    return table
-
-
-def _print(table: Table, wrap: bool = False) -> None:
-    import shutil
-
-    # Not narrower than the table needs: a number that is cut off is worse than a long line.
-    wide = _Console(width=1000)
-    needed = Measurement.get(wide, wide.options, table).maximum
-    _Console(width=max(shutil.get_terminal_size().columns, 110 if wrap else needed)).print(table)
 
 
 def show_comparison(path: "Path") -> None:
@@ -190,32 +173,6 @@ def show_masks(summary: "MaskSummary") -> None:
     )
 
 
-def show_conflicts(found: "Conflicts") -> None:
-    """Prints where the tasks of a run quarrel, phase by phase, and what sharing costs."""
-    for phase in found.phases:
-        table = _table(
-            f"gradients of {phase.phase}, step {found.source.step}", "task", "norm", "mean cosine", "least", "with"
-        )
-        for place, task in enumerate(phase.tasks):
-            others = sorted(
-                (it, name) for it, name in zip(phase.cosines[place], phase.tasks, strict=True) if name != task
-            )
-            mean, (least, worst) = sum(it for it, _ in others) / max(len(others), 1), (others or [(0.0, "-")])[0]
-            table.add_row(task, f"{phase.norm[task]:.3g}", f"{mean:+.2f}", f"{least:+.2f}", worst)
-        _print(table)
-        print(
-            f"pairs in conflict: {phase.negative_pairs:.1%}; cosine of two tasks: mean {phase.mean_cosine:+.2f}, least "
-            f"{phase.least_cosine:+.2f} ({found.batches} batches of {found.windows} windows)"
-        )
-    if found.price is not None:
-        table = _table(f"errors of actions on {found.price.data}", "task", "for all tasks", "alone", "price of sharing")
-        for task, ratio in found.price.ratios.items():
-            table.add_row(task, f"{found.price.joint[task]:.5f}", f"{found.price.single[task]:.5f}", f"{ratio:.2f}x")
-        table.add_section()
-        table.add_row("geometric mean", "", "", f"{found.price.mean_ratio:.2f}x")
-        _print(table)
-
-
 def show_members(family: str, members: "Sequence[Member]") -> None:
     """Prints the members of a family, one paragraph each."""
     table = Table(box=None, pad_edge=False, show_header=True, header_style="bold")
@@ -228,12 +185,6 @@ def show_members(family: str, members: "Sequence[Member]") -> None:
         paper = f" [dim]{member.paper}[/dim]" if member.paper else ""
         table.add_row(member.name, f"{member.line}.{paper}")
     _print(table, wrap=True)
-
-
-class _Console(Console):
-    def on_broken_pipe(self) -> None:
-        """Leaves the closed pipe of `mtorl info data | head` to the command; rich would exit with code 1."""
-        raise BrokenPipeError
 
 
 def show_store(store: "EpisodeStore") -> None:

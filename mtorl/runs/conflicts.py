@@ -1,20 +1,27 @@
-"""Where tasks quarrel: how their gradients stand to each other at a run's parameters."""
+"""Where tasks quarrel: how their gradients stand to each other at a run's parameters.
+
+Where training has converged, the tasks' gradients sum to almost nothing, so that some of them must point apart: compare
+checkpoints, or runs at the same step, and look at norms beside cosines.
+"""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from mtorl import checks
+from mtorl import InputError, checks
 from mtorl.datasets.sampler import TaskSampler
 from mtorl.envs.results import Source
 from mtorl.files import read_json, sha256, write_json
 from mtorl.runs.run import Run
 from mtorl.runs.sharing_price import ERRORS, PRICE, SharingPrice
 from mtorl.schema import Integer, ListOf, MappingOf, Names, Number, Plain, Record, Text, check
-from mtorl.trainers.entries import ConflictsEntry, Matrix
+from mtorl.trainers.entries import Matrix
 from mtorl.trainers.executions import PhaseFunctions
+from mtorl.trainers.gradients import TaskGradients
 from mtorl.trainers.monitor import conflicts
 from mtorl.trainers.phase_trainer import phase_functions
 from mtorl.trainers.seeding import isolated
@@ -31,8 +38,10 @@ CONFLICTS = Record(
                     "phase": Text(),
                     "tasks": Names("T"),
                     "cosines": ListOf(ListOf(Number(-1, 1), "T"), "T"),
+                    "conflict_rate": ListOf(ListOf(Number(0, 1), "T"), "T"),
                     "negative_pairs": Number(0, 1),
                     "norm": ERRORS,
+                    "noise": MappingOf(Number(0, 1)),
                     "mean_cosine": Number(-1, 1),
                     "least_cosine": Number(-1, 1),
                 }
@@ -51,16 +60,21 @@ class PhaseConflicts:
     Attributes:
         phase: Its name.
         tasks: Their names, in the order of the rows.
-        cosines: Between the gradients of two tasks, mean of the batches, `[T, T]`.
-        negative_pairs: Share of pairs of tasks whose gradients pointed apart, over all batches.
-        norm: Of each task's gradient, mean of the batches.
+        cosines: Between the tasks' gradients, each the mean of all batches, `[T, T]`: noise of single batches would
+            draw cosines to zero.
+        conflict_rate: Share of the single batches in which two tasks' gradients point apart, `[T, T]`.
+        negative_pairs: Share of pairs of tasks whose mean gradients point apart.
+        norm: Of each task's mean gradient.
+        noise: Share of its square that is noise of the windows: where it is large, cosines say little.
     """
 
     phase: str
     tasks: list[str]
     cosines: Matrix
+    conflict_rate: Matrix
     negative_pairs: float
     norm: dict[str, float]
+    noise: dict[str, float]
 
     def pairs(self) -> list[tuple[float, str, str]]:
         """Every pair of tasks with its cosine, those that quarrel most first."""
@@ -71,15 +85,26 @@ class PhaseConflicts:
             for other in range(one + 1, count)
         )
 
+    def others(self, place: int) -> dict[str, float]:
+        """Cosines of the task in that row with all others, by their names."""
+        row = zip(self.tasks, self.cosines[place], strict=True)
+        return {name: cosine for other, (name, cosine) in enumerate(row) if other != place}
+
     @property
     def mean_cosine(self) -> float:
-        """Of all pairs; zero for a single task."""
-        return float(np.mean([it[0] for it in self.pairs()] or [0.0]))
+        """Of all pairs."""
+        return float(np.mean([it[0] for it in self.pairs()]))
 
     @property
     def least_cosine(self) -> float:
-        """Of all pairs; zero for a single task."""
-        return min((it[0] for it in self.pairs()), default=0.0)
+        """Of all pairs."""
+        return self.pairs()[0][0]
+
+    @property
+    def mean_rate(self) -> float:
+        """Share of pairs that point apart in a single batch, mean of the batches."""
+        count = len(self.tasks)
+        return float(np.sum(self.conflict_rate)) / (count * (count - 1))
 
 
 @dataclass(frozen=True)
@@ -115,7 +140,7 @@ class Conflicts:
         """
         content = read_json(path, "conflicts")
         check(content, CONFLICTS, f"conflicts {path}", "Delete it, and run `mtorl conflicts` again.")
-        own = ("phase", "tasks", "cosines", "negative_pairs", "norm")
+        own = ("phase", "tasks", "cosines", "conflict_rate", "negative_pairs", "norm", "noise")
         phases = [PhaseConflicts(**{name: it[name] for name in own}) for it in content["phases"]]
         price = SharingPrice.read(content["price"]) if "price" in content else None
         return cls(Source.read(content["source"]), content["batches"], content["windows"], phases, price)
@@ -126,20 +151,26 @@ def conflicts_path(run: Run, checkpoint: str) -> Path:
     return run.folder / f"conflicts-{checkpoint}.json"
 
 
-def kept_conflicts(run: Run, checkpoint: str) -> Conflicts | None:
-    """What the run's folder keeps of a checkpoint; None if there is nothing, or the checkpoint has changed since.
+def kept_conflicts(run: Run, checkpoint: str = "last") -> Conflicts | None:
+    """What `mtorl conflicts` found of a checkpoint; None if it was not asked.
 
     Raises:
-        InputError: The file is malformed.
+        InputError: The checkpoint has changed since, or the file is malformed.
     """
-    path, file = conflicts_path(run, checkpoint), run.checkpoints().file(checkpoint)
+    path = conflicts_path(run, checkpoint)
     if not path.exists():
         return None
     found = Conflicts.load(path)
-    return found if not file.exists() or sha256(file) == found.source.sha256 else None
+    file = run.checkpoints().file(checkpoint) if run.checkpoints().steps() else None
+    if file and file.exists() and sha256(file) != found.source.sha256:  # deleted since: nothing contradicts it
+        raise InputError(
+            f"{path} is of step {found.source.step}; the checkpoint {checkpoint} has changed since. Run `mtorl "
+            f"conflicts {run.folder} --checkpoint {checkpoint}` again."
+        )
+    return found
 
 
-def measure_conflicts(run: Run, checkpoint: str = "last", batches: int = 8, windows: int | None = None) -> Conflicts:
+def measure_conflicts(run: Run, checkpoint: str = "last", batches: int = 32, windows: int | None = None) -> Conflicts:
     """Takes gradients of all tasks at a run's parameters, through its sharing, on fresh windows of its data.
 
     Args:
@@ -149,38 +180,65 @@ def measure_conflicts(run: Run, checkpoint: str = "last", batches: int = 8, wind
         windows: Windows of each task in a batch; as in training by default.
 
     Raises:
-        InputError: The data are not those that the run began with, or gradients are not finite.
+        InputError: The run has one task, its tasks share no parameters, the data are not those that it began with, or
+            gradients are not finite.
     """
     checks.at_least(1, batches=batches, windows=windows)
-    experiment = run.configuration.experiment()
+    if len(run.spec.task_names) < 2:
+        raise InputError(f"{run.folder} is a run of one task, which has none to quarrel with; expected several.")
+    experiment = run.with_own_groups(run.configuration.experiment())
     stores, spec = experiment.open_data()
     run.refuse_other_data(spec, experiment.data)
     agent, sharing, source = run.trained(checkpoint)
     experiment = replace(experiment, windows=windows or experiment.windows)
+    each = [phase_functions(agent, phase, sharing, experiment.execution) for phase in agent.eval().phases]
+    sharing_phases = [functions for functions in each if len(functions.space)]
+    if not sharing_phases:
+        raise InputError(f"the tasks of {run.folder} share no parameters; expected a run in which they share some.")
     found = []
-    for phase in agent.eval().phases:
-        functions = phase_functions(agent, phase, sharing, experiment.execution)
-        sampler = experiment.build_probe(stores, agent, f"conflicts {phase.name}")
-        with isolated(experiment.seed, "conflicts"):
-            found.append(_phase_conflicts(functions, sharing[phase.name], sampler, batches))
+    for functions in sharing_phases:
+        sampler = experiment.build_probe(stores, agent, f"conflicts {functions.phase.name}")
+        with isolated(experiment.seed, "conflicts"):  # some losses draw noise
+            found.append(_phase_conflicts(functions, sharing[functions.phase.name], sampler, batches))
     return Conflicts(source, batches, experiment.windows, found)
 
 
 def _phase_conflicts(functions: PhaseFunctions, sharing: Sharing, sampler: TaskSampler, batches: int) -> PhaseConflicts:
-    names, entries = list(functions.agent.spec.task_names), []
+    names, phase = list(functions.agent.spec.task_names), functions.phase.name
+    mean, apart = torch.zeros(0), torch.zeros(len(names), len(names))
+    squares = torch.zeros(len(names), dtype=torch.float64)
     for number in range(batches):
         gradients, _ = functions.gradients(sampler.draw(), sharing)
-        entries.append(conflicts(number, functions.phase.name, gradients, names))
-    return _mean(entries)
+        _refuse_infinite(gradients, names, phase)
+        apart += (gradients.gramian < 0).fill_diagonal_(False)
+        squares += gradients.gramian.diagonal() / batches
+        part = gradients.pulled_back / batches  # a copy: the next batch overwrites the matrix
+        mean = mean.add_(part) if number else part
+    found = TaskGradients(gradients.losses, mean, gradients.task_ids)
+    entry, rates = conflicts(0, phase, found, names), (apart / batches).tolist()
+    noise = dict(zip(names, _noise(squares, found.gramian.diagonal(), batches).tolist(), strict=True))
+    return PhaseConflicts(phase, names, entry.cosines, rates, entry.negative_pairs, entry.norm, noise)
 
 
-def _mean(entries: Sequence[ConflictsEntry]) -> PhaseConflicts:
-    """Of what was seen in several batches of the same tasks."""
-    first = entries[0]
-    return PhaseConflicts(
-        first.phase,
-        first.tasks,
-        np.mean([entry.cosines for entry in entries], 0).round(4).tolist(),
-        float(np.mean([entry.negative_pairs for entry in entries])),
-        {task: float(np.mean([entry.norm[task] for entry in entries])) for task in first.tasks},
-    )
+def _noise(squares: Tensor, of_mean: Tensor, batches: int) -> Tensor:
+    """Share of the squared norm of a mean of gradients that is due to the batches; all of it for a single batch.
+
+    Args:
+        squares: `[T]`, mean over the batches of the squared norm.
+        of_mean: `[T]`, squared norm of the mean.
+        batches: How many.
+    """
+    if batches == 1:
+        return torch.ones_like(squares)
+    variance = (squares - of_mean) / (batches - 1)  # of the mean: what differs between batches, divided by their number
+    return torch.where(of_mean > 0, variance / of_mean.clamp(min=1e-300), 0.0).clamp(0, 1)
+
+
+def _refuse_infinite(gradients: TaskGradients, names: Sequence[str], phase: str) -> None:
+    finite = gradients.losses.isfinite().cpu() & gradients.gramian.diagonal().isfinite()
+    if not bool(finite.all()):
+        spoilt = [name for name, fine in zip(names, finite.tolist(), strict=True) if not fine]
+        raise InputError(
+            f"losses or gradients of {', '.join(spoilt)} are not finite in phase {phase}. Check the data with "
+            "`mtorl info --verify`, or take an earlier --checkpoint."
+        )
