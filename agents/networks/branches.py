@@ -23,7 +23,8 @@ class DMTG(Backbone):
     1. A task has one head, which reads each of the branches, instead of one for each branch.
     2. Where an agent's loss is none of imitation (actors and critics), not the losses but the features are mixed.
     3. The temperature can fall while training goes on.
-    4. There is no second stage of training after the choice: the branches that nobody chose are not computed any more.
+    4. The choices can learn faster than the rest (`choice_rate`), where training is too short to make up their mind.
+    5. There is no second stage of training after the choice: the branches that nobody chose are not computed any more.
 
     Source: Gao et al., DMTG: One-Shot Differentiable Multi-Task Grouping, 2024, section 3. Published temperatures: 2.5
     and 4, constant; weight of the entropy: 1.2 where it is used.
@@ -38,6 +39,7 @@ class DMTG(Backbone):
         final_temperature: What it falls to, geometrically; it is constant by default.
         anneal_steps: Training steps until it has fallen.
         entropy: Weight of the entropy of each task's choices in its loss.
+        choice_rate: How many times faster than other parameters the logits move (with an optimizer such as Adam).
     """
 
     moves: Tensor
@@ -53,6 +55,7 @@ class DMTG(Backbone):
         final_temperature: float | None = None,
         anneal_steps: int = 1000,
         entropy: float = 0.0,
+        choice_rate: float = 1.0,
     ) -> None:
         super().__init__()
         check_network(self, code, hidden, branches=branches, anneal_steps=anneal_steps)
@@ -60,18 +63,19 @@ class DMTG(Backbone):
             check_sizes("DMTG: stem", stem)
         checks.within("[0.05, inf)", temperature=temperature, final_temperature=final_temperature)
         checks.within("[0, inf)", entropy=entropy)
+        checks.within("(0, inf)", choice_rate=choice_rate)
         if branches > code:
             raise InputError(
                 f"DMTG: branches is {branches}; expected at most {code}, the size of the tasks' vectors (with "
                 "task_identity onehot: the number of tasks)."
             )
-        self.number, self.size, self.entropy = branches, hidden[-1], entropy
+        self.number, self.size, self.entropy, self.rate = branches, hidden[-1], entropy, choice_rate
         self.temperatures, self.anneal_steps = (temperature, final_temperature or temperature), anneal_steps
         self.stem = nn.ModuleList([nn.Linear(before, after) for before, after in pairwise((inputs, *stem))])
         sizes = pairwise(((stem[-1] if stem else inputs), *hidden))
         self.layers = nn.ModuleList([ModuleLayer(branches, *each, number == 0) for number, each in enumerate(sizes)])
-        self.logits = nn.Linear(code, branches, bias=False)
-        nn.init.ones_(self.logits.weight)
+        self.choice = nn.Linear(code, branches, bias=False)
+        nn.init.constant_(self.choice.weight, 1 / choice_rate)
         self.register_buffer("moves", torch.zeros((), dtype=torch.long))
 
     def maskable(self) -> list[nn.Module]:
@@ -84,6 +88,10 @@ class DMTG(Backbone):
         first, last = self.temperatures
         progress = (self.moves / self.anneal_steps).clamp(max=1)
         return first * (last / first) ** progress  # Deviation 3
+
+    def logits(self, code: Tensor) -> Tensor:
+        """Of the branches, `[T, G]`, from codes `[T, Z]`."""
+        return self.rate * self.choice(code)  # Deviation 4
 
     def choices(self, code: Tensor) -> Tensor:
         """The branch of each task, `[T]`, from codes `[T, Z]`."""
@@ -138,7 +146,7 @@ class DMTG(Backbone):
 
     def prepared(self, code: Tensor, gains: Sequence[Tensor] = ()) -> Callable[[Tensor], Tensor]:
         """See `Backbone.prepared`: only the branches that some row uses are computed, for those rows."""
-        chosen = self.choices(code)  # Deviation 4
+        chosen = self.choices(code)  # Deviation 5
         used = {branch: (chosen == branch).nonzero()[:, 0] for branch in sorted(set(chosen.tolist()))}
 
         def features(observations: Tensor) -> Tensor:

@@ -4,6 +4,7 @@
 def run(arguments: list[str]) -> None:
     """Runs the command."""
     from dataclasses import replace
+    from pathlib import Path
 
     from mtorl import InputError
     from mtorl.commands.base import objects, parser_of
@@ -47,7 +48,7 @@ def run(arguments: list[str]) -> None:
         )
     price = options["single"] and sharing_price(trained, options["single"], options["recorded"], checkpoint)
     found = replace(measure_conflicts(trained, checkpoint, options["batches"], options["windows"]), price=price or None)
-    target = options["out"] or conflicts_path(trained, checkpoint)
+    target = Path(options["out"] or conflicts_path(trained, checkpoint))
     found.save(target)
     show_conflicts(found)
     print(f"saved: {target}")

@@ -13,13 +13,15 @@ from mtorl.envs.protocol import ProtocolName, TaskVisibility
 from mtorl.envs.results import EvalReport, TaskResult
 from mtorl.files import DamageWarning, write_atomically, write_json
 from mtorl.reports.charts.base import picture
+from mtorl.reports.charts.conflicts import draw_quarrels
 from mtorl.reports.charts.fronts import draw_front
 from mtorl.reports.charts.success import MARKS, draw_bars
 from mtorl.reports.charts.training import draw_conflicts, draw_curves, draw_relations, draw_routing
 from mtorl.reports.entries import RunEntry, distinct_specs, entries_of
 from mtorl.reports.pages import page
 from mtorl.reports.settings import Asked, choose, differences
-from mtorl.runs.fronts import kept_fronts
+from mtorl.runs.conflicts import Conflicts, kept_conflicts
+from mtorl.runs.fronts import Front, kept_fronts
 from mtorl.runs.run import Run
 from mtorl.schema import Document
 from mtorl.trainers.entries import ConflictsEntry, RelationsEntry, RoutingEntry
@@ -81,7 +83,10 @@ def report(
     target = Path(out or (first if len(entries) == 1 else first.parent) / f"{'-'.join(words)}.html")
     if target.suffix != ".html":
         raise InputError(f"the report is to be {target}; expected a name that ends in .html.")
-    content = _content(entries, references_found) | {"checkpoint": checkpoint}
+    content = _content(entries, references_found) | {
+        "checkpoint": checkpoint,
+        "quarrels": _quarrels(entries, checkpoint),
+    }
     write_json(target.with_suffix(".json"), _as_json(entries, references_found))
     html = page("report.html", content)
     write_atomically(target, lambda file: file.write(html))
@@ -129,9 +134,32 @@ def _as_json(entries: Sequence[RunEntry], references: Mapping[str, EvalReport]) 
 
     return {
         "mean_success": entries[0].report.mean_success,
-        "runs": [summary(entry.name, entry.report, entry.rows) | costs(entry) for entry in entries],
+        "runs": [
+            summary(entry.name, entry.report, entry.rows) | costs(entry) | _fronts_as_json(fronts)
+            for entry, fronts in zip(entries, _fronts(entries), strict=True)
+        ],
         "references": [summary(name, report, report.tasks()) for name, report in references.items()],
     }
+
+
+def _fronts(entries: Sequence[RunEntry]) -> list[list[Front]]:
+    """For every run what was played along its manifold by the same weights, in the same way."""
+    return [[front for front in kept_fronts(entry.run) if front.is_of(entry.report)] for entry in entries]
+
+
+def _fronts_as_json(fronts: Sequence[Front]) -> Document:
+    """Success at the points; nothing for most runs."""
+    return (
+        {
+            "along_manifold": [
+                {"point": list(point), "goals": it.protocol.goals, "tasks": {row.task: row.rate for row in it.tasks()}}
+                for front in fronts
+                for point, it in zip(front.points, front.reports, strict=True)
+            ]
+        }
+        if fronts
+        else {}
+    )
 
 
 def _content(entries: Sequence[RunEntry], references: dict[str, EvalReport]) -> Document:
@@ -159,9 +187,8 @@ def _content(entries: Sequence[RunEntry], references: dict[str, EvalReport]) -> 
         "relations": _pictures(entries, RelationsEntry, draw_relations),
         "fronts": [
             (entry.name, front.reports[0].protocol, picture(draw_front(front)))
-            for entry in entries
-            for front in kept_fronts(entry.run)
-            if front.is_of(entry.report)
+            for entry, fronts in zip(entries, _fronts(entries), strict=True)
+            for front in fronts
         ],
         "collections": _collections(entries),
         "configs": [(entry.run.folder / "config.yaml").read_text(errors="replace") for entry in entries],
@@ -196,6 +223,20 @@ def _pictures(
     return drawn
 
 
+def _quarrels(entries: Sequence[RunEntry], checkpoint: str) -> list[tuple[str, str, Conflicts]]:
+    """What `mtorl conflicts` found of each run for which it was called, with a picture."""
+    drawn = []
+    for entry in entries:
+        try:
+            found = kept_conflicts(entry.run, checkpoint)
+        except InputError as error:
+            _left_out(error)
+            continue
+        if found is not None:
+            drawn.append((entry.name, picture(draw_quarrels(found)), found))
+    return drawn
+
+
 def _machine(run: Run) -> Document:
     """Where the run was begun, as far as that can be read."""
     try:
@@ -206,9 +247,13 @@ def _machine(run: Run) -> Document:
         return {**dict.fromkeys(names, "unknown"), "versions": {}, "command": []}
 
 
-def _parameters(run: Run) -> tuple[int, int]:
-    """How many parameters its agent has, and how many of them only training needs."""
-    agent = run.configuration.experiment().build_agent(run.spec)
+def _parameters(run: Run) -> tuple[int, int] | None:
+    """How many parameters its agent has, and how many of them only training needs, as far as it can be built."""
+    try:
+        agent = run.configuration.experiment().build_agent(run.spec)
+    except InputError as error:
+        _left_out(error)
+        return None
     sizes = {name: value.numel() for name, value in agent.named_parameters()}
     return sum(sizes.values()), sum(sizes[name] for name in agent.training_only())
 

@@ -9,7 +9,7 @@ import numpy as np
 from mtorl import checks
 from mtorl.datasets.sampler import TaskSampler
 from mtorl.envs.results import Source
-from mtorl.files import read_json, write_json
+from mtorl.files import read_json, sha256, write_json
 from mtorl.runs.run import Run
 from mtorl.runs.sharing_price import ERRORS, PRICE, SharingPrice
 from mtorl.schema import Integer, ListOf, MappingOf, Names, Number, Plain, Record, Text, check
@@ -124,6 +124,19 @@ class Conflicts:
 def conflicts_path(run: Run, checkpoint: str) -> Path:
     """Where a run's folder keeps them."""
     return run.folder / f"conflicts-{checkpoint}.json"
+
+
+def kept_conflicts(run: Run, checkpoint: str) -> Conflicts | None:
+    """What the run's folder keeps of a checkpoint; None if there is nothing, or the checkpoint has changed since.
+
+    Raises:
+        InputError: The file is malformed.
+    """
+    path, file = conflicts_path(run, checkpoint), run.checkpoints().file(checkpoint)
+    if not path.exists():
+        return None
+    found = Conflicts.load(path)
+    return found if not file.exists() or sha256(file) == found.source.sha256 else None
 
 
 def measure_conflicts(run: Run, checkpoint: str = "last", batches: int = 8, windows: int | None = None) -> Conflicts:

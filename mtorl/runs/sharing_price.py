@@ -104,9 +104,9 @@ def _refuse_differences(run: Run, other: Run, checkpoint: str) -> None:
     if not differing:
         place = run.spec.task_names.index(other.spec.task_names[0])
         one, single = run.trained(checkpoint)[0], other.trained(checkpoint)[0]
-        for name in ("observation_mean", "observation_std"):
-            if not torch.allclose(getattr(one, name)[place], getattr(single, name)[0]):
-                differing.append(f"what they normalise observations with ({name}; train with --statistics data)")
+        pairs = ((one.observation_mean, single.observation_mean), (one.observation_std, single.observation_std))
+        if not all(torch.allclose(mine[place], others[0]) for mine, others in pairs):
+            differing.append("what they normalise observations with (train with --statistics data)")
     if differing:
         raise InputError(
             f"{run.folder} and {other.folder} differ in {'; '.join(differing)}. Expected runs that differ in their "

@@ -210,9 +210,9 @@ def branched(branches: int = 3, **options: Any) -> DMTG:
 def sure(network: DMTG, *choices: int) -> None:
     """Every task chooses one branch, as good as surely."""
     with torch.no_grad():
-        network.logits.weight.fill_(-50)
+        network.choice.weight.fill_(-50)
         for task, branch in enumerate(choices):
-            network.logits.weight[branch, task] = 50
+            network.choice.weight[branch, task] = 50
 
 
 def branch_losses(network: DMTG, *given: Tensor) -> Tensor:
@@ -246,10 +246,10 @@ def test_equal_branches_leave_nothing_to_choose() -> None:
             value.copy_(value.chunk(3)[0].repeat(3, *[1] * (value.ndim - 1)))
     loss = branch_losses(network, *given)
     loss.sum().backward()
-    assert network.logits.weight.grad is not None
-    torch.testing.assert_close(network.logits.weight.grad, torch.zeros_like(network.logits.weight))
+    assert network.choice.weight.grad is not None
+    torch.testing.assert_close(network.choice.weight.grad, torch.zeros_like(network.choice.weight))
     with torch.no_grad():
-        network.logits.weight.copy_(torch.randn_like(network.logits.weight))
+        network.choice.weight.copy_(torch.randn_like(network.choice.weight))
     torch.testing.assert_close(branch_losses(network, *given), loss)
 
 
@@ -316,6 +316,17 @@ def test_the_entropy_of_choices_can_be_punished() -> None:
     sure(network, 0, 1, 1)
     found = network.branches(*given)
     assert found is not None and not found.penalty.gt(1e-12).any()
+
+
+def test_choices_can_learn_faster() -> None:
+    """A step that is as long in all parameters moves the logits that many times further."""
+    plain, fast = branched(2), branched(2, choice_rate=10.0)
+    code = torch.eye(TASKS).double()
+    torch.testing.assert_close(fast.logits(code), plain.logits(code))
+    for network in (plain, fast):
+        with torch.no_grad():
+            network.choice.weight[1] += 0.01
+    torch.testing.assert_close(fast.logits(code) - 1, 10 * (plain.logits(code) - 1))
 
 
 def test_impossible_branches_are_refused() -> None:

@@ -13,6 +13,8 @@ from mtorl.agents import CQL, IQL, TD3BC, BehaviorCloning, SoftModular
 from mtorl.agents.heads import GaussianHead, RegressionHead, SmallTowers, VariationalHeads
 from mtorl.datasets.spec import DataSpec
 from mtorl.envs.base import RolloutContext
+from mtorl.envs.protocol import Protocol
+from mtorl.reports.run_report import report
 from mtorl.runs.run import Run
 from mtorl.runs.training import train
 from mtorl.trainers.policy import TaskPolicy
@@ -95,6 +97,9 @@ def test_a_checkpoint_without_towers_plays_the_same(train_options: dict) -> None
     state["agent"] = {name: value for name, value in state["agent"].items() if "towers" not in name}
     torch.save(state, folder.file(30))
     np.testing.assert_array_equal(act(Run(run.folder).policy()[0]), before)
+    run.evaluate(Protocol(goals=1), workers=0, quiet=True)
+    page = report(run.folder).read_text()
+    assert f"{3 * (16 * 2 + 2)} of them for training only" in page and "take from each other's heads" in page
     with pytest.raises(InputError, match="weights do not fit"):
         train(resume=run.folder)
 

@@ -16,7 +16,7 @@ from mtorl.families import members
 from mtorl.runs.plan import plan
 from mtorl.runs.training import train
 
-COMMANDS = ["collect", "info", "train", "evaluate", "report", "ablate", "list"]
+COMMANDS = ["collect", "info", "train", "evaluate", "report", "conflicts", "ablate", "list"]
 SUITE = ["--suite", "PointReach", "--suite.tasks", "[towards-0, away-0]"]
 
 
@@ -214,7 +214,7 @@ def test_list_shows_every_member(family: str, capsys: pytest.CaptureFixture) -> 
             "gradient wrapper",
             "matrix aggregation",
             "double sampling",
-            "preference",
+            "preference scalarisation",
             "own step",
         }
         assert all(member.needs for member in found)

@@ -13,14 +13,14 @@ from mtorl.trainers.executions import PhaseFunctions
 from mtorl.trainers.gradients import FEW, gramian
 from mtorl.trainers.logs import read_log
 from mtorl.trainers.seeding import isolated
-from mtorl.trainers.sharing import RandomMasks, Shared
+from mtorl.trainers.sharing import CrossLearning, ParetoManifold, RandomMasks, Shared
 
 if not torch.cuda.is_available():
     pytest.skip("needs a GPU", allow_module_level=True)
 
 
 @pytest.mark.parametrize("variant", AGENT_VARIANTS)
-@pytest.mark.parametrize("kind", [Shared, RandomMasks])
+@pytest.mark.parametrize("kind", [Shared, RandomMasks, CrossLearning, ParetoManifold])
 @pytest.mark.parametrize("execution", ["joint", "loop", "vmap", "auto"])
 def test_gradients_are_those_of_the_cpu(
     kind: type, variant: tuple, execution: str, spec: DataSpec, store: EpisodeStore

@@ -35,7 +35,7 @@ class Folder(Run):
     def suite(self) -> PointReach:  # type: ignore[override]
         return PointReach(["away-0"])
 
-    def _unusual(self, act_with: str | None) -> str | None:
+    def unusual(self, act_with: str | None) -> str | None:
         return act_with
 
 

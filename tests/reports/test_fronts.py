@@ -55,7 +55,8 @@ def test_three_tasks_are_triangles() -> None:
     for number, axis in enumerate(figure.axes[:3]):
         dots = axis.collections[0]
         np.testing.assert_allclose(dots.get_array(), [100 * point[number] for point in points])
-        assert [text.get_text() for text in axis.texts] == list(NAMES[:3])
+        inside = [f"{100 * point[number]:.0f}" for point in points]
+        assert [text.get_text() for text in axis.texts] == [*inside, *NAMES[:3]]
         places = np.asarray(dots.get_offsets())
         np.testing.assert_allclose(places[3], np.array(points[3]) @ places[:3])
 

@@ -77,7 +77,11 @@ def test_the_report_shows_it_beside_the_usual_evaluation(manifold: Run, capsys: 
     with pytest.raises(InputError, match="no heldout evaluation"):
         report(manifold.folder)
     play(manifold)
-    page = report(manifold.folder).read_text()
+    path = report(manifold.folder)
+    points = json.loads(path.with_suffix(".json").read_text())["runs"][0]["along_manifold"]
+    assert [row["point"] for row in points] == [[(10 - place) / 10, place / 10] for place in range(11)]
+    assert all(row["goals"] == 1 and set(row["tasks"]) == {"towards-0", "away-0"} for row in points)
+    page = path.read_text()
     assert "Along the manifold" in page and "1 held-out goals (never trained on) per task and point" in page
     assert [found.source.point for found in manifold.reports()] == [None]
 
@@ -96,3 +100,11 @@ def test_runs_without_a_manifold_are_refused_by_name(
     assert "--along is for runs" in capsys.readouterr().err
     assert main(["evaluate", str(shared.folder), *along, "--recorded", train_options["data"]]) == 2
     assert "not given together" in capsys.readouterr().err
+
+
+def test_double_precision_plays_as_the_run_does(train_options: dict) -> None:
+    options = {"sharing": "CrossLearning", "dtype": "float64", "schedule": {"steps": 5, "evaluate_every": 0}}
+    policy = train(**train_options | options).policy()[0]
+    assert all(it.dtype == torch.float32 for it in policy.agent.parameters())
+    policy.reset(RolloutContext(np.full(3, 1), np.arange(3)))
+    assert policy.act(np.zeros((3, 4), np.float32), np.zeros(3, np.float32)).dtype == np.float32

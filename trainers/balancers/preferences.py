@@ -11,7 +11,7 @@ from mtorl.agents.parameters import ParameterSpace
 from mtorl.trainers.balancers.base import LossWeighting, sizes
 
 
-class Preference(LossWeighting):
+class PreferenceScalarisation(LossWeighting):
     """A scalarisation with a preference: a vector of positive numbers, along which the losses are to lie.
 
     Args:
@@ -40,7 +40,7 @@ class Preference(LossWeighting):
         return values / values.sum()
 
 
-class PBI(Preference):
+class PBI(PreferenceScalarisation):
     """Descends how far the losses lie along the preference, and `theta` times how far they lie aside of it.
 
     Source: Zhang and Li, MOEA/D: A Multiobjective Evolutionary Algorithm Based on Decomposition, 2007, section III:
@@ -68,7 +68,7 @@ class PBI(Preference):
         return (direction + self.theta * slope).clamp(min=0)  # Deviation 1
 
 
-class COSMOS(Preference):
+class COSMOS(PreferenceScalarisation):
     """Descends the losses weighted with the preference, less `penalty` times their cosine with it.
 
     Source: Ruchte and Grabocka, Scalable Pareto Front Approximation for Deep Multi-Objective Learning, 2021, equation

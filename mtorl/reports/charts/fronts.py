@@ -57,7 +57,9 @@ def _draw_triangles(front: Front) -> Any:
     figure, axes = subplots(1, len(names), (4.0 * len(names) + 0.5, 3.6))
     for number, (axis, name) in enumerate(zip(axes[0], names, strict=True)):
         success = [100 * report.tasks()[number].rate for report in front.reports]
-        dots = axis.scatter(*places.T, c=success, cmap="viridis", vmin=0, vmax=100, s=220, edgecolors="#ffffff")
+        dots = axis.scatter(*places.T, c=success, cmap="viridis", vmin=0, vmax=100, s=320, marker="h")
+        for (x, y), value in zip(places, success, strict=True):
+            axis.text(x, y, f"{value:.0f}", ha="center", va="center", fontsize=7, color="w" if value < 65 else "k")
         for (x, y), corner in zip(CORNERS, corners, strict=True):
             axis.annotate(corner, (x, y), (0, 14 if y else -20), textcoords="offset points", ha="center", fontsize=8)
         axis.set_xlim(-0.2, 1.2)

@@ -22,14 +22,19 @@ def draw_curves(entries: Sequence[RunEntry]) -> Any:
         look = {"color": entry.colour, "linewidth": 1.5 if len(entry.parts) == 1 else 0.8}
         line(left, losses, "_" if number else name, **look)  # matplotlib lists no labels that begin so
         line(right, success, "_" if number else name, **look, marker="o", markersize=3)
-    positive = all(value > 0 for curve in left.lines for value in curve.get_ydata())
-    left.set_yscale("log" if positive else "linear")
+    _scale(left)
     dress(left, x="training step", y="training loss of the policy, mean of tasks")
     right.set_ylim(-2, 102)
     dress(right, x="training step", y="success on training goals, %")
     right.set_visible(bool(right.lines))  # nothing to see if no evaluation was asked for
     left.legend(frameon=False)
     return figure
+
+
+def _scale(axis: Any) -> None:
+    """Logarithmic if everything on it is positive."""
+    positive = all(value > 0 for curve in axis.lines for value in curve.get_ydata())
+    axis.set_yscale("log" if positive else "linear")
 
 
 def conflict_records(entry: RunEntry) -> list[ConflictsEntry]:
@@ -62,7 +67,7 @@ def draw_conflicts(entry: RunEntry) -> Any:
     for task, name in zip(entry.task_names, names, strict=True):
         line(norms, [(row.step, row.norm.get(task)) for row in records], name)
         line(weights, [(row.step, row.numbers.get(f"{phase}/weight/{task}")) for row in training], name)
-    norms.set_yscale("log")
+    _scale(norms)  # none is positive where tasks have values of their own for all that is shared
     dress(share, "pairs of tasks in conflict, %", "training step")
     dress(weights, "weight of each task in the step", "training step")
     dress(norms, "norm of each task's gradient", "training step")

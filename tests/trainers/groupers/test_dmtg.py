@@ -50,6 +50,7 @@ def test_two_families_separate(store: EpisodeStore, spec: DataSpec) -> None:
             "task_names": names,
             **{name: getattr(spec, name)[:1] * 4 for name in ("steps", "episodes", "return_quantiles")},
             **{name: getattr(spec, name)[:1] * 4 for name in ("success_rate", "success_last_rate")},
+            "groups": None,
             "observation_mean": ((0.0,) * 4,) * 4,
             "observation_std": ((1.0,) * 4,) * 4,
         }
@@ -75,7 +76,7 @@ def test_a_run_counts_resumes_and_is_played(train_options: dict) -> None:
     run = trained(train_options, train_options["out"], 20)
     whole = run.checkpoints().load()["agent"]
     assert int(whole["backbone.moves"]) == 20
-    assert whole["backbone.logits.weight"].unique().numel() > 1
+    assert whole["backbone.choice.weight"].unique().numel() > 1
     run.checkpoints().file(20).unlink()
     train(resume=run.folder)
     again = run.checkpoints().load()["agent"]
@@ -105,7 +106,7 @@ def test_losses_are_mixed_not_features(store: EpisodeStore, spec: DataSpec) -> N
     alone = []
     with torch.no_grad():
         for branch in range(2):
-            backbone.eval().logits.weight.zero_()
-            backbone.logits.weight[branch] = 1
+            backbone.eval().choice.weight.zero_()
+            backbone.choice.weight[branch] = 1
             alone.append(agent(0, batch).values)
     torch.testing.assert_close(mixed.values, (shares * torch.stack(alone, 1)).sum(1))
