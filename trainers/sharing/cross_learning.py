@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mtorl import checks
 from mtorl.agents.parameters import ParameterSpace
-from mtorl.trainers.gradients import gramian
+from mtorl.trainers.gradients import CACHED, gramian
 from mtorl.trainers.sharing.balls import Array, best_centre, distances, weighted_centre, within
 from mtorl.trainers.sharing.task_parameters import TaskParameters, Tensors
 
@@ -127,18 +127,17 @@ class CrossLearning(TaskParameters):
     @torch.no_grad()
     def after_step(self, parameters: dict[str, Tensor], task_ids: Tensor) -> None:
         """Brings all tasks back to the ball, and the centre to the agent."""
-        means = [value.mean(0) for value in self.values]
-        apart = [value.detach().sub_(mean).flatten(1) for value, mean in zip(self.values, means, strict=True)]
-        products = np.stack([gramian(rows).numpy() for rows in apart])
+        flat = [value.detach().flatten(1) for value in self.values]
+        products = np.stack([gramian(rows).numpy() for rows in flat])
         shares, factors = self._held_in(products, self._radii())
-        for number, (rows, mean) in enumerate(zip(apart, means, strict=True)):
-            weights = torch.from_numpy(shares[number]).to(rows)
-            factor = torch.from_numpy(factors[number]).to(rows)[:, None]
-            centre = weights @ rows
-            rows.mul_(factor).addcmul_(1 - factor, centre).add_(mean.flatten())
-            centre += mean.flatten()
-            self.get_buffer(f"centre_{number}").view(-1).copy_(centre)
-            parameters[self.own[number]].view(-1).copy_(centre)
+        for number, (rows, centre) in enumerate(zip(flat, self._centres(), strict=True)):
+            share, factor = (torch.from_numpy(it[number]).to(rows) for it in (shares, factors))
+            mixed = torch.diag(factor) + torch.outer(1 - factor, share)  # t to f z_t + (1 - f) c
+            middle = centre.view(-1)
+            for part, its_middle in zip(rows.split(CACHED, 1), middle.split(CACHED), strict=True):
+                its_middle.copy_(share @ part)
+                part.copy_(mixed @ part)
+            parameters[self.own[number]].view(-1).copy_(middle)
 
     def _radii(self) -> Array:
         """`[tensors]`, by the centres before the step."""  # Deviation 1
