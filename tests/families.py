@@ -117,7 +117,7 @@ _MODULES = {**_TRANSFORMER, "task_gain": _SWITCH, "ffn": ("dense", "task", "toke
 AGENT_OPTIONS: dict[type, dict[str, tuple]] = {
     BehaviorCloning: {
         **_FEED_FORWARD,
-        "head": (None, VariationalHeads, VARIATIONAL, SmallTowers, TOWERS),
+        "head": (None, VariationalHeads, TOWERS),
         "task_gain": _SWITCH,
         "network": (None, *NETWORKS[1:]),
     },
@@ -125,11 +125,11 @@ AGENT_OPTIONS: dict[type, dict[str, tuple]] = {
     IQL: {**_ACTOR_CRITIC, "distribution": ("gaussian", "deterministic")},
     TD3BC: {
         **_ACTOR_CRITIC,
-        "head": (None, partial(VariationalHeads), SmallTowers),
+        "head": (None, VariationalHeads, SmallTowers),
         "networks": (None, (NETWORKS[2], NETWORKS[3])),
     },
     CQL: _ACTOR_CRITIC,
-    M3DT: {**_TRANSFORMER, "head": (None, VariationalHeads)},
+    M3DT: _TRANSFORMER,
     DecisionTransformer: {**_MODULES, "head": (None, partial(VariationalHeads, warmup=0.0))},
     PromptDecisionTransformer: {**_MODULES, "ffn": ("dense", "prompt", "task", "token")},
     DualPolicy: {**_MODULES, "head": (None, partial(SmallTowers, main=VariationalHeads))},

@@ -7,8 +7,8 @@ Values = frozenset[tuple[str, Hashable]]
 
 
 def pairs(row: Mapping[str, Hashable], once: Collection[str] = ()) -> set[Values]:
-    """Every two values of a combination, with the options that they are of; those of options in `once` alone."""
-    alone = {frozenset([value]) for value in row.items() if value[0] in once}
+    """Every two values of a combination, with the options that they are of; those of options in `once` of each kind."""
+    alone = {frozenset([value, ("kind", row.get("kind"))]) for value in row.items() if value[0] in once}
     return alone | {frozenset(pair) for pair in combinations([it for it in row.items() if it[0] not in once], 2)}
 
 

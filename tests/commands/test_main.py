@@ -259,7 +259,19 @@ def test_a_full_disk_ends_with_code_2(command: str, store: EpisodeStore, tmp_pat
 @pytest.mark.slow
 def test_ctrl_c_in_an_evaluation_keeps_finished_episodes(tmp_path: Path) -> None:
     long_suite = [*SUITE, "--suite.horizon", "1500"]
-    command = [sys.executable, "-m", "mtorl", "evaluate", "--policy", "random", *long_suite, "--workers", "1"]
+    command = [
+        sys.executable,
+        "-m",
+        "mtorl",
+        "evaluate",
+        "--policy",
+        "random",
+        *long_suite,
+        "--workers",
+        "1",
+        "--goals",
+        "20",
+    ]
     process = subprocess.Popen([*command, "--out", "a"], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob("a/*.partial")):
@@ -340,11 +352,12 @@ def test_ctrl_c_in_a_terminal_at_any_moment_is_quiet(tmp_path: Path, delay: floa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
-def test_closed_standard_streams(closed: str, store: EpisodeStore, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("closed", "workers"), [(">&-", 0), ("2>&-", 0), ("<&- >&- 2>&-", 1)])
+def test_closed_standard_streams(closed: str, workers: int, store: EpisodeStore, tmp_path: Path) -> None:
     """Files that are opened later would take their numbers, and be written into."""
     command = f"{sys.executable} -m mtorl"
-    options = f"--data {store.path} --out run --agent.hidden [8] --schedule.steps 3 --evaluate_goals 1 --workers 1"
+    options = f"--data {store.path} --out run --agent.hidden [8] --schedule.steps 3 --evaluate_goals 1"
+    options += f" --workers {workers}"
     for line, code in ((f"{command} train {options}", 0), (f"{command} info no/data", 2)):
         result = subprocess.run(["bash", "-c", f"{line} {closed}"], capture_output=True, text=True, cwd=tmp_path)
         assert result.returncode == code and "Traceback" not in result.stderr, result.stderr

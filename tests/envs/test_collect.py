@@ -144,11 +144,19 @@ def test_a_folder_holds_one_collection(suite: PointReach, tmp_path: Path) -> Non
         collect(suite, tmp_path / "none", "expert", episodes=0)
 
 
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a collection makes that nothing interrupts."""
+    path = tmp_path_factory.mktemp("uninterrupted") / "one"
+    subprocess.run([sys.executable, "-c", PROGRAM, str(path), "0"], check=True)
+    return path
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("workers", "number"), [("0", signal.SIGKILL), ("2", signal.SIGKILL), ("2", signal.SIGINT)])
-def test_an_interrupted_collection_continues(tmp_path: Path, workers: str, number: signal.Signals) -> None:
-    uninterrupted = tmp_path / "one"
-    subprocess.run([sys.executable, "-c", PROGRAM, str(uninterrupted), "0"], check=True)
+def test_an_interrupted_collection_continues(
+    uninterrupted: Path, tmp_path: Path, workers: str, number: signal.Signals
+) -> None:
     out = tmp_path / "two"
     process = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, str(out), workers], stderr=subprocess.DEVNULL, start_new_session=True
