@@ -425,6 +425,38 @@ def task_free() -> str:
     return f"{table(['success, %', *ways], rows)}\n\n{origin(found)}"
 
 
+def sharing_cost() -> str:
+    """Steps of training beside plain ones, each beside its goal."""
+    found = read("sharing_1_threads")
+    rows = []
+    for name, case in found["cases"].items():
+        if "ratio" in case:
+            each = f", for each of {case['for_each_of']} points" if case["for_each_of"] > 1 else ""
+            words = f"{name}, beside {case['beside']}{each}".replace("_", " ")
+            rows.append([words, f"{case['ratio']:.2f}x", f"{case['goal']:g}x" if case["goal"] else ""])
+    return f"{table(['a training step', 'measured', 'goal'], rows)}\n\n{origin(found)}"
+
+
+def groupers() -> str:
+    """Which groupers find planted families, and how well Grad-TAG foresees fine-tuning."""
+    found = read("groupers")
+    planted, cost, ranks = found["planted"], found["cost"], found["ranks"]
+    goals = {"RandomGroups": "", "FixedGroups": ""}
+    foreseen = ranks["predicted"]["512 windows, last_half"]
+    rows = [
+        [f"{name} finds two planted families", f"{count} of {planted['seeds']} seeds", goals.get(name, "10 of 10")]
+        for name, count in planted["recovered"].items()
+    ]
+    rows += [
+        ["GradTAG, rank correlation with losses after fine-tuning", f"{foreseen['correlation']:.2f}", ""],
+        ["... as a share of that of fine-tuning with itself", f"{foreseen['of_retest']:.2f}", "0.8"],
+        ["... as a share of the processor time of fine-tuning", f"{100 * foreseen['compute']:.0f} %", "10 %"],
+        ["GradTAG on MT50, processor minutes", f"{cost['processor_minutes']:.1f}", f"{cost['goals']['minutes']}"],
+        ["... peak memory", f"{cost['peak_gigabytes']:.1f} GB", f"{cost['goals']['peak_gigabytes']} GB"],
+    ]
+    return f"{table(['', 'measured', 'goal'], rows)}\n\n{origin(found)}"
+
+
 def origin(result: dict[str, Any], file: dict[str, Any] | None = None) -> str:
     """Machine, date and commit of a measurement; the commit stands in the file that holds it."""
     return f"Measured on {result['machine']}, {result['date']}, commit {(file or result)['commit']}."
@@ -438,6 +470,8 @@ APART = (
 BLOCKS = {"mt10": mt10, "mt50": mt50, "speed": speed, "balancing": balancing, "gpu": gpu}
 BLOCKS |= {
     "masks_cost": masks_cost,
+    "sharing_cost": sharing_cost,
+    "groupers": groupers,
     "balancers": lambda: ablation("balancers_mt10", APART, timed=False),
     "single_tasks": single_tasks,
     "contention": contention,

@@ -1,4 +1,4 @@
-"""What ways of sharing cost: a training step beside that of plain training.
+"""What ways of sharing, heads and branches cost: a training step beside that of plain training.
 
     python benchmarks/sharing.py --threads 1          # about two minutes
 
@@ -29,10 +29,19 @@ import torch  # noqa: E402
 from common import RESULTS, make_batch, make_spec, save  # noqa: E402
 
 from mtorl.agents import BehaviorCloning  # noqa: E402
+from mtorl.agents.heads import SmallTowers, VariationalHeads  # noqa: E402
+from mtorl.agents.networks import DMTG  # noqa: E402
 from mtorl.trainers.balancers import Balancer, Equal, PCGrad  # noqa: E402
 from mtorl.trainers.optimizer import OptimizerSettings  # noqa: E402
 from mtorl.trainers.phase_trainer import PhaseTrainer, phase_trainers  # noqa: E402
-from mtorl.trainers.sharing import CrossLearning, ParetoManifold, Shared, Sharing  # noqa: E402
+from mtorl.trainers.sharing import (  # noqa: E402
+    CrossLearning,
+    ParetoManifold,
+    RandomMasks,
+    Shared,
+    Sharing,
+    SoftMasks,
+)
 from mtorl.trainers.update import MultiTaskUpdate  # noqa: E402
 
 TASKS, WINDOWS, HIDDEN = 10, 51, (400, 400, 400)
@@ -84,8 +93,16 @@ CASES = {
         lambda: ParetoManifold(samples=2, regularisation=1.0), beside="pass", units=2, goal=1.5
     ),
     "pareto_manifold_full": Case(lambda: ParetoManifold(None, samples=2), beside="pass", units=2),
+    "random_masks": Case(RandomMasks, TaskByTask, beside="loop"),
+    "soft_masks": Case(SoftMasks, TaskByTask, beside="random_masks"),
+    "heads_of_tasks": Case(agent={"output_heads": "per_task"}, beside="pass"),
+    "variational_heads": Case(agent={"head": VariationalHeads}, beside="pass", goal=1.15),
+    "variational_heads_loop": Case(balancer=TaskByTask, agent={"head": VariationalHeads}, beside="loop", goal=1.15),
+    "small_towers": Case(agent={"head": SmallTowers}, beside="pass", goal=1.15),
+    "small_towers_loop": Case(balancer=TaskByTask, agent={"head": SmallTowers}, beside="loop", goal=1.15),
+    "dmtg_4_branches": Case(agent={"network": DMTG, "output_heads": "per_task"}, beside="heads_of_tasks", goal=3.0),
 }
-"""By name. A head or a network goes into `agent`: `Case(agent={"output_heads": ...}, beside="pass", goal=...)`."""
+"""By name; a case comes after the one that it is compared with."""
 
 
 def prepared(case: Case) -> PhaseTrainer:
@@ -115,7 +132,10 @@ def main() -> None:
     path = RESULTS / f"{name}.json"
     found = json.loads(path.read_text())["cases"] if path.exists() else {}
     chosen = ARGUMENTS.only or list(CASES)
-    wanted = {*chosen, *(it for case in chosen if (it := CASES[case].beside))}
+    wanted = {*chosen}
+    for it in reversed(CASES):
+        if it in wanted and (other := CASES[it].beside):
+            wanted.add(other)
     seconds = race({it: prepared(case) for it, case in CASES.items() if it in wanted}, ARGUMENTS.rounds)
     for it, value in seconds.items():
         case = CASES[it]
