@@ -332,6 +332,8 @@ def _columns(bases: Sequence[str], single: Sequence[str], methods: Sequence[dict
     add("zeros that moved, %", 100, ".1f", "masks_changed")
     add("weights, max/min", 1, ".3g", "weights_max_over_min")
     add("moves a step", 1, ".3g", "moves_per_step")
+    if all("parameters" in row for row in methods):
+        found.append(("parameters", lambda row: f"{row['parameters']:,}"))
     return [
         *found,
         ("steps", lambda row: f"{row['steps']:,}"),
@@ -476,6 +478,7 @@ BLOCKS |= {
     "single_tasks": single_tasks,
     "contention": contention,
     "cloning": lambda: ablation("cloning_mt10_replay_half"),
+    "sharing": lambda: ablation("sharing_mt10_few", timed=False),
     "sampling": lambda: ablation("sampling_mt10_few", apart=()),
     "masks": lambda: ablation("masks_mt10"),
     "masks_dt": lambda: ablation("masks_dt_mt10"),

@@ -100,6 +100,7 @@ def _as_json(
                 "moves_per_step": row.method.moves,
                 "weights_max_over_min": row.method.spread,
                 "minutes": row.method.minutes,
+                "parameters": row.method.parameters,
                 "masks_changed": changed.get(row.method.name),
                 "tasks": row.method.success,
                 "scores": row.method.scores.tolist(),

@@ -47,6 +47,7 @@ class Method:
             are no weighted sums.
         milliseconds: Of a training step, median over its runs' logs.
         minutes: Of training for one seed, over all its runs; mean of the seeds.
+        parameters: That are trained for one seed, over all its runs.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Method:
     spread: float | None
     milliseconds: float
     minutes: float
+    parameters: int
 
     @cached_property
     def success(self) -> dict[str, Interval]:
@@ -176,6 +178,7 @@ def measure(name: str, runs: Sequence[Sequence[Path]], tasks: tuple[str, ...], s
         _spread(entries),
         1000 / float(np.median([row.steps_per_second for row in entries])),
         sum(log.minutes() for log in logs) / len(runs),
+        sum(Run(folder).parameters() for folder in runs[0]),
     )
 
 

@@ -31,7 +31,7 @@ METHOD = {
     *("name", "seeds", "episodes", "mean", "interquartile_mean", "probability_of_improvement", "tasks", "scores"),
     *("normalised_score", "normalised_score_lead", "normalised_scores", "delta_m", "delta_m_of_solved"),
     *("action_error", "action_errors", "action_error_delta_m", "milliseconds_per_step", "step_over_baseline"),
-    *("steps", "moves_per_step", "weights_max_over_min", "minutes", "masks_changed", "runs"),
+    *("steps", "moves_per_step", "weights_max_over_min", "minutes", "parameters", "masks_changed", "runs"),
 }
 
 
@@ -139,7 +139,13 @@ def test_what_a_comparison_holds(train_options: dict, store: EpisodeStore, tmp_p
     assert [method["name"] for method in content["methods"]] == ["Shared", "RandomMasks"]
     for method in content["methods"]:
         assert method.keys() == METHOD
-        assert method["seeds"] == 2 and method["episodes"] == 2 and method["steps"] == 10 and len(method["runs"]) == 2
+        assert (
+            method["seeds"] == 2
+            and method["episodes"] == 2
+            and method["steps"] == 10
+            and len(method["runs"]) == 2
+            and method["parameters"] > 0
+        )
         assert len(method["scores"]) == 2 and all(len(row) == 3 for row in method["scores"])
         for value, low, high in (method["mean"], method["interquartile_mean"], *method["tasks"].values()):
             assert 0 <= low <= value <= high <= 1
