@@ -1,17 +1,14 @@
 """Show where tasks quarrel: their gradients at a run's parameters, and what sharing these costs."""
 
+from pathlib import Path
+from typing import Any
+
+from mtorl import InputError
+
 
 def run(arguments: list[str]) -> None:
     """Runs the command."""
-    from dataclasses import replace
-    from pathlib import Path
-
-    from mtorl import InputError
     from mtorl.commands.base import objects, parser_of
-    from mtorl.reports.conflicts import show_conflicts
-    from mtorl.runs.conflicts import conflicts_path, measure_conflicts
-    from mtorl.runs.run import Run
-    from mtorl.runs.sharing_price import sharing_price
 
     def conflicts(
         checkpoint: str = "last",
@@ -29,7 +26,7 @@ def run(arguments: list[str]) -> None:
             windows: Windows of each task in a batch; as in training by default.
             recorded: With --single, a data set of all tasks whose actions are compared; of held-out goals, best.
             out: File of the result (JSON); conflicts-CHECKPOINT.json in the run's folder by default, where reports
-                find it.
+                find it. A price of sharing that it holds of the same weights is kept.
         """
 
     parser = parser_of("conflicts", conflicts)
@@ -41,16 +38,27 @@ def run(arguments: list[str]) -> None:
         help="Also measure the price of sharing, with these runs for single tasks, or folders that hold such; "
         "otherwise trained alike.",
     )
-    options = objects(parser, arguments)
+    _measure(objects(parser, arguments))
+
+
+def _measure(options: dict[str, Any]) -> None:
+    from dataclasses import replace
+
+    from mtorl.reports.conflicts import show_conflicts
+    from mtorl.runs.conflicts import conflicts_path, kept_price, measure_conflicts
+    from mtorl.runs.run import Run
+    from mtorl.runs.sharing_price import sharing_price
+
     trained, checkpoint = Run(options["run"]), options["checkpoint"]
     if (options["single"] is None) != (options["recorded"] is None):
         raise InputError(
             "the price of sharing needs both --single, with runs for single tasks, and --recorded, with a data set "
             "whose actions are compared (mtorl collect --split heldout). Give both or none."
         )
-    price = options["single"] and sharing_price(trained, options["single"], options["recorded"], checkpoint)
-    found = replace(measure_conflicts(trained, checkpoint, options["batches"], options["windows"]), price=price or None)
     target = Path(options["out"] or conflicts_path(trained, checkpoint))
+    price = options["single"] and sharing_price(trained, options["single"], options["recorded"], checkpoint)
+    found = measure_conflicts(trained, checkpoint, options["batches"], options["windows"])
+    found = replace(found, price=price or kept_price(target, found.source))
     found.save(target)
     show_conflicts(found)
     print(f"saved: {target}")

@@ -1,19 +1,16 @@
 """Find groups of tasks from a trained run and its data."""
 
+from pathlib import Path
+from typing import Any
+
 from mtorl import InputError
 
 
 def run(arguments: list[str]) -> None:
     """Runs the command."""
-    from pathlib import Path
-
     from mtorl.commands.base import objects, parser_of
     from mtorl.families import load
-    from mtorl.reports.charts.base import write_picture
-    from mtorl.reports.charts.grouping import draw_grouping
-    from mtorl.reports.tables import show_grouping
-    from mtorl.runs.run import Run
-    from mtorl.trainers.groupers import AgreementKMeans, TaskGrouper
+    from mtorl.trainers.groupers import TaskGrouper
 
     load("groupers")
 
@@ -36,7 +33,16 @@ def run(arguments: list[str]) -> None:
 
     parser = parser_of("group", group)
     parser.add_argument("run", type=str, help="Folder of a trained run.")
-    options = objects(parser, arguments)
+    _group(objects(parser, arguments))
+
+
+def _group(options: dict[str, Any]) -> None:
+    from mtorl.reports.charts.base import write_picture
+    from mtorl.reports.charts.grouping import draw_grouping
+    from mtorl.reports.tables import show_grouping
+    from mtorl.runs.run import Run
+    from mtorl.trainers.groupers import AgreementKMeans
+
     if options["method"] is not None and options["grouper"] is not None:
         raise InputError("--method and --grouper are two names of one option; give one of them.")
     picture = Path(options["out"]).with_suffix(".svg")

@@ -151,6 +151,12 @@ def conflicts_path(run: Run, checkpoint: str) -> Path:
     return run.folder / f"conflicts-{checkpoint}.json"
 
 
+def kept_price(path: Path, source: Source) -> SharingPrice | None:
+    """The price of sharing that a file holds already; None if it holds none of these weights."""
+    found = Conflicts.load(path) if path.exists() else None
+    return found.price if found and found.source == source else None
+
+
 def kept_conflicts(run: Run, checkpoint: str = "last") -> Conflicts | None:
     """What `mtorl conflicts` found of a checkpoint; None if it was not asked.
 

@@ -218,6 +218,9 @@ def test_the_command(
         and found.price
         and f"geometric mean of 3 tasks │           │         │  {found.price.mean_ratio:.2f}" in text
     )
+    assert main(["conflicts", str(run.folder), "--batches", "3"]) == 0
+    again = kept_conflicts(run)
+    assert again and again.batches == 3 and again.price == found.price, "measured of the same weights: it is kept"
 
 
 def test_the_report_shows_what_was_found(run: Run, capsys: pytest.CaptureFixture) -> None:
