@@ -35,12 +35,14 @@ SPECIFICATION = Record(
             Record({"path": Text(), "sha256": Text()}, optional={"suite": SUITE, "source": MappingOf(Plain())})
         ),
         "groups": ListOf(Integer(0), "T"),
+        "returns_only": ListOf(Text()),
+        "own_dimensions": ListOf(ListOf(Integer(1), 2), "T"),
     },
     closed=True,
 )
 """What a run's data_spec.json must hold; the first versions did not say the suite of each data set.
 
-Groups are there where training was given a grouping.
+The rest of what is optional is there only where it says something.
 """
 
 
@@ -63,6 +65,8 @@ class DataSpec:
         success_last_rate: `[T]`, the same at the last step.
         data: Where it came from: path, sha256 of the manifest, suite and recipe of each store.
         groups: `[T]`, the group of each task, from 0 without gaps; None: tasks are in no groups.
+        returns_only: Names of the tasks without a success flag, which are judged by their returns.
+        own_dimensions: `[T, 2]`, the O and A of each task, beyond which it has zeros; None: all have the same.
 
     Raises:
         InputError: The groups are not one for each task, or leave numbers out.
@@ -82,6 +86,8 @@ class DataSpec:
     success_last_rate: tuple[float, ...]
     data: tuple[dict[str, Any], ...] = field(default=())
     groups: tuple[int, ...] | None = None
+    returns_only: tuple[str, ...] = ()
+    own_dimensions: tuple[tuple[int, int], ...] | None = None
 
     def __post_init__(self) -> None:
         groups = self.groups
@@ -123,8 +129,9 @@ class DataSpec:
         return np.array([np.interp(quantile, QUANTILES, row) for row in self.return_quantiles], dtype=np.float32)
 
     def to_json(self) -> Document:
-        """As plain JSON values; groups only if there are some."""
-        return {name: value for name, value in asdict(self).items() if name != "groups" or value is not None}
+        """As plain JSON values; what is optional only if it says something."""
+        optional = ("groups", "returns_only", "own_dimensions")
+        return {name: value for name, value in asdict(self).items() if name not in optional or value}
 
     @classmethod
     def from_json(cls, content: Document) -> "DataSpec":
@@ -261,8 +268,18 @@ def _describe(stores: Sequence[EpisodeStore], chosen: Sequence[str]) -> DataSpec
             }
             for store in stores
         ),
+        returns_only=tuple(name for name in chosen if any(name in it.returns_only for it in stores)),
+        own_dimensions=_own_dimensions(stores, chosen),
         **{key: tuple(row[key] for row in rows) for key in rows[0]},
     )
+
+
+def _own_dimensions(stores: Sequence[EpisodeStore], chosen: Sequence[str]) -> tuple[tuple[int, int], ...] | None:
+    """The dimensions of each task, if any data set says that some of its own are padding."""
+    if all(store.own_dimensions is None for store in stores):
+        return None
+    known = {name: store.dimensions_of(name) for store in stores for name in store.task_names}
+    return tuple(known[name] for name in chosen)
 
 
 def _join_task(stores: Sequence[EpisodeStore], name: str) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from mtorl import InputError
+from mtorl.datasets.card import CARD
 from mtorl.datasets.episode import EPISODE_DTYPE, STEP_COLUMNS, Episode, as_flags, as_numbers
 from mtorl.datasets.statistics import QUANTILES
 from mtorl.datasets.verification import verify_episodes
@@ -59,7 +60,12 @@ HEAD = Record(
         "versions": MappingOf(Plain()),
         "source": MappingOf(Plain()),
     },
-    optional={"parents": ListOf(Plain())},
+    optional={
+        "parents": ListOf(Plain()),
+        "card": CARD,
+        "returns_only": ListOf(Text()),
+        "own_dimensions": ListOf(ListOf(Integer(1), 2), "T"),
+    },
 )
 """What a manifest says before there are episodes."""
 COLUMN = Record({"shape": ListOf(Integer(0), least=1), "bytes": Integer(0), "sha256": Text()})
@@ -104,6 +110,8 @@ class EpisodeStore:
         self.task_names: tuple[str, ...] = tuple(self.manifest["task_names"])
         self.observation_dim: int = self.manifest["observation_dim"]
         self.action_dim: int = self.manifest["action_dim"]
+        self.returns_only: tuple[str, ...] = tuple(self.manifest.get("returns_only", ()))
+        self.own_dimensions: list[list[int]] | None = self.manifest.get("own_dimensions")
         self.observations = self._open("observations")
         self.actions = self._open("actions")
         self.rewards = self._open("rewards")
@@ -225,6 +233,13 @@ class EpisodeStore:
 
     def __len__(self) -> int:
         return len(self.index)
+
+    def dimensions_of(self, task: str) -> tuple[int, int]:
+        """Observation and action dimension of a task; beyond them its observations and actions are zero."""
+        if self.own_dimensions is None:
+            return self.observation_dim, self.action_dim
+        observation, action = self.own_dimensions[self.task_names.index(task)]
+        return observation, action
 
     def episode(self, number: int) -> Episode:
         """The episode with that number; its arrays are views into the memory maps."""

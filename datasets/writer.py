@@ -10,6 +10,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from mtorl import InputError, schema
+from mtorl.datasets.card import Card
 from mtorl.datasets.episode import EPISODE_DTYPE, STEP_COLUMNS, Episode
 from mtorl.datasets.statistics import TaskTally, returns_to_go
 from mtorl.datasets.store import HEAD, SCHEMA
@@ -25,9 +26,14 @@ class StoreWriter:
         suite: `class_path` and `init_args` of the suite.
         task_names: Names of all tasks, in order.
         dimensions: O and A.
-        horizon: Steps of the longest possible episode.
+        horizon: Steps of the longest possible episode; None: of the longest that is written.
         versions: Versions of the simulator and its packages.
         source: Recipe and arguments that made the episodes.
+        card: Where the episodes are from; None: nothing beyond the rest is known.
+        returns_only: Names of the tasks without a success flag.
+        own_dimensions: Observation and action dimension of each task, where the rest of O and A is padding; None: no
+            task has any.
+        parents: The data sets that it was made from.
 
     Raises:
         InputError: One of them is not what a manifest may hold.
@@ -39,11 +45,15 @@ class StoreWriter:
         suite: dict[str, Any],
         task_names: Sequence[str],
         dimensions: tuple[int, int],
-        horizon: int,
+        horizon: int | None,
         versions: dict[str, str],
         source: dict[str, Any],
+        card: Card | None = None,
+        returns_only: Sequence[str] = (),
+        own_dimensions: Sequence[tuple[int, int]] | None = None,
+        parents: Sequence[Document] = (),
     ) -> None:
-        self.path = path
+        self.path, self.horizon = path, horizon
         self.task_names = tuple(task_names)
         self.observation_dim, self.action_dim = dimensions
         self._head: dict[str, Any] = {
@@ -52,11 +62,17 @@ class StoreWriter:
             "task_names": list(task_names),
             "observation_dim": self.observation_dim,
             "action_dim": self.action_dim,
-            "horizon": horizon,
+            "horizon": horizon or 1,
             "versions": versions,
             "source": source,
-            "parents": [],
+            "parents": list(parents),
         }
+        optional = {
+            "card": card.plain() if card else None,
+            "returns_only": list(returns_only),
+            "own_dimensions": None if own_dimensions is None else [list(sizes) for sizes in own_dimensions],
+        }
+        self._head |= {name: value for name, value in optional.items() if value}
         schema.check(self._head, HEAD, f"what is to be written about {path}", "Correct it.")
 
     def write(self, episodes: Iterable[Episode]) -> None:
@@ -95,6 +111,7 @@ class StoreWriter:
         columns["episodes"] = _describe(self.path / "episodes.npy", index.shape)
         tasks = [{"name": name} | tally.summary() for name, tally in tallies.items()]
         counts = {"episodes": len(index), "steps": steps}
+        counts["horizon"] = self.horizon or int(index["length"].max())
         write_json(self.path / "manifest.json", self._head | counts | {"tasks": tasks, "columns": columns})
 
     def _append(self, episode: Episode, raw: dict[str, "_ColumnFile"]) -> tuple[Any, ...]:
@@ -110,10 +127,10 @@ class StoreWriter:
         if episode.task not in self.task_names:
             raise InputError(f"an episode names the task {episode.task!r}; expected one of {list(self.task_names)}.")
         episode = episode.checked(self.observation_dim, self.action_dim)
-        if len(episode) > self._head["horizon"]:
+        if self.horizon is not None and len(episode) > self.horizon:
             raise InputError(
-                f"an episode of {episode.task} has {len(episode)} steps, more than the horizon of "
-                f"{self._head['horizon']} that the data set states. Cut it, or state a larger horizon."
+                f"an episode of {episode.task} has {len(episode)} steps, more than the horizon of {self.horizon} that "
+                "the data set states. Cut it, or state a larger horizon."
             )
         return episode
 

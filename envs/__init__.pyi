@@ -6,3 +6,4 @@ from .base import build_suite as build_suite
 from .metaworld import MetaWorld as MetaWorld
 from .point_reach import PointReach as PointReach
 from .policies import Policy as Policy
+from .recorded import Recorded as Recorded

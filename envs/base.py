@@ -55,6 +55,10 @@ class Suite(ABC):
         horizon: Steps of an episode.
         goal_visible: Whether agents see the goal's part of the observation; scripted experts always do.
         arguments: The constructor's arguments, to build it again.
+        returns_only: Names of the tasks without a success flag; they are judged by their returns.
+        own_dimensions: Observation and action dimension of each task, beyond which its observations are zero and its
+            actions are not looked at; None: all have O and A.
+        playable: Whether there are environments; otherwise its tasks are known from data alone.
     """
 
     task_names: tuple[str, ...]
@@ -63,6 +67,9 @@ class Suite(ABC):
     horizon: int
     goal_visible: bool
     arguments: dict[str, Any]
+    returns_only: tuple[str, ...] = ()
+    own_dimensions: tuple[tuple[int, int], ...] | None = None
+    playable: bool = True
 
     @abstractmethod
     def make(self, task: int) -> Env:
@@ -103,6 +110,10 @@ class Suite(ABC):
             raise InputError(f"unknown tasks {unknown}; the suite has {list(self.task_names)}.")
         chosen = [name for name in self.task_names if name in task_names]
         return _construct(type(self), {**self.arguments, "tasks": chosen}, chosen)
+
+    def return_bounds(self, task: int) -> tuple[float, float] | None:
+        """The returns that count as 0 and as 100 in normalised scores of that task; None: none are agreed upon."""
+        return None
 
     def unseen(self) -> "Suite":
         """Tasks that belong to none of these: where a policy for this suite meets tasks that it was not trained on.

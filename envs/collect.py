@@ -132,6 +132,8 @@ def _collect(out: Path, recording: Recording, suite: Suite, workers: int, quiet:
             horizon=suite.horizon,
             versions=suite.versions(),
             source=asdict(recording),
+            returns_only=suite.returns_only,
+            own_dimensions=suite.own_dimensions,
         )
         _record_parts(out, recording, suite, workers, quiet)
         writer.write(_merge(out, _parts(suite, recording), suite))

@@ -15,6 +15,7 @@ FAMILIES = {
     "sharing": ("mtorl.trainers.sharing", "Sharing", "fixed"),
     "groupers": ("mtorl.trainers.groupers", "TaskGrouper", "grouper"),
     "suites": ("mtorl.envs", "Suite", "suite"),
+    "importers": ("mtorl.datasets.importers", "Importer", "importer"),
 }
 """Module and base class of each family, and what members without an abstract class in between are."""
 

@@ -21,6 +21,7 @@ def parser_of(command: str, function: Callable[..., Any], skip: set[str] | None 
 
 def objects(parser: Parser, arguments: list[str]) -> dict[str, Any]:
     """What a command line says, as objects by the options' names."""
-    found = vars(parser.instantiate(parser.parse_args(arguments)))
+    values = vars(parser.instantiate(parser.parse_args(arguments)))
+    found = {name.lstrip("\u200b"): value for name, value in values.items()}  # it marks options such as `keys`
     found.pop("config", None)
     return found

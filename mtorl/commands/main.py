@@ -1,6 +1,7 @@
 """The command `mtorl`: from a command line to objects. Sub-commands load what they need, so `--help` is fast."""
 
 import importlib
+import keyword
 import os
 import re
 import shlex
@@ -20,7 +21,7 @@ commands:
 `mtorl COMMAND --help` lists a command's options. Every command that takes many also takes --config FILE.yaml and
 --print_config.
 """
-COMMANDS = ("collect", "info", "train", "evaluate", "report", "group", "masks", "conflicts", "ablate", "list")
+COMMANDS = ("collect", "import", "info", "train", "evaluate", "report", "group", "masks", "conflicts", "ablate", "list")
 """A command is a file beside this one: `run` gets its arguments, the file's first sentence says what it does."""
 
 
@@ -85,7 +86,7 @@ def _run(arguments: list[str]) -> int:
 
 
 def _module(command: str) -> Any:
-    return importlib.import_module(f"mtorl.commands.{command}")
+    return importlib.import_module(f"mtorl.commands.{command}{'_' if keyword.iskeyword(command) else ''}")
 
 
 def _usage() -> str:

@@ -15,6 +15,7 @@ from mtorl.datasets.sampler import SamplingSettings, TaskSampler
 from mtorl.datasets.spec import DataSpec, open_stores
 from mtorl.datasets.store import EpisodeStore
 from mtorl.datasets.turns import TaskOrder, largest_batch
+from mtorl.envs.base import Suite
 from mtorl.envs.results import EvalReport
 from mtorl.envs.workers import WORKERS
 from mtorl.runs.data import describe_data, suite_of
@@ -177,11 +178,7 @@ class Experiment:
                 f"the data in {', '.join(self.data)} have observation and action dimensions {found}, their suite "
                 f"{type(suite).__name__} has {expected}: the policy could not be played. Collect the data again."
             )
-        goals = suite.goals("train")
-        if not 1 <= self.evaluate_goals <= len(goals):
-            raise InputError(
-                f"evaluate_goals is {self.evaluate_goals}; expected 1 to {len(goals)}, the training goals."
-            )
+        self._check_playing(suite)
         self._check_memory(spec)
         checkpoints = CheckpointFolder(Path(self.out), self.keep)
         with limited_threads(self.threads):  # a step on few windows, thrown away: what does not fit together fails here
@@ -197,6 +194,21 @@ class Experiment:
                     f"with {self.schedule.steps} steps the phases {idle} would have none; raise --schedule.steps."
                 )
             trainer.rehearse()
+
+    def _check_playing(self, suite: Suite) -> None:
+        """Raises InputError if evaluations during training are asked for that the suite cannot play."""
+        if not suite.playable and not self.schedule.evaluate_every:
+            return
+        if not suite.playable:
+            raise InputError(
+                f"the data in {', '.join(self.data)} have no environment to evaluate in. Train with "
+                "--schedule.evaluate_every 0, or import them again with the --suite that they belong to."
+            )
+        goals = suite.goals("train")
+        if not 1 <= self.evaluate_goals <= len(goals):
+            raise InputError(
+                f"evaluate_goals is {self.evaluate_goals}; expected 1 to {len(goals)}, the training goals."
+            )
 
     def _check_memory(self, spec: DataSpec) -> None:
         device, most = find_device(self.device), largest_batch(len(spec.task_names), self.order, spec.groups)

@@ -1,0 +1,5 @@
+"""Ways in: data of other projects and formats, as episodes."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

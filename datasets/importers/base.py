@@ -1,0 +1,67 @@
+"""What reads data of one kind. The writer does the rest: checks, columns, hashes, one rename at the end."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mtorl.datasets.card import Card
+from mtorl.datasets.episode import Episode
+from mtorl.schema import Document
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What is known of data before their episodes are read.
+
+    Attributes:
+        task_names: In the order in which they are to be stored.
+        observation_dim: O.
+        action_dim: A.
+        card: Where the episodes are from.
+        suite: `class_path` and `init_args` of the suite that policies trained on them are to play; None: nothing is
+            known, and they cannot be played.
+        horizon: Steps of the longest possible episode; None: of the longest there is.
+        versions: Of the simulator that they were recorded in, as far as known.
+        returns_only: Names of the tasks without a success flag.
+        episodes: How many there are; None: unknown before they are read.
+    """
+
+    task_names: tuple[str, ...]
+    observation_dim: int
+    action_dim: int
+    card: Card
+    suite: Document | None = None
+    horizon: int | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+    returns_only: tuple[str, ...] = ()
+    episodes: int | None = None
+
+
+class Importer(ABC):
+    """Reads data of one kind. Its constructor's arguments are its options on the command line.
+
+    Whatever is wrong with a file is an `InputError` that names the file and what was expected, found and can be done:
+    files are from strangers. Nothing in them is run, and what is kept in memory does not grow with their size.
+    """
+
+    @classmethod
+    @abstractmethod
+    def recognises(cls, path: Path) -> bool:
+        """Whether data of this kind seem to be there; looks at names and first bytes only, and never raises."""
+
+    @abstractmethod
+    def contents(self, paths: Sequence[Path]) -> Contents:
+        """What is known before episodes are read.
+
+        Raises:
+            InputError: The paths hold no such data, or data that do not belong together.
+        """
+
+    @abstractmethod
+    def episodes(self, paths: Sequence[Path]) -> Iterator[Episode]:
+        """Yields the episodes of all paths, in an order that is always the same.
+
+        Raises:
+            InputError: Something cannot be read; names the file, and the episode and step if there is one.
+        """

@@ -1,0 +1,91 @@
+"""Makes a store of data of any kind that an importer reads."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from mtorl import InputError
+from mtorl.datasets.importers import Contents, Importer
+from mtorl.datasets.staging import new_store
+from mtorl.datasets.store import Episode, EpisodeStore
+from mtorl.datasets.writer import StoreWriter
+from mtorl.envs.base import Suite, build_suite
+from mtorl.envs.recorded import Recorded
+from mtorl.progress import Progress
+
+
+def import_data(
+    importer: Importer, paths: Sequence[str | Path], out: str | Path, suite: Suite | None = None, quiet: bool = False
+) -> EpisodeStore:
+    """Reads data of one kind into a new data set, which appears whole or not at all.
+
+    Args:
+        importer: What reads them.
+        paths: Files or folders.
+        out: Folder of the new data set.
+        suite: The suite that its tasks belong to, where policies are to be played; by default what the importer knows.
+        quiet: Show no progress.
+
+    Returns:
+        The finished data set.
+
+    Raises:
+        InputError: Something cannot be read, does not belong together, or does not fit the suite.
+    """
+    if not paths:
+        raise InputError("no file was given; expected at least one to import.")
+    files, out = [Path(path) for path in paths], Path(out)
+    missing = [str(path) for path in files if not path.exists()]
+    if missing:
+        raise InputError(f"{', '.join(missing)}: there is no such file or folder. Check the path.")
+    with new_store(out) as folder:
+        contents = importer.contents(files)
+        writer = StoreWriter(
+            folder,
+            suite=_fitting(suite or _suite_of(contents), contents).describe(),
+            task_names=contents.task_names,
+            dimensions=(contents.observation_dim, contents.action_dim),
+            horizon=contents.horizon,
+            versions=contents.versions,
+            source={"importer": type(importer).__name__, "files": [path.name for path in files]},
+            card=contents.card,
+            returns_only=contents.returns_only,
+        )
+        writer.write(_shown(importer.episodes(files), contents, quiet))
+    return EpisodeStore(out)
+
+
+def _suite_of(contents: Contents) -> Suite:
+    if contents.suite is not None:
+        return build_suite(contents.suite)
+    return Recorded(
+        list(contents.task_names),
+        contents.observation_dim,
+        contents.action_dim,
+        contents.horizon or 1000,  # nothing is ever played
+        success=not contents.returns_only,
+    )
+
+
+def _fitting(suite: Suite, contents: Contents) -> Suite:
+    """The suite, if it has the tasks and dimensions of the data."""
+    unknown = [name for name in contents.task_names if name not in suite.task_names]
+    if unknown:
+        raise InputError(
+            f"the data hold the tasks {unknown}; {type(suite).__name__} has {list(suite.task_names)}. "
+            "Name the tasks as the suite does."
+        )
+    for name in ("observation_dim", "action_dim"):
+        found, expected = getattr(contents, name), getattr(suite, name)
+        if found != expected:
+            raise InputError(f"the data have {name} {found}; their suite {type(suite).__name__} has {expected}.")
+    return suite
+
+
+def _shown(episodes: Iterator[Episode], contents: Contents, quiet: bool) -> Iterator[Episode]:
+    """The same episodes, with progress."""
+    with Progress(
+        "importing", contents.episodes or 0, "episodes", quiet=quiet or contents.episodes is None
+    ) as progress:
+        for episode in episodes:
+            yield episode
+            progress.advance(1)
