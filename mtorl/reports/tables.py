@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from mtorl.measures import SCALES, SCORE_NOTE, SUCCESS, common_scale
+from mtorl.measures import SCALES, SCORE, SCORE_NOTE, SUCCESS, common_scale
 from mtorl.reports.terminal import show as _print
 from mtorl.reports.terminal import table as _table
 
@@ -291,15 +291,13 @@ def show_report(report: "EvalReport") -> None:
     table.add_section()
     for mean, part in zip(report.means, report.scales.values(), strict=True):
         last = [row.success_last_rate for row in part if row.success_last_rate is not None and not row.returns_only]
+        apart = mean.scale is SCORE  # it has a column of its own
         table.add_row(
-            f"mean {mean.scale.name} of {mean.tasks} tasks"
-            if len(report.means) > 1 or not succeed
-            else f"mean of {mean.tasks} tasks",
-            mean.text(1),
-            mean.interval(1),
+            f"mean {mean.scale.name + ' ' if len(report.means) > 1 else ''}of {mean.tasks} tasks",
+            *(["", ""] if apart else [mean.text(1), mean.interval(1)]),
             f"{sum(row.episodes for row in part)}",
             *([f"{sum(last) / len(last):.0%}" if len(last) == len(part) else "-", ""] if succeed else []),
-            *([""] if scored else []),
+            *([f"{mean.text()} ({mean.interval()})" if apart else ""] if scored else []),
             "",
         )
     if scored:
