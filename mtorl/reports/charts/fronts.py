@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from mtorl.envs.results import TaskResult
+from mtorl.envs.task_result import TaskResult
 from mtorl.measures import SUCCESS, Scale
 from mtorl.reports.charts.base import dress, heat_map, label, short, subplots
 from mtorl.reports.entries import COLOURS
