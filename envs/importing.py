@@ -46,9 +46,11 @@ def import_data(
             dimensions=(contents.observation_dim, contents.action_dim),
             horizon=contents.horizon,
             versions=contents.versions,
-            source={"importer": type(importer).__name__, "files": [path.name for path in files]},
+            source=contents.source | {"importer": type(importer).__name__, "files": [path.name for path in files]},
             card=contents.card,
             returns_only=contents.returns_only,
+            own_dimensions=contents.own_dimensions,
+            parents=contents.parents,
         )
         writer.write(_shown(importer.episodes(files), contents, quiet))
     return EpisodeStore(out)

@@ -25,6 +25,9 @@ class Contents:
         versions: Of the simulator that they were recorded in, as far as known.
         returns_only: Names of the tasks without a success flag.
         episodes: How many there are; None: unknown before they are read.
+        own_dimensions: Observation and action dimension of each task, where the rest of O and A is padding.
+        source: How the episodes were made, as far as the data say, in the words of a manifest's `source`.
+        parents: The data sets that they were made from, as far as the data say.
     """
 
     task_names: tuple[str, ...]
@@ -36,6 +39,9 @@ class Contents:
     versions: dict[str, str] = field(default_factory=dict)
     returns_only: tuple[str, ...] = ()
     episodes: int | None = None
+    own_dimensions: Sequence[tuple[int, int]] | None = None
+    source: Document = field(default_factory=dict)
+    parents: Sequence[Document] = ()
 
 
 class Importer(ABC):
