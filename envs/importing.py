@@ -1,7 +1,9 @@
 """Makes a store of data of any kind that an importer reads."""
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from mtorl import InputError
 from mtorl.datasets.importers import Contents, Importer
@@ -11,6 +13,7 @@ from mtorl.datasets.writer import StoreWriter
 from mtorl.envs.base import Suite, build_suite
 from mtorl.envs.recorded import Recorded
 from mtorl.progress import Progress
+from mtorl.schema import Document
 
 
 def import_data(
@@ -20,7 +23,7 @@ def import_data(
 
     Args:
         importer: What reads them.
-        paths: Files or folders.
+        paths: Files or folders, or other names that the importer knows.
         out: Folder of the new data set.
         suite: The suite that its tasks belong to, where policies are to be played; by default what the importer knows.
         quiet: Show no progress.
@@ -33,10 +36,7 @@ def import_data(
     """
     if not paths:
         raise InputError("no file was given; expected at least one to import.")
-    files, out = [Path(path) for path in paths], Path(out)
-    missing = [str(path) for path in files if not path.exists()]
-    if missing:
-        raise InputError(f"{', '.join(missing)}: there is no such file or folder. Check the path.")
+    files, out = importer.paths([str(path) for path in paths]), Path(out)
     with new_store(out) as folder:
         contents = importer.contents(files)
         writer = StoreWriter(
@@ -58,6 +58,7 @@ def import_data(
 
 def _suite_of(contents: Contents) -> Suite:
     if contents.suite is not None:
+        _check_trusted(contents.suite)
         return build_suite(contents.suite)
     return Recorded(
         list(contents.task_names),
@@ -66,6 +67,30 @@ def _suite_of(contents: Contents) -> Suite:
         contents.horizon or 1000,  # nothing is ever played
         success=not contents.returns_only,
     )
+
+
+def _check_trusted(suite: Document) -> None:
+    """Raises InputError for a suite whose class is not part of this package: importing it would run its module.
+
+    Suites of suites name classes among their arguments; gymnasium imports what stands before a colon in an id.
+    """
+    waiting: list[Any] = [suite]
+    while waiting:
+        value = waiting.pop()
+        inner = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+        waiting += inner
+        path = value.get("class_path") if isinstance(value, dict) else None
+        if path is not None and not str(path).startswith("mtorl."):
+            raise InputError(
+                f"the data name the suite {path!r}, which is no part of mtorl: it is not imported, because that would "
+                "run its code. If you know where the data are from, name the suite with --suite."
+            )
+        if isinstance(value, str) and re.match(r"[\w.]+:", value):
+            raise InputError(
+                f"the data name {value!r} among the arguments of their suite, which may stand for a module: it is not "
+                "used, because that would run its code. If you know where the data are from, name the suite with "
+                "--suite."
+            )
 
 
 def _fitting(suite: Suite, contents: Contents) -> Suite:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mtorl import InputError
 from mtorl.datasets.card import Card
 from mtorl.datasets.episode import Episode
 from mtorl.schema import Document
@@ -55,6 +56,18 @@ class Importer(ABC):
     @abstractmethod
     def recognises(cls, path: Path) -> bool:
         """Whether data of this kind seem to be there; looks at names and first bytes only, and never raises."""
+
+    def paths(self, words: Sequence[str]) -> list[Path]:
+        """The files or folders that words of a command line stand for: paths, unless an importer knows other names.
+
+        Raises:
+            InputError: One of them does not exist.
+        """
+        files = [Path(word) for word in words]
+        missing = [str(path) for path in files if not path.exists()]
+        if missing:
+            raise InputError(f"{', '.join(missing)}: there is no such file or folder. Check the path.")
+        return files
 
     @abstractmethod
     def contents(self, paths: Sequence[Path]) -> Contents:
