@@ -24,15 +24,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mtorl.datasets.episode import EPISODE_DTYPE, Episode
+from mtorl.datasets.episode import Episode
 from mtorl.datasets.store import EpisodeStore
 
 NUMBER = "infos/episode"
 """Where one episode ends and the next begins."""
 INDEX = ("goal", "seed", "noise", "random")
 """What is known of a whole episode, repeated in each of its steps."""
-OWN = ("success", "infos/truncated", NUMBER, *(f"infos/{name}" for name in INDEX))
-"""Keys that other projects do not have."""
+WIDE = ("observations", "next_observations", "actions")
+"""Keys with a row of several numbers per step."""
+KEYS = (
+    *WIDE,
+    "rewards",
+    "terminals",
+    "timeouts",
+    "success",
+    "infos/truncated",
+    NUMBER,
+    *(f"infos/{name}" for name in INDEX),
+)
+"""All keys."""
 
 
 def columns_of(store: EpisodeStore, number: int) -> dict[str, NDArray[Any]]:
@@ -63,7 +74,7 @@ def episode_of(columns: Mapping[str, NDArray[Any]], task: str) -> Episode:
         task: Its name.
     """
     observations = np.concatenate([columns["observations"], columns["next_observations"][-1:]])
-    index = {name: columns[f"infos/{name}"][0].astype(EPISODE_DTYPE[name]).item() for name in INDEX}
+    index = {name: columns[f"infos/{name}"][0].item() for name in INDEX}
     return Episode(
         task,
         observations,

@@ -72,7 +72,7 @@ def _minari() -> ModuleType:
 def _root(folder: Path) -> Iterator[None]:
     """Minari's functions work below `folder`."""
     before = os.environ.get(VARIABLE)
-    os.environ[VARIABLE] = str(folder)
+    os.environ[VARIABLE] = str(folder.absolute())  # it loses its way below a relative one
     try:
         yield
     finally:

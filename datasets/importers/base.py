@@ -4,6 +4,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from mtorl import InputError
 from mtorl.datasets.card import Card
@@ -84,3 +88,16 @@ class Importer(ABC):
         Raises:
             InputError: Something cannot be read; names the file, and the episode and step if there is one.
         """
+
+
+def check_finite(values: NDArray[Any], name: str, where: str) -> None:
+    """Raises InputError for NaN and infinity in an array `[L, ...]`.
+
+    Args:
+        values: Of one episode.
+        name: What they are, in the plural.
+        where: The file, and the episode in it.
+    """
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        step = int((~np.isfinite(values)).reshape(len(values), -1).any(-1).argmax())
+        raise InputError(f"{where}: {name} hold NaN or infinity at step {step}; expected finite numbers.")

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from mtorl import InputError
 from mtorl.datasets.episode import Episode
+from mtorl.datasets.importers.base import check_finite
 from mtorl.datasets.importers.hdf5_reader import Hdf5Reader
 
 COLUMNS = {"observations": 1, "actions": 0, "rewards": 0, "terminations": 0, "truncations": 0}
@@ -89,9 +90,7 @@ class MinariEpisode:
 
     def _read(self, name: str) -> NDArray[Any]:
         values = self._file.read(f"{self._name}/{name}")
-        if values.dtype.kind == "f" and not np.isfinite(values).all():
-            step = int((~np.isfinite(values)).reshape(len(values), -1).any(-1).argmax())
-            raise InputError(f"{self.where}: {name} hold NaN or infinity at step {step}; expected finite numbers.")
+        check_finite(values, name, self.where)
         return values
 
 

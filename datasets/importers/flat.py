@@ -1,0 +1,157 @@
+"""Files that our own exports made in the flat layout (`datasets.flat`), whatever kind of file holds the arrays.
+
+An importer of a kind of file opens it as a `FlatSource`; with `mtorl/manifest` in it, `contents` and `episodes` do the
+rest, and give the data set again that was exported.
+"""
+
+import heapq
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mtorl import InputError
+from mtorl.datasets.enclosed import REMEDY, Part, contents_of_parts, read_part
+from mtorl.datasets.episode import Episode
+from mtorl.datasets.flat import KEYS, NUMBER, WIDE, episode_of
+from mtorl.datasets.importers.base import Contents, check_finite
+from mtorl.schema import Document
+
+BLOCK = 1 << 14
+"""Rows that are read at once."""
+LONGEST = 1 << 28
+"""Bytes of one episode, at most: it is held in memory."""
+
+
+class FlatSource(Protocol):
+    """An open file with arrays.
+
+    Attributes:
+        where: Names it in messages.
+        shapes: Of its arrays, by key.
+    """
+
+    where: str
+    shapes: Mapping[str, tuple[int, ...]]
+
+    def manifest(self) -> bytes | None:
+        """What stands in `mtorl/manifest`; None: it is not there."""
+        ...
+
+    def rows(self, key: str, start: int, stop: int) -> NDArray[Any]:
+        """Rows of an array; of each one they are asked for in their order, each once."""
+        ...
+
+
+Open = Callable[[Path], AbstractContextManager[FlatSource]]
+"""Opens a file."""
+
+
+def are_exported(open_: Open, paths: Sequence[Path]) -> bool:
+    """Whether the files are of our own exports.
+
+    Raises:
+        InputError: Some are and some are not.
+    """
+    found = []
+    for path in paths:
+        with open_(path) as source:
+            found.append(source.manifest() is not None)
+    if any(found) and not all(found):
+        raise InputError(
+            f"{paths[found.index(True)]} was exported by mtorl, {paths[found.index(False)]} was not. Import them "
+            "apart, and join them with `mtorl merge`."
+        )
+    return any(found)
+
+
+def contents(open_: Open, paths: Sequence[Path]) -> Contents:
+    """What was exported, before its episodes are read.
+
+    Raises:
+        InputError: A file is malformed, or is of another data set than the others.
+    """
+    parts, sizes = {}, {}
+    for path in paths:
+        with open_(path) as source:
+            parts[str(path)] = _part(source)
+            sizes[path] = _dimensions(source)
+    first, *others = sizes.items()
+    for path, found in others:
+        if found != first[1]:
+            raise InputError(f"{path} has the dimensions {found}, {first[0]} {first[1]}. {REMEDY}")
+    return contents_of_parts(parts, first[1])
+
+
+def episodes(open_: Open, paths: Sequence[Path]) -> Iterator[Episode]:
+    """The episodes of all files, in the order in which they stood in the data set; a file is opened when it is due.
+
+    Raises:
+        InputError: A file is malformed.
+    """
+    due = []
+    for place, path in enumerate(paths):
+        with open_(path) as source:
+            due.append((_part(source)[1].first, place))
+    streams = [_numbered(open_, path) for path in paths]
+    waiting: dict[int, Episode] = {}
+    heapq.heapify(due)
+    while due:
+        _, place = heapq.heappop(due)
+        if place in waiting:
+            yield waiting.pop(place)
+        following = next(streams[place], None)
+        if following is not None:
+            number, waiting[place] = following
+            heapq.heappush(due, (number, place))
+
+
+def _part(source: FlatSource) -> tuple[Document, Part]:
+    text = source.manifest()
+    if text is None:
+        raise InputError(f"{source.where} is no export of mtorl; expected a manifest in it. {REMEDY}")
+    return read_part(text, source.where)
+
+
+def _dimensions(source: FlatSource) -> tuple[int, int]:
+    """O and A; raises InputError if an array is missing or has another shape than the others."""
+    missing = [key for key in KEYS if key not in source.shapes]
+    if missing:
+        raise InputError(f"{source.where} lacks the arrays {missing}. {REMEDY}")
+    steps = source.shapes[NUMBER][:1]
+    for key in KEYS:
+        shape = source.shapes[key]
+        if shape[:1] != steps or len(shape) != (2 if key in WIDE else 1):
+            raise InputError(f"{source.where}: {key} has the shape {shape}; {NUMBER} counts {steps}. {REMEDY}")
+    observations, following, actions = (source.shapes[key][1] for key in WIDE)
+    if observations != following:
+        raise InputError(
+            f"{source.where}: next_observations have {following} numbers each, observations {observations}. {REMEDY}"
+        )
+    return observations, actions
+
+
+def _numbered(open_: Open, path: Path) -> Iterator[tuple[int, Episode]]:
+    """The episodes of one file, with their numbers in the data set."""
+    with open_(path) as source:
+        task, (steps,) = _part(source)[1].task, source.shapes[NUMBER]
+        _dimensions(source)
+        rest: dict[str, NDArray[Any]] = {}
+        for start in range(0, steps, BLOCK):
+            stop = min(start + BLOCK, steps)
+            block = {key: source.rows(key, start, stop) for key in KEYS}
+            if rest:
+                block = {key: np.concatenate([rest[key], block[key]]) for key in KEYS}
+            ends = [*(np.flatnonzero(np.diff(block[NUMBER])) + 1), *([len(block[NUMBER])] if stop == steps else [])]
+            for begin, end in zip([0, *ends], ends, strict=False):
+                rows = {key: values[begin:end] for key, values in block.items()}
+                number = int(rows[NUMBER][0])
+                for key in (*WIDE, "rewards"):
+                    check_finite(rows[key], key, f"{source.where}, episode {number} of its data set")
+                yield number, episode_of(rows, task)
+            rest = {key: values[ends[-1] if ends else 0 :] for key, values in block.items()}
+            if sum(values.nbytes for values in rest.values()) > LONGEST:
+                raise InputError(f"{source.where}: an episode has more than {LONGEST} bytes. {REMEDY}")
