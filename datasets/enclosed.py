@@ -5,7 +5,7 @@ read is looked through before anything of it is used, and the class that it name
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -138,11 +138,11 @@ def contents_of(head: Document, dimensions: tuple[int, int], episodes: int, what
     )
 
 
-def contents_of_parts(parts: Mapping[str, tuple[Document, Part]], dimensions: tuple[int, int]) -> Contents:
+def contents_of_parts(parts: Sequence[tuple[str, Document, Part]], dimensions: tuple[int, int]) -> Contents:
     """What is known of a data set from the files that hold its parts.
 
     Args:
-        parts: What was read from each file, by the file's name.
+        parts: Each file's name, and what was read from it.
         dimensions: O and A of the arrays in them.
 
     Returns:
@@ -151,18 +151,18 @@ def contents_of_parts(parts: Mapping[str, tuple[Document, Part]], dimensions: tu
     Raises:
         InputError: The files are of different data sets, or two of them hold the same task.
     """
-    (first, (head, _)), *others = parts.items()
-    for name, (other, _) in others:
+    (first, head, _), *others = parts
+    for name, other, _ in others:
         if other != head:
             raise InputError(
                 f"{first} and {name} are parts of different data sets. Import each data set on its own, and join them "
                 "with `mtorl merge`."
             )
-    found = [part for _, part in parts.values()]
+    names, _, found = zip(*parts, strict=True)
     given = [part.task for part in found]
     twice = [name for name in given if given.count(name) > 1]
     if twice:
-        raise InputError(f"two files hold the task {twice[0]!r}: {', '.join(parts)}. Give each file once.")
+        raise InputError(f"two files hold the task {twice[0]!r}: {', '.join(names)}. Give each file once.")
     episodes = sum(part.episodes for part in found)
     if episodes != found[0].of:
         head = _of_tasks(head, given)

@@ -1,6 +1,5 @@
 """Makes a store of data of any kind that an importer reads."""
 
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -69,28 +68,32 @@ def _suite_of(contents: Contents) -> Suite:
     )
 
 
-def _check_trusted(suite: Document) -> None:
-    """Raises InputError for a suite whose class is not part of this package: importing it would run its module.
+def _check_trusted(value: Any) -> None:
+    """Raises InputError for the description of a suite that would run code of others when it is built.
 
-    Suites of suites name classes among their arguments; gymnasium imports what stands before a colon in an id.
+    That is a class that is not part of this package, also among the suites of a suite, and an environment that is named
+    with its module.
     """
-    waiting: list[Any] = [suite]
-    while waiting:
-        value = waiting.pop()
-        inner = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
-        waiting += inner
-        path = value.get("class_path") if isinstance(value, dict) else None
-        if path is not None and not str(path).startswith("mtorl."):
+    if isinstance(value, list | tuple):
+        for inner in value:
+            _check_trusted(inner)
+    elif isinstance(value, dict):
+        named = [value["class_path"]] if not str(value.get("class_path", "mtorl.")).startswith("mtorl.") else []
+        named += [name for name in _texts(value.get("environments")) if ":" in name]
+        if named:
             raise InputError(
-                f"the data name the suite {path!r}, which is no part of mtorl: it is not imported, because that would "
-                "run its code. If you know where the data are from, name the suite with --suite."
+                f"the data name {named[0]!r} as their suite or in it, which is no part of mtorl: it is not imported, "
+                "because that would run its code. If you know where the data are from, name the suite with --suite."
             )
-        if isinstance(value, str) and re.match(r"[\w.]+:", value):
-            raise InputError(
-                f"the data name {value!r} among the arguments of their suite, which may stand for a module: it is not "
-                "used, because that would run its code. If you know where the data are from, name the suite with "
-                "--suite."
-            )
+        for inner in value.values():
+            _check_trusted(inner)
+
+
+def _texts(value: Any) -> list[str]:
+    """All texts in plain values."""
+    if isinstance(value, dict):
+        value = [*value, *value.values()]
+    return [text for inner in value for text in _texts(inner)] if isinstance(value, list | tuple) else [str(value)]
 
 
 def _fitting(suite: Suite, contents: Contents) -> Suite:

@@ -77,6 +77,6 @@ class FlatFiles(Exporter):
 def _files(folder: Path, names: Sequence[str], suffix: str) -> list[Path]:
     """A file for each task; names of tasks may hold what names of files may not."""
     words = [re.sub(r"[^\w.+-]+", "_", name)[:100].lstrip(".") for name in names]
-    taken = [word.lower() for word in words]
-    unique = [word if word and taken.count(word.lower()) == 1 else f"{word}-{at}" for at, word in enumerate(words)]
-    return [folder / f"{word}{suffix}" for word in unique]
+    if "" in words or len({word.lower() for word in words}) < len(words):
+        words = [f"{number}-{word}" for number, word in enumerate(words)]
+    return [folder / f"{word}{suffix}" for word in words]

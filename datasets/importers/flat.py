@@ -74,16 +74,15 @@ def contents(open_: Open, paths: Sequence[Path]) -> Contents:
     Raises:
         InputError: A file is malformed, or is of another data set than the others.
     """
-    parts, sizes = {}, {}
+    parts, sizes = [], []
     for path in paths:
         with open_(path) as source:
-            parts[str(path)] = _part(source)
-            sizes[path] = _dimensions(source)
-    first, *others = sizes.items()
-    for path, found in others:
-        if found != first[1]:
-            raise InputError(f"{path} has the dimensions {found}, {first[0]} {first[1]}. {REMEDY}")
-    return contents_of_parts(parts, first[1])
+            parts.append((str(path), *_part(source)))
+            sizes.append(_dimensions(source))
+    for path, found in zip(paths, sizes, strict=True):
+        if found != sizes[0]:
+            raise InputError(f"{path} has the dimensions {found}, {paths[0]} {sizes[0]}. {REMEDY}")
+    return contents_of_parts(parts, sizes[0])
 
 
 def episodes(open_: Open, paths: Sequence[Path]) -> Iterator[Episode]:
