@@ -12,7 +12,6 @@ from mtorl.datasets.writer import StoreWriter
 from mtorl.envs.base import Suite, build_suite
 from mtorl.envs.recorded import Recorded
 from mtorl.progress import Progress
-from mtorl.schema import Document
 
 
 def import_data(

@@ -7,6 +7,8 @@ rest, and give the data set again that was exported.
 import heapq
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -56,10 +58,7 @@ def are_exported(open_: Open, paths: Sequence[Path]) -> bool:
     Raises:
         InputError: Some are and some are not.
     """
-    found = []
-    for path in paths:
-        with open_(path) as source:
-            found.append(source.manifest() is not None)
+    found = [_known(open_, path) is not None for path in paths]
     if any(found) and not all(found):
         raise InputError(
             f"{paths[found.index(True)]} was exported by mtorl, {paths[found.index(False)]} was not. Import them "
@@ -74,15 +73,14 @@ def contents(open_: Open, paths: Sequence[Path]) -> Contents:
     Raises:
         InputError: A file is malformed, or is of another data set than the others.
     """
-    parts, sizes = [], []
-    for path in paths:
-        with open_(path) as source:
-            parts.append((str(path), *_part(source)))
-            sizes.append(_dimensions(source))
-    for path, found in zip(paths, sizes, strict=True):
-        if found != sizes[0]:
-            raise InputError(f"{path} has the dimensions {found}, {paths[0]} {sizes[0]}. {REMEDY}")
-    return contents_of_parts(parts, sizes[0])
+    known = [_exported(open_, path) for path in paths]
+    for path, found in zip(paths, known, strict=True):
+        if found.dimensions != known[0].dimensions:
+            raise InputError(
+                f"{path} has the dimensions {found.dimensions}, {paths[0]} {known[0].dimensions}. {REMEDY}"
+            )
+    parts = [(str(path), found.head, found.part) for path, found in zip(paths, known, strict=True)]
+    return contents_of_parts(parts, known[0].dimensions)
 
 
 def episodes(open_: Open, paths: Sequence[Path]) -> Iterator[Episode]:
@@ -91,10 +89,7 @@ def episodes(open_: Open, paths: Sequence[Path]) -> Iterator[Episode]:
     Raises:
         InputError: A file is malformed.
     """
-    due = []
-    for place, path in enumerate(paths):
-        with open_(path) as source:
-            due.append((_part(source)[1].first, place))
+    due = [(_exported(open_, path).part.first, place) for place, path in enumerate(paths)]
     streams = [_numbered(open_, path) for path in paths]
     waiting: dict[int, Episode] = {}
     heapq.heapify(due)
@@ -108,11 +103,37 @@ def episodes(open_: Open, paths: Sequence[Path]) -> Iterator[Episode]:
             heapq.heappush(due, (number, place))
 
 
-def _part(source: FlatSource) -> tuple[Document, Part]:
-    text = source.manifest()
-    if text is None:
-        raise InputError(f"{source.where} is no export of mtorl; expected a manifest in it. {REMEDY}")
-    return read_part(text, source.where)
+@dataclass(frozen=True)
+class _Known:
+    """What a file says of itself, looked through, and O and A."""
+
+    head: Document
+    part: Part
+    dimensions: tuple[int, int]
+
+
+def _exported(open_: Open, path: Path) -> _Known:
+    found = _known(open_, path)
+    if found is None:
+        raise InputError(f"{path} is no export of mtorl; expected a manifest in it. {REMEDY}")
+    return found
+
+
+def _known(open_: Open, path: Path) -> _Known | None:
+    """What is known of a file; None: it is of nobody's export."""
+    try:
+        state = path.stat()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
+    return _read(open_, path, state.st_mtime_ns, state.st_size)
+
+
+@lru_cache(256)
+def _read(open_: Open, path: Path, *state: int) -> _Known | None:
+    """Opens a file once for as long as it does not change: that may mean to start a process."""
+    with open_(path) as source:
+        text = source.manifest()
+        return None if text is None else _Known(*read_part(text, source.where), _dimensions(source))
 
 
 def _dimensions(source: FlatSource) -> tuple[int, int]:
@@ -136,8 +157,8 @@ def _dimensions(source: FlatSource) -> tuple[int, int]:
 def _numbered(open_: Open, path: Path) -> Iterator[tuple[int, Episode]]:
     """The episodes of one file, with their numbers in the data set."""
     with open_(path) as source:
-        task, (steps,) = _part(source)[1].task, source.shapes[NUMBER]
         _dimensions(source)
+        task, (steps,) = _exported(open_, path).part.task, source.shapes[NUMBER]
         rest: dict[str, NDArray[Any]] = {}
         for start in range(0, steps, BLOCK):
             stop = min(start + BLOCK, steps)

@@ -1,5 +1,6 @@
 """HDF5 files of strangers, read for plain arrays of numbers and nothing else, by a process of their own."""
 
+import contextlib
 import json
 import os
 import re
@@ -90,8 +91,8 @@ class Hdf5Reader:
     def close(self) -> None:
         """Ends the process."""
         self._process.kill()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe:
+        for pipe in filter(None, (self._process.stdin, self._process.stdout)):
+            with contextlib.suppress(OSError):  # what was not sent is of no use
                 pipe.close()
         self._process.wait()
 

@@ -111,7 +111,9 @@ def main(path: str) -> None:
             for line in sys.stdin:
                 try:
                     header, content = reply(file, json.loads(line))
-                except (RefusedError, OSError, RuntimeError, ValueError, KeyError, TypeError, MemoryError) as error:
+                except RefusedError as refusal:
+                    header, content = {"error": str(refusal)[:500]}, b""
+                except (OSError, RuntimeError, ValueError, KeyError, TypeError, MemoryError) as error:
                     header, content = {"error": f"{type(error).__name__}: {error}"[:500]}, b""
                 out.write(json.dumps(header).encode() + b"\n")
                 out.write(content)
