@@ -1,4 +1,5 @@
 from .base import Contents as Contents
 from .base import Importer as Importer
+from .harmodt import HarmoDT as HarmoDT
 from .minari import Minari as Minari
 from .npz import Npz as Npz
