@@ -22,6 +22,7 @@ _NAMES = {
         (("numpy.core.numeric", "numpy._core.numeric"), ("_frombuffer",)),
         (("numpy",), ("ndarray", "dtype")),
         (("_codecs",), ("encode",)),
+        (("__builtin__", "builtins"), ("bytes",)),
     )
     for module in modules
     for name in names
@@ -105,6 +106,10 @@ class PickleReader:
                 raise InputError(self._refusal(f"the operation {name}"))
             _OPERATIONS[name](self)
 
+    def result(self) -> Any:
+        """The value on top of the stack; raises one of `DAMAGED` if there is none."""
+        return self._last(1)[0]
+
     def mark(self) -> None:
         """Begins a list of values."""
         self.stack.append(_MARK)
@@ -182,6 +187,8 @@ class PickleReader:
             if self.encoded > ENCODED:
                 raise ValueError(f"more than {ENCODED} bytes are made of texts")
             return arguments[0].encode("latin-1")  # how the oldest protocols hold bytes
+        if name == "bytes" and not arguments:
+            return b""
         if name == "scalar":
             kind, content = arguments
             value = self._array(kind, (1,), False, content)

@@ -70,7 +70,7 @@ def read_pickle(file: BytesIO, where: str) -> Any:
             if count > OPERATIONS:
                 raise InputError(f"{where} has more than {OPERATIONS} parts; expected few large arrays. Split it.")
             if operation.name == "STOP":
-                return reader.stack.pop()
+                return reader.result()
             reader.do(operation.name, value)
     except InputError:
         raise
