@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from mtorl import InputError
 from mtorl.datasets.card import Card
 from mtorl.datasets.episode import Episode
+from mtorl.datasets.importers import flat
 from mtorl.datasets.importers.base import Contents, Importer
+from mtorl.datasets.importers.flat_npz import open_npz
 
 NAMES = ("observations", "actions", "rewards", "terminals")
 
@@ -32,6 +34,8 @@ class Npz(Importer):
 
     def contents(self, paths: Sequence[Path]) -> Contents:
         """One task a file, named as it is."""
+        if flat.are_exported(open_npz, paths):
+            return flat.contents(open_npz, paths)
         first = self._read(paths[0])
         names = tuple(path.stem for path in paths)
         card = Card(f"arrays of {', '.join(path.name for path in paths)}")
@@ -40,6 +44,9 @@ class Npz(Importer):
 
     def episodes(self, paths: Sequence[Path]) -> Iterator[Episode]:
         """In the order of the files; the successor of an episode's last step is that step's own observation."""
+        if flat.are_exported(open_npz, paths):
+            yield from flat.episodes(open_npz, paths)
+            return
         for path in paths:
             arrays = self._read(path)
             stops = np.flatnonzero(arrays["terminals"].reshape(-1)) + 1

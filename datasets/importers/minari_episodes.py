@@ -1,0 +1,111 @@
+"""One episode of a Minari data set."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mtorl import InputError
+from mtorl.datasets.episode import Episode
+from mtorl.datasets.importers.base import check_finite
+from mtorl.datasets.importers.hdf5_reader import Hdf5Reader
+
+COLUMNS = {"observations": 1, "actions": 0, "rewards": 0, "terminations": 0, "truncations": 0}
+"""Rows beyond the number of steps."""
+SUCCESS = ("infos/success", "infos/is_success")
+"""Where Farama's environments say it."""
+Bounds = tuple[NDArray[np.float64], NDArray[np.float64]]
+
+
+class MinariEpisode:
+    """One episode, as far as it is known before its values are read.
+
+    Args:
+        file: The open file.
+        number: Of the episode.
+
+    Attributes:
+        where: Names it in messages.
+        dimensions: O and A.
+        success: Key of the success flags; None: there are none.
+
+    Raises:
+        InputError: Its arrays are not what Minari writes.
+    """
+
+    def __init__(self, file: Hdf5Reader, number: int) -> None:
+        self.where = f"{file.path}, episode {number}"
+        self._file, self._name = file, f"episode_{number}"
+        self._group = file.group(self._name)
+        shapes = self._group.shapes
+        missing = [name for name in COLUMNS if name not in shapes]
+        if missing:
+            raise InputError(
+                f"{self.where}: expected arrays {missing}; it has {sorted(shapes)[:20]}. Only flat observations and "
+                "actions are read."
+            )
+        self._steps = shapes["rewards"][0] if shapes["rewards"] else 0
+        for name, more in COLUMNS.items():
+            rows = self._steps + more
+            flat = name in ("observations", "actions")
+            if shapes[name][:1] != (rows,) or (len(shapes[name]) != 2 if flat else np.prod(shapes[name]) != rows):
+                raise InputError(
+                    f"{self.where}: {name} have the shape {shapes[name]}; expected {rows} rows of "
+                    f"{'some numbers each' if flat else 'one number each'} for {self._steps} rewards. Images and other "
+                    "arrays are not read."
+                )
+        self.dimensions = shapes["observations"][1], shapes["actions"][1]
+        allowed = (self._steps, self._steps + 1)
+        self.success = next((key for key in SUCCESS if key in shapes and np.prod(shapes[key]) in allowed), None)
+
+    def episode(self, task: str) -> Episode:
+        """Its values.
+
+        Args:
+            task: Name of the task.
+
+        Raises:
+            InputError: A value is NaN or infinite; names the step.
+        """
+        seed = self._group.attributes.get("seed")
+        values = {name: self._read(name) for name in COLUMNS}
+        success = np.zeros(self._steps, bool) if self.success is None else self._read(self.success)
+        return Episode(
+            task,
+            values["observations"],
+            values["actions"],
+            values["rewards"].reshape(-1),
+            success.reshape(-1)[-self._steps :],  # after the reset there may be a row as well
+            values["terminations"].reshape(-1),
+            values["truncations"].reshape(-1),
+            seed=seed if isinstance(seed, int) and abs(seed) < 2**62 else 0,
+        )
+
+    def exported(self) -> Episode:
+        """Its values, and what our own exports say of an episode."""
+        known = self._group.attributes
+        origin = {name: known[name] for name in ("goal", "seed", "noise", "random") if name in known}
+        return replace(self.episode(str(known.get("task"))), **origin)
+
+    def _read(self, name: str) -> NDArray[Any]:
+        values = self._file.read(f"{self._name}/{name}")
+        check_finite(values, name, self.where)
+        return values
+
+
+def mapped(bounds: Bounds) -> NDArray[np.bool_]:
+    """Which actions `[A]` are mapped onto [-1, 1]: those with bounds, which are others."""
+    low, high = bounds
+    return np.isfinite(low) & np.isfinite(high) & ((low != -1) | (high != 1))
+
+
+def rescaled(episode: Episode, bounds: Bounds | None) -> Episode:
+    """With actions mapped from their bounds onto [-1, 1]."""
+    if bounds is None or not mapped(bounds).any():
+        return episode
+    low, high = (np.where(mapped(bounds), bound, sign) for bound, sign in zip(bounds, (-1, 1), strict=True))
+    actions: NDArray[Any] = episode.actions.astype(np.float64)
+    with np.errstate(over="ignore"):
+        actions = np.where(mapped(bounds), 2 * ((actions - low) / (high - low)) - 1, actions)
+    return replace(episode, actions=actions)
