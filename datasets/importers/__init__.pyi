@@ -1,4 +1,5 @@
 from .base import Contents as Contents
 from .base import Importer as Importer
+from .d4rl import D4RL as D4RL
 from .minari import Minari as Minari
 from .npz import Npz as Npz
