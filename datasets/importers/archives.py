@@ -6,6 +6,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -107,7 +108,7 @@ class Archive:
         header = self._tried(name, lambda: read_header(file, where))
         if header.dtype is None:
             raise InputError(
-                f"{where} holds Python objects, which could run code when they are read; expected numbers. Save its "
+                f"{where} holds objects of Python, which could run code when they are read; expected numbers. Save its "
                 "values as arrays of numbers."
             )
         stated = info.file_size - file.tell()
@@ -126,7 +127,7 @@ class Archive:
             )
         content = bytearray()
         while len(content) < size:
-            part = self._tried(name, lambda: file.read(min(size - len(content), CHUNK)))
+            part = self._tried(name, partial(file.read, min(size - len(content), CHUNK)))
             if not part:
                 raise InputError(f"{self.where}: {name} ends early. Copy the file again.")
             content += part
@@ -158,6 +159,7 @@ def open_npz(path: Path) -> Iterator[Archive]:
     Raises:
         InputError: It is none.
     """
+
     def damaged(error: Exception) -> InputError:
         return InputError(
             f"{path} cannot be read as an archive of arrays (.npz): {str(error)[:200]}. Copy the file again."

@@ -33,11 +33,14 @@ class FlatSource(Protocol):
 
     Attributes:
         where: Names it in messages.
-        shapes: Of its arrays, by key.
     """
 
     where: str
-    shapes: Mapping[str, tuple[int, ...]]
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Of its arrays, by key."""
+        ...
 
     def manifest(self) -> bytes | None:
         """What stands in `mtorl/manifest`; None: it is not there."""

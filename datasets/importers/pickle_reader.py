@@ -223,8 +223,8 @@ class PickleReader:
 
     def _refusal(self, what: str) -> str:
         return (
-            f"{self.where} is a pickle with {what}; expected numpy arrays in plain containers and nothing else, because "
-            "it could run code. Nothing of it was run. Save the arrays with numpy.savez if you trust it."
+            f"{self.where} is a pickle with {what}; expected numpy arrays in plain containers and nothing else, "
+            "because it could run code. Nothing of it was run. Save the arrays with numpy.savez if you trust it."
         )
 
     def _last(self, count: int) -> list[Any]:

@@ -25,7 +25,7 @@ def cleaned(episode: Episode, where: str, clip: bool) -> Episode:
     Raises:
         InputError: Something is not finite, an action is beyond its bounds, or a flag is none.
     """
-    numbers: dict[str, NDArray[np.float32]] = {}
+    numbers: dict[str, Any] = {}
     for name in ("observations", "actions", "rewards"):
         values = getattr(episode, name)
         check_finite(values, name, where)
@@ -37,7 +37,7 @@ def cleaned(episode: Episode, where: str, clip: bool) -> Episode:
             f"{where}: its action at step {step} reaches {reach[step]:.6g}; expected [-1, 1]. Set such actions on the "
             "bound with --clip_actions true, if that is what the environment did; otherwise rescale them."
         )
-    flags = {
+    flags: dict[str, Any] = {
         name: as_flags(getattr(episode, name), f"{name} flags of {where}")
         for name in ("success", "terminated", "truncated")
     }
@@ -76,3 +76,24 @@ def column(values: NDArray[Any], name: str, where: str, length: int) -> NDArray[
     if values.shape not in ((length,), (length, 1)):
         raise InputError(f"{where}: {name} have the shape {values.shape}; expected one for each of {length} steps.")
     return values.reshape(-1)
+
+
+def check_following(observations: NDArray[Any], following: NDArray[Any], where: str) -> None:
+    """Refuses steps that were shuffled or left out: windows need those that follow each other.
+
+    Args:
+        observations: `[L, O]`, before each step.
+        following: `[L, O]`, after each step.
+        where: The file, and the episode in it.
+
+    Raises:
+        InputError: What follows a step is not what comes before the next one.
+    """
+    check_finite(following, "next observations", where)
+    same = np.isclose(following[:-1], observations[1:], rtol=1e-4, atol=1e-4, equal_nan=True).all(-1)
+    if not same.all():
+        raise InputError(
+            f"{where}: what follows step {int(same.argmin())} is not what comes before the next step; expected whole "
+            "episodes, in their order. If only the array of next observations is odd, leave it out (npz: --keys "
+            "'{next_observations: \"\"}')."
+        )
