@@ -479,6 +479,7 @@ BLOCKS |= {
     "contention": contention,
     "cloning": lambda: ablation("cloning_mt10_replay_half"),
     "sharing": lambda: ablation("sharing_mt10_few", timed=False),
+    "sharing_replay_half": lambda: ablation("sharing_mt10_replay_half", timed=False),
     "sampling": lambda: ablation("sampling_mt10_few", apart=()),
     "masks": lambda: ablation("masks_mt10"),
     "masks_dt": lambda: ablation("masks_dt_mt10"),

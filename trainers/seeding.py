@@ -28,7 +28,16 @@ def isolated(seed: int, name: str, *more: int, device: torch.device | str = "cpu
 
     For the two things that take no generator: the initialisation of layers, and dropout.
     """
-    devices = [torch.device(device)] if torch.device(device).type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(int(_sequence(seed, name, *more).generate_state(1, np.uint64)[0] >> 1))
+    number = int(_sequence(seed, name, *more).generate_state(1, np.uint64)[0] >> 1)
+    if torch.device(device).type == "cuda":
+        with torch.random.fork_rng(devices=[torch.device(device)]):
+            torch.manual_seed(number)
+            yield
+        return
+    generator = torch.default_generator  # torch.manual_seed formats a traceback for devices that are not in use
+    kept = generator.get_state()
+    try:
+        generator.manual_seed(number)
         yield
+    finally:
+        generator.set_state(kept)

@@ -258,7 +258,7 @@ def test_a_full_disk_ends_with_code_2(command: str, store: EpisodeStore, tmp_pat
 
 @pytest.mark.slow
 def test_ctrl_c_in_an_evaluation_keeps_finished_episodes(tmp_path: Path) -> None:
-    long_suite = [*SUITE, "--suite.horizon", "1500"]
+    long_suite = ["--suite", "PointReach", "--suite.tasks", "[towards-0]", "--suite.horizon", "1500"]
     command = [
         sys.executable,
         "-m",
@@ -270,7 +270,7 @@ def test_ctrl_c_in_an_evaluation_keeps_finished_episodes(tmp_path: Path) -> None
         "--workers",
         "1",
         "--goals",
-        "20",
+        "40",
     ]
     process = subprocess.Popen([*command, "--out", "a"], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
@@ -352,16 +352,23 @@ def test_ctrl_c_in_a_terminal_at_any_moment_is_quiet(tmp_path: Path, delay: floa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("closed", "workers"), [(">&-", 0), ("2>&-", 0), ("<&- >&- 2>&-", 1)])
-def test_closed_standard_streams(closed: str, workers: int, store: EpisodeStore, tmp_path: Path) -> None:
+def test_closed_standard_streams(store: EpisodeStore, tmp_path: Path) -> None:
     """Files that are opened later would take their numbers, and be written into."""
     command = f"{sys.executable} -m mtorl"
-    options = f"--data {store.path} --out run --agent.hidden [8] --schedule.steps 3 --evaluate_goals 1"
-    options += f" --workers {workers}"
-    for line, code in ((f"{command} train {options}", 0), (f"{command} info no/data", 2)):
+    train = f"{command} train --data {store.path} --out run --agent.hidden [8] --schedule.steps 3 --evaluate_goals 1"
+    collect = f"{command} collect {' '.join(SUITE)} --episodes 1 --workers 0 --out "
+    for line, closed, code in (
+        (f"{train} --workers 1", "<&- >&- 2>&-", 0),
+        (f"{collect} 'one'", ">&-", 0),
+        (f"{collect} 'two'", "2>&-", 0),
+        (f"{command} info no/data", ">&-", 2),
+        (f"{command} info no/data", "2>&-", 2),
+    ):
+        line = line.replace("[", "'[").replace("]", "]'")
         result = subprocess.run(["bash", "-c", f"{line} {closed}"], capture_output=True, text=True, cwd=tmp_path)
         assert result.returncode == code and "Traceback" not in result.stderr, result.stderr
     assert list((tmp_path / "run/checkpoints").iterdir())
+    assert all((tmp_path / name / "manifest.json").exists() for name in ("one", "two"))
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")

@@ -443,7 +443,8 @@ def assert_same(one: object, other: object) -> None:
 @pytest.mark.parametrize("kind", names(ALL))
 def test_training_beats_the_initial_policy(kind: type, train_options: dict, baseline: Callable[[dict], Run]) -> None:
     options = run_options(kind, train_options)
-    options |= {"schedule": {"steps": 200, "evaluate_every": 0, "save_every": 0, "log_every": 20}, "seed": 1}
+    schedule = {"steps": 200, "evaluate_every": 0, "save_every": 0, "log_every": 20, "monitor_every": 0}
+    options |= {"schedule": schedule, "seed": 1}
     options |= {"optimizer": {"lr": 0.01, "warmup": 10}, "tasks_per_batch": None}
     run = train(**options)
     losses = [row["loss"] for row in read_log(run.folder) if row["kind"] == "training"]

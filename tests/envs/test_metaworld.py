@@ -41,7 +41,7 @@ def test_every_task_equals_the_stock_environment_bit_for_bit(name: str) -> None:
     states = [environment.reset(goal) for environment, goal in zip(ours, goals, strict=True)]
     for environment, state in zip(theirs, states, strict=True):
         np.testing.assert_array_equal(environment.reset()[0].astype(np.float32), state)
-    for _ in range(60):
+    for _ in range(40):
         for number in range(2):
             action = np.clip(expert(states[number]) + draw.normal(0, 0.1, 4), -1, 1).astype(np.float32)
             found = ours[number].step(action)

@@ -92,6 +92,8 @@ def test_an_exception_of_an_episode_is_told(failure: str, workers: int, tmp_path
             collect(suite, tmp_path / where, episodes=1, workers=workers, quiet=True)
         text = f"{told.value} {getattr(told.value, '__notes__', '')} {getattr(told.value.__cause__, '__notes__', '')}"
         assert "in away-1, " in text and place in text, text
+    if workers and failure != "plain":
+        return  # evaluations use the same workers in the same way
     with pytest.raises(Exception, match="the simulator stopped"), WorkerPool(workers) as pool:
         evaluate(ExpertPolicy(suite), suite, Protocol(goals=1), pool, quiet=True)
 
