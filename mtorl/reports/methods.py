@@ -1,6 +1,6 @@
 """What was measured of every method of a comparison, and how it stands to the others."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,13 +10,16 @@ from numpy.typing import NDArray
 
 from mtorl import InputError
 from mtorl.envs.protocol import Protocol
+from mtorl.envs.results import EvalReport
 from mtorl.intervals import (
     bootstrap_interval,
     delta_m,
     interquartile_mean,
+    mean_interval,
     probability_of_improvement,
     wilson_interval,
 )
+from mtorl.measures import RETURN, SCORE, SUCCESS, Scale, normalised
 from mtorl.reports.settings import report_of
 from mtorl.runs.run import Run
 from mtorl.runs.sweep import Sweep
@@ -36,7 +39,8 @@ class Method:
         name: Its label.
         runs: For each seed the folders whose tasks together are all: one run, or one run per task.
         tasks: Names, in the suite's order.
-        scores: Success `[seeds, tasks]`.
+        scores: Success `[seeds, tasks]`; of tasks without it the normalised scores if all of these have one, else the
+            returns.
         normalised: Return-normalised scores `[seeds, tasks]` (see `References.scores`), NaN for tasks without, if
             episodes were played to their end.
         errors: Of actions on held-out data `[seeds, tasks]`, if they were asked for.
@@ -48,6 +52,8 @@ class Method:
         milliseconds: Of a training step, median over its runs' logs.
         minutes: Of training for one seed, over all its runs; mean of the seeds.
         parameters: That are trained for one seed, over all its runs.
+        earned: Of tasks without success what every episode of every seed earned, on their scale.
+        scale_of_others: What tasks without success are judged by.
     """
 
     name: str
@@ -63,13 +69,44 @@ class Method:
     milliseconds: float
     minutes: float
     parameters: int
+    earned: Mapping[str, Scores]
+    scale_of_others: Scale
 
     @cached_property
     def success(self) -> dict[str, Interval]:
-        """Success in every task over all seeds, with its Wilson interval."""
+        """Success in every task over all seeds, with its Wilson interval; of those without, what they are judged by."""
         goals, trials = self.protocol.goals, self.protocol.goals * len(self.scores)
-        counts = {task: round(float(self.scores[:, number].sum()) * goals) for number, task in enumerate(self.tasks)}
-        return {task: (count / trials, *wilson_interval(count, trials)) for task, count in counts.items()}
+        found: dict[str, Interval] = {}
+        for number, task in enumerate(self.tasks):
+            if task in self.earned:
+                value = float(self.earned[task].mean())
+                found[task] = value, *(mean_interval([self.earned[task]]) or (value, value))
+            else:
+                count = round(float(self.scores[:, number].sum()) * goals)
+                found[task] = count / trials, *wilson_interval(count, trials)
+        return found
+
+    def scale(self, task: str) -> Scale:
+        """What a task is judged by."""
+        return self.scale_of_others if task in self.earned else SUCCESS
+
+    @cached_property
+    def places(self) -> "dict[Scale, list[int]]":
+        """Places of the tasks that are judged alike; success first."""
+        found: dict[Scale, list[int]] = {SUCCESS: [], self.scale_of_others: []}
+        for number, task in enumerate(self.tasks):
+            found[self.scale(task)].append(number)
+        return {scale: places for scale, places in found.items() if places}
+
+    @property
+    def judged(self) -> Scale:
+        """What all tasks together are judged by."""
+        return next(iter(self.places))
+
+    @property
+    def judging(self) -> Scores:
+        """The scores of the tasks that are judged by that, `[seeds, tasks]`."""
+        return self.scores[:, self.places[self.judged]]
 
 
 @dataclass(frozen=True)
@@ -78,8 +115,9 @@ class Row:
 
     Attributes:
         method: What was measured.
-        mean: Success over seeds and tasks.
+        mean: Success over seeds and tasks; where no task has it, what they are judged by.
         middle: Its interquartile mean.
+        mean_of_others: Of tasks without success beside others that have it; None where all are judged alike.
         bases: What it is compared to, by the baselines' labels.
         improvement: Probability that it beats each baseline, by the baseline's label; None for itself.
         score: Return-normalised score over seeds and tasks, if there is one.
@@ -91,6 +129,7 @@ class Row:
     method: Method
     mean: Interval
     middle: Interval
+    mean_of_others: Interval | None
     bases: dict[str, Method]
     improvement: dict[str, Interval | None]
     score: Interval | None
@@ -147,7 +186,11 @@ def measure(name: str, runs: Sequence[Sequence[Path]], tasks: tuple[str, ...], s
     """
     protocol, references, heldout_data = sweep.protocol, sweep.references, sweep.heldout_data
     reports = [[report_of(folder, protocol) for folder in folders] for folders in runs]
-    rates = [{row.task: row.rate for report in group for row in report.tasks()} for group in reports]
+    scale = _scale_of_others(reports[0])
+    rates = [
+        {row.task: row.on(scale if row.returns_only else SUCCESS).value for report in group for row in report.tasks()}
+        for group in reports
+    ]
     if any(set(found) != set(tasks) for found in rates):
         raise InputError(
             f"runs of {name} were evaluated on other tasks than the baseline; expected {', '.join(tasks)}."
@@ -179,7 +222,27 @@ def measure(name: str, runs: Sequence[Sequence[Path]], tasks: tuple[str, ...], s
         1000 / float(np.median([row.steps_per_second for row in entries])),
         sum(log.minutes() for log in logs) / len(runs),
         sum(Run(folder).parameters() for folder in runs[0]),
+        _earned(reports, scale),
+        scale,
     )
+
+
+def _scale_of_others(reports: Sequence[EvalReport]) -> Scale:
+    """What tasks without success are judged by: normalised scores if all of them have one."""
+    others = [row for report in reports for row in report.tasks() if row.returns_only]
+    return SCORE if others and all(row.bounds for row in others) else RETURN
+
+
+def _earned(reports: Sequence[Sequence[EvalReport]], scale: Scale) -> dict[str, Scores]:
+    """What every episode earned in tasks without success, over all seeds."""
+    found: dict[str, list[Scores]] = {}
+    for report in (report for group in reports for report in group):
+        for row in (row for row in report.tasks() if row.returns_only):
+            returns = report.returns(row.task)
+            found.setdefault(row.task, []).append(
+                normalised(returns, row.bounds) if scale is SCORE and row.bounds else returns
+            )
+    return {task: np.concatenate(parts) for task, parts in found.items()}
 
 
 def _spread(entries: Sequence[TrainingEntry]) -> float | None:
@@ -212,10 +275,12 @@ def row_of(method: Method, bases: dict[str, Method], models: dict[str, Method]) 
         return mean(scores) - mean(other)
 
     scores, errors = method.scores, method.errors
+    _, *others = method.places
     return Row(
         method,
-        with_interval(mean, scores),
-        with_interval(interquartile_mean, scores),
+        with_interval(mean, method.judging),
+        with_interval(interquartile_mean, method.judging),
+        with_interval(mean, scores[:, method.places[others[0]]]) if others else None,
         bases,
         {
             label: None if method is base else with_interval(probability_of_improvement, scores, base.scores)
@@ -249,4 +314,5 @@ def _gain(method: Method, single: Method) -> Gain:
         measured = method.errors, single.errors
         error = error_gain(*measured), *bootstrap_interval(error_gain, *measured)
     every = np.ones(len(method.tasks), dtype=bool)
-    return Gain(success(every), success(single.scores.mean(0) >= SOLVED), error)
+    solved = single.scores.mean(0) >= np.array([SOLVED if single.scale(it) is SUCCESS else 0 for it in single.tasks])
+    return Gain(success(every), success(solved), error)

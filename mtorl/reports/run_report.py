@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from mtorl import InputError
+from mtorl.datasets.spec import DataSpec
 from mtorl.envs.protocol import ProtocolName, TaskVisibility
 from mtorl.envs.results import EvalReport, TaskResult
 from mtorl.files import DamageWarning, write_atomically, write_json
+from mtorl.measures import RETURN, SCORE_NOTE, SUCCESS, common_scale
 from mtorl.reports.charts.base import picture
 from mtorl.reports.charts.conflicts import draw_measured
 from mtorl.reports.charts.fronts import draw_front
@@ -122,18 +124,20 @@ def _as_json(entries: Sequence[RunEntry], references: Mapping[str, EvalReport]) 
         }
 
     def summary(name: str, report: EvalReport, rows: Sequence[TaskResult]) -> Document:
-        low, high = report.mean_interval()
+        success = report.mean_of(SUCCESS, report.task_names)
         return {
             "name": name,
-            "mean_success": report.mean_success,
-            "low": low,
-            "high": high,
+            "mean_success": success and success.value,
+            "low": success and success.low,
+            "high": success and success.high,
+            **({"means": [mean.plain() for mean in report.means]} if report.returns_only else {}),
             "protocol": vars(report.protocol),
-            "tasks": [row._asdict() | {"rate": row.rate} for row in rows],
+            "tasks": [_task_as_json(row) for row in rows],
         }
 
+    success = entries[0].report.mean_of(SUCCESS, entries[0].report.task_names)
     return {
-        "mean_success": entries[0].report.mean_success,
+        "mean_success": success and success.value,
         "runs": [
             summary(entry.name, entry.report, entry.rows) | costs(entry) | _fronts_as_json(fronts)
             for entry, fronts in zip(entries, _fronts(entries), strict=True)
@@ -142,17 +146,33 @@ def _as_json(entries: Sequence[RunEntry], references: Mapping[str, EvalReport]) 
     }
 
 
+def _task_as_json(row: TaskResult) -> Document:
+    """One task; nothing is said of success where there is none."""
+    content = row._asdict()
+    for name in ("return_interval", "returns_only", "bounds"):
+        del content[name]
+    if row.returns_only:
+        content |= dict.fromkeys(("successes", "low", "high", "success_last_rate"))
+        content["return"] = row.measure.plain()
+    score = {"normalised_score": row.score.plain()} if row.score else {}
+    return content | {"rate": None if row.returns_only else row.rate} | score
+
+
 def _fronts(entries: Sequence[RunEntry]) -> list[list[Front]]:
     """For every run what was played along its manifold by the same weights, in the same way."""
     return [[front for front in kept_fronts(entry.run) if front.is_of(entry.report)] for entry in entries]
 
 
 def _fronts_as_json(fronts: Sequence[Front]) -> Document:
-    """Success at the points; nothing for most runs."""
+    """What tasks are judged by at the points; nothing for most runs."""
     return (
         {
             "along_manifold": [
-                {"point": list(point), "goals": it.protocol.goals, "tasks": {row.task: row.rate for row in it.tasks()}}
+                {
+                    "point": list(point),
+                    "goals": it.protocol.goals,
+                    "tasks": {row.task: row.measure.value for row in it.tasks()},
+                }
                 for front in fronts
                 for point, it in zip(front.points, front.reports, strict=True)
             ]
@@ -171,12 +191,17 @@ def _content(entries: Sequence[RunEntry], references: dict[str, EvalReport]) -> 
         "goals": "training goals" if report.protocol.split == "train" else "held-out goals (never trained on)",
         "entries": entries,
         "references": references,
+        "judged": common_scale([row.measure.scale for row in report.tasks()]),
+        "any_success": SUCCESS in report.scales,
+        "scored": any(row.score for row in report.tasks()),
+        "score_note": SCORE_NOTE,
+        "data_success": [_success_of_data(spec) for _, spec in specs],
         "tasks": [
             {
                 "name": task,
                 "runs": [entry.rows[number] for entry in entries],
                 "references": [rows[number] for rows in reference_rows.values()],
-                "data": [dict(zip(spec.task_names, spec.success_rate, strict=True)).get(task) for _, spec in specs],
+                "data": [_of_data(spec, task) for _, spec in specs],
             }
             for number, task in enumerate(report.task_names)
         ],
@@ -197,6 +222,24 @@ def _content(entries: Sequence[RunEntry], references: dict[str, EvalReport]) -> 
         "specs": specs,
         "versions": report.versions,
     }
+
+
+def _of_data(spec: DataSpec, task: str) -> str:
+    """What a task's cell says of the data: how many of its episodes succeed, or their median return."""
+    if task not in spec.task_names:
+        return "-"
+    place = spec.task_names.index(task)
+    if task in spec.returns_only:
+        return RETURN.text(spec.return_quantiles[place][10])
+    return SUCCESS.text(spec.success_rate[place], space=" ")
+
+
+def _success_of_data(spec: DataSpec) -> float | None:
+    """Mean over tasks with success of how many recorded episodes succeed; None if there are none."""
+    rates = [
+        rate for name, rate in zip(spec.task_names, spec.success_rate, strict=True) if name not in spec.returns_only
+    ]
+    return sum(rates) / len(rates) if rates else None
 
 
 def _left_out(fault: object) -> None:
