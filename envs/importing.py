@@ -39,7 +39,7 @@ def import_data(
         contents = importer.contents(files)
         writer = StoreWriter(
             folder,
-            suite=_fitting(suite or _suite_of(contents), contents).describe(),
+            suite=_fitting(suite or _suite_of(contents, files[0]), contents).describe(),
             task_names=contents.task_names,
             dimensions=(contents.observation_dim, contents.action_dim),
             horizon=contents.horizon,
@@ -54,10 +54,14 @@ def import_data(
     return EpisodeStore(out)
 
 
-def _suite_of(contents: Contents) -> Suite:
+def _suite_of(contents: Contents, path: Path) -> Suite:
+    """The suite that data name, if it can be built without running the code of others."""
     if contents.suite is not None:
-        _check_trusted(contents.suite)
-        return build_suite(contents.suite)
+        try:
+            _check_trusted(contents.suite)
+            return build_suite(contents.suite)
+        except InputError as error:
+            raise InputError(f"{path}: {error} Or name a suite with --suite.") from None
     return Recorded(
         list(contents.task_names),
         contents.observation_dim,
@@ -82,7 +86,7 @@ def _check_trusted(value: Any) -> None:
         if named:
             raise InputError(
                 f"the data name {named[0]!r} as their suite or in it, which is no part of mtorl: it is not imported, "
-                "because that would run its code. If you know where the data are from, name the suite with --suite."
+                "because that would run its code."
             )
         for inner in value.values():
             _check_trusted(inner)
