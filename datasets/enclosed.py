@@ -13,13 +13,18 @@ from mtorl import InputError
 from mtorl.datasets.card import Card
 from mtorl.datasets.importers.base import Contents
 from mtorl.datasets.store import HEAD, SCHEMA
-from mtorl.schema import Document, Integer, MappingOf, Record, Text, check, check_version
+from mtorl.schema import Document, Integer, MappingOf, Number, Record, Text, check, check_version
 
 KEY = "mtorl/manifest"
 """Where it stands in the files."""
 ENCLOSED = Record({**HEAD.fields, "versions": MappingOf(Text())}, HEAD.optional)
 """What is enclosed. As much must be known of versions as tables show of them."""
 PART = Record({"task": Text(), "first": Integer(0), "episodes": Integer(1), "of": Integer(1)})
+ORIGIN = Record(
+    {},
+    {"goal": Integer(-1, 2**31 - 1), "seed": Integer(-(2**63)), "noise": Number(0), "random": Number(0, 1)},
+)
+"""What is known of an episode: the fields of `Episode` with these names."""
 MOST = 10_000_000
 """Tasks times O: the statistics of every task are kept in memory."""
 REMEDY = "Export the data set again."

@@ -35,12 +35,11 @@ def import_data(
     if not paths:
         raise InputError("no file was given; expected at least one to import.")
     files, out = importer.paths([str(path) for path in paths]), Path(out)
-    what = ", ".join(path.name for path in files)
     with new_store(out) as folder:
         contents = importer.contents(files)
         writer = StoreWriter(
             folder,
-            suite=_fitting(suite or _suite_of(contents, what), contents, what).describe(),
+            suite=_fitting(suite or _suite_of(contents, files[0]), contents, files[0]).describe(),
             task_names=contents.task_names,
             dimensions=(contents.observation_dim, contents.action_dim),
             horizon=contents.horizon,
@@ -55,10 +54,14 @@ def import_data(
     return EpisodeStore(out)
 
 
-def _suite_of(contents: Contents, what: str) -> Suite:
+def _suite_of(contents: Contents, path: Path) -> Suite:
+    """The suite that data name, if it can be built without running the code of others."""
     if contents.suite is not None:
-        _check_trusted(contents.suite, what)
-        return build_suite(contents.suite)
+        try:
+            _check_trusted(contents.suite)
+            return build_suite(contents.suite)
+        except InputError as error:
+            raise InputError(f"{path}: {error} Or name a suite with --suite.") from None
     return Recorded(
         list(contents.task_names),
         contents.observation_dim,
@@ -68,7 +71,7 @@ def _suite_of(contents: Contents, what: str) -> Suite:
     )
 
 
-def _check_trusted(value: Any, what: str) -> None:
+def _check_trusted(value: Any) -> None:
     """Raises InputError for the description of a suite that would run code of others when it is built.
 
     That is a class that is not part of this package, also among the suites of a suite, and an environment that is named
@@ -76,17 +79,17 @@ def _check_trusted(value: Any, what: str) -> None:
     """
     if isinstance(value, list | tuple):
         for inner in value:
-            _check_trusted(inner, what)
+            _check_trusted(inner)
     elif isinstance(value, dict):
         named = [value["class_path"]] if not str(value.get("class_path", "mtorl.")).startswith("mtorl.") else []
         named += [name for name in _texts(value.get("environments")) if ":" in name]
         if named:
             raise InputError(
-                f"{what}: the data name {named[0]!r} as their suite or in it, which is no part of mtorl: it is not "
-                "imported, because that would run its code. If you know where the data are from, name the suite with --suite."
+                f"the data name {named[0]!r} as their suite or in it, which is no part of mtorl: it is not imported, "
+                "because that would run its code."
             )
         for inner in value.values():
-            _check_trusted(inner, what)
+            _check_trusted(inner)
 
 
 def _texts(value: Any) -> list[str]:
@@ -96,19 +99,19 @@ def _texts(value: Any) -> list[str]:
     return [text for inner in value for text in _texts(inner)] if isinstance(value, list | tuple) else [str(value)]
 
 
-def _fitting(suite: Suite, contents: Contents, what: str) -> Suite:
+def _fitting(suite: Suite, contents: Contents, path: Path) -> Suite:
     """The suite, if it has the tasks and dimensions of the data."""
     unknown = [name for name in contents.task_names if name not in suite.task_names]
     if unknown:
         raise InputError(
-            f"{what}: the data hold the tasks {unknown}; {type(suite).__name__} has {list(suite.task_names)}. "
+            f"{path}: the data hold the tasks {unknown}; {type(suite).__name__} has {list(suite.task_names)}. "
             "Name the tasks as the suite does."
         )
     for name in ("observation_dim", "action_dim"):
         found, expected = getattr(contents, name), getattr(suite, name)
         if found != expected:
             raise InputError(
-                f"{what}: the data have {name} {found}; their suite {type(suite).__name__} has {expected}."
+                f"{path}: the data have {name} {found}; their suite {type(suite).__name__} has {expected}."
             )
     return suite
 

@@ -16,7 +16,8 @@ from mtorl.schema import Document
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 ENDINGS = (".hdf5", ".h5")
-DYNAMICS = "mujoco210 dynamics; returns in gymnasium's MuJoCo 3 are not comparable to D4RL's"
+SIMULATOR = "mujoco210"
+"""Gymnasium's environments are of MuJoCo 3."""
 
 
 class D4RL(Importer):
@@ -85,7 +86,7 @@ class D4RL(Importer):
             ),
             suite=_suite(names, played, found[0].dimensions, self._limit(paths)),
             horizon=self._limit(paths),
-            versions={"d4rl": DYNAMICS} if any(played) else {},
+            versions={"d4rl": SIMULATOR} if any(played) else {},
             returns_only=names,
             episodes=sum(0 if it.stops is None else len(it.stops) for it in found),
         )
@@ -122,7 +123,10 @@ class D4RL(Importer):
             if played and played.dimensions != it.dimensions:
                 yield f"{name} has the dimensions {it.dimensions}, {played.id} has {played.dimensions}: not played."
             elif played:
-                yield f"{name} is played in {played.id}, whose dynamics are not those of its episodes."
+                yield (
+                    f"{name} is played in {played.id}, whose dynamics are not those that D4RL recorded it in: returns "
+                    "there are not comparable to D4RL's."
+                )
             if it.cut is not None:
                 yield f"{name} has no timeouts: its episodes were cut after {it.cut} steps."
             elif not it.timeouts:

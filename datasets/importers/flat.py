@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtorl import InputError
-from mtorl.datasets.enclosed import REMEDY, Part, contents_of_parts, read_part
+from mtorl.datasets.enclosed import ORIGIN, REMEDY, Part, contents_of_parts, read_part
 from mtorl.datasets.episode import Episode
-from mtorl.datasets.flat import KEYS, NUMBER, WIDE, episode_of
+from mtorl.datasets.flat import INDEX, KEYS, NUMBER, WIDE, episode_of
 from mtorl.datasets.importers.base import Contents, check_finite
-from mtorl.schema import Document
+from mtorl.schema import Document, check
 
 BLOCK = 1 << 14
 """Rows that are read at once."""
@@ -172,8 +172,10 @@ def _numbered(open_: Open, path: Path) -> Iterator[tuple[int, Episode]]:
             for begin, end in zip([0, *ends], ends, strict=False):
                 rows = {key: values[begin:end] for key, values in block.items()}
                 number = int(rows[NUMBER][0])
+                where = f"{source.where}, episode {number} of its data set"
                 for key in (*WIDE, "rewards"):
-                    check_finite(rows[key], key, f"{source.where}, episode {number} of its data set")
+                    check_finite(rows[key], key, where)
+                check({name: rows[f"infos/{name}"][0].item() for name in INDEX}, ORIGIN, where, REMEDY)
                 yield number, episode_of(rows, task)
             rest = {key: values[ends[-1] if ends else 0 :] for key, values in block.items()}
             if sum(values.nbytes for values in rest.values()) > LONGEST:

@@ -38,6 +38,8 @@ def limit() -> None:
 def entry(group: Any, name: str) -> Any:
     """What a group holds under a name, if it lies in the file itself."""
     link = group.get(name, getlink=True)
+    if link is None:
+        raise RefusedError(f"there is no {group.name.rstrip('/')}/{name}")
     if not isinstance(link, h5py.HardLink):
         raise RefusedError(f"{group.name}/{name} is a {type(link).__name__} to something else")
     return group[name]
@@ -85,13 +87,24 @@ def values(item: Any, start: int, stop: int) -> Any:
     return np.ascontiguousarray(item[start:stop] if item.shape else item[()])
 
 
-def reply(file: Any, request: dict[str, Any]) -> tuple[dict[str, Any], bytes | memoryview]:
+def found_at(groups: dict[str, Any], name: str) -> Any:
+    """What stands at a path; the group that it is in is kept open, because its neighbours are asked for next."""
+    if name in groups:
+        return groups[name]
+    above, _, last = name.rpartition("/")
+    group = found_at(groups, above)
+    if not isinstance(group, h5py.Group):
+        raise RefusedError(f"there is no {name}")
+    if above not in groups:
+        root = groups[""]
+        groups.clear()
+        groups |= {"": root, above: group}
+    return entry(group, last)
+
+
+def reply(groups: dict[str, Any], request: dict[str, Any]) -> tuple[dict[str, Any], bytes | memoryview]:
     """The answer to one request, and the bytes that follow it."""
-    item = file
-    for name in filter(None, request["name"].split("/")):
-        if not isinstance(item, h5py.Group) or name not in item:
-            raise RefusedError(f"there is no {request['name']}")
-        item = entry(item, name)
+    item = found_at(groups, request["name"])
     if request["what"] == "group":
         return {"shapes": listing(item), "attributes": attributes(item)}, b""
     found = values(item, request["start"], request["stop"])
@@ -108,9 +121,10 @@ def main(path: str) -> None:
         with h5py.File(path, "r", locking=False) as file:
             out.write(b"{}\n")
             out.flush()
+            groups = {"": file}
             for line in sys.stdin:
                 try:
-                    header, content = reply(file, json.loads(line))
+                    header, content = reply(groups, json.loads(line))
                 except RefusedError as refusal:
                     header, content = {"error": str(refusal)[:500]}, b""
                 except (OSError, RuntimeError, ValueError, KeyError, TypeError, MemoryError) as error:

@@ -110,7 +110,7 @@ class Minari(Importer):
                 for number in range(found.episodes):
                     recorded = MinariEpisode(file, number)
                     if found.head is not None:
-                        yield recorded.exported()
+                        yield recorded.exported(found.head["task_names"])
                     else:
                         yield self._within(rescaled(recorded.episode(name), found.bounds), recorded.where)
 

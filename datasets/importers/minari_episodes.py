@@ -1,5 +1,6 @@
 """One episode of a Minari data set."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -7,9 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtorl import InputError
+from mtorl.datasets.enclosed import ORIGIN, REMEDY
 from mtorl.datasets.episode import Episode
 from mtorl.datasets.importers.base import check_finite
 from mtorl.datasets.importers.hdf5_reader import Hdf5Reader
+from mtorl.schema import check
 
 COLUMNS = {"observations": 1, "actions": 0, "rewards": 0, "terminations": 0, "truncations": 0}
 """Rows beyond the number of steps."""
@@ -82,11 +85,23 @@ class MinariEpisode:
             seed=seed if isinstance(seed, int) and abs(seed) < 2**62 else 0,
         )
 
-    def exported(self) -> Episode:
-        """Its values, and what our own exports say of an episode."""
-        known = self._group.attributes
-        origin = {name: known[name] for name in ("goal", "seed", "noise", "random") if name in known}
-        return replace(self.episode(str(known.get("task"))), **origin)
+    def exported(self, tasks: Sequence[str]) -> Episode:
+        """Its values, and what our own exports say of an episode.
+
+        Args:
+            tasks: Names of all tasks.
+
+        Raises:
+            InputError: It says something else, or a value is NaN or infinite.
+        """
+        known, what = self._group.attributes, f"{self.where}: what is said of it"
+        check(known, ORIGIN, what, REMEDY)
+        if known.get("task") not in tasks:
+            raise InputError(
+                f"{what} names the task {str(known.get('task'))[:60]!r}; expected one of {list(tasks)}. {REMEDY}"
+            )
+        origin = {name: known[name] for name in ORIGIN.optional if name in known}
+        return replace(self.episode(known["task"]), **origin)
 
     def _read(self, name: str) -> NDArray[Any]:
         values = self._file.read(f"{self._name}/{name}")

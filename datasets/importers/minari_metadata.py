@@ -112,8 +112,8 @@ def read_set(path: Path) -> MinariSet:
     check(content, METADATA, what, REMEDY)
     if content.get("data_format", "hdf5") != "hdf5":
         raise InputError(
-            f"{what} says that the data are of the format {content['data_format']}; expected hdf5. Write them again "
-            "with `minari.create_dataset_from_buffers(..., data_format='hdf5')`."
+            f"{what} says that the data are of the format {content['data_format'][:40]!r}; expected hdf5. Write them "
+            "again with `minari.create_dataset_from_buffers(..., data_format='hdf5')`."
         )
     observations = _box(content, "observation_space", what)
     actions = _box(content, "action_space", what)

@@ -143,7 +143,7 @@ def test_damaged_columns_are_named(exported: Path, tmp_path: Path) -> None:
         ({"actions": good["actions"].astype(object)}, "actions holds object"),
         ({"actions": good["actions"] * 2}, "expected [-1, 1]"),
         ({"success": good["success"] + 1.5}, "expected flags"),
-        ({"infos/goal": good["infos/goal"] + 0.5}, "goal of an episode"),
+        ({"infos/goal": good["infos/goal"] + 0.5}, "goal is"),
         ({"infos/noise": good["infos/noise"] * np.nan}, "noise is nan"),
         ({"infos/seed": None}, "lacks the arrays ['infos/seed']"),
     ):

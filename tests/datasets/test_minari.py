@@ -249,9 +249,9 @@ def test_what_is_not_flat_is_refused(tmp_path: Path) -> None:
     "said, message",
     [
         ({"total_episodes": 0}, "total_episodes is 0"),
-        ({"total_episodes": 4}, "there is no episode_3"),
-        ({"total_episodes": 2**62}, "there is no episode_3"),
-        ({"data_format": "arrow"}, "of the format arrow; expected hdf5"),
+        ({"total_episodes": 4}, "there is no /episode_3"),
+        ({"total_episodes": 2**62}, "there is no /episode_3"),
+        ({"data_format": "arrow"}, "of the format 'arrow'; expected hdf5"),
         ({"action_space": box(ACTIONS, 1, 1)}, "from 1 to 1 in dimension 0"),
         ({"action_space": box(ACTIONS, float("nan"))}, "low of the action space is no list of 2 numbers"),
         ({"action_space": box(ACTIONS, ["x", 1])}, "low of the action space is no list"),
