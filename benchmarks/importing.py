@@ -1,6 +1,7 @@
 """Seconds and memory of importers, for files of two sizes; each import in a process of its own.
 
     python benchmarks/importing.py d4rl        # a minute, 1 GB of temporary files
+    python benchmarks/importing.py harmodt     # 4,000 files; and windows from what was imported and what was written
 
 An importer joins with a function that writes its files, in WRITERS.
 """
@@ -14,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from common import save
 
 OBSERVATIONS, ACTIONS, LENGTH = 17, 6, 1000
 """HalfCheetah's, as in D4RL."""
+EPISODE = 500
+"""Steps of an episode of Meta-World."""
 ROUNDS = 3
 
 
@@ -60,7 +63,36 @@ def write_d4rl(folder: Path, steps: int) -> list[str]:
     return [str(path)]
 
 
-WRITERS: dict[str, Callable[[Path, int], list[str]]] = {"d4rl": write_d4rl}
+def write_folders(folder: Path, steps: int, keys: Sequence[str] = ()) -> list[str]:
+    """Episodes of Meta-World's sizes in files of their own, ten tasks: 2,000 files for a million steps."""
+    draw = np.random.default_rng(0)
+    names = ("reach", "push", "pick-place", "door-open", "drawer-open", "drawer-close", "window-open", "window-close")
+    tasks = [folder / f"{name}-v2" for name in (*names, "button-press-topdown", "peg-insert-side")]
+    for task in tasks:
+        task.mkdir()
+        for number in range(steps // (EPISODE * len(tasks))):
+            states = draw.normal(size=(EPISODE + 1, 39)).astype(np.float32)
+            arrays = {
+                "observations": states[:-1],
+                "actions": draw.uniform(-1, 1, (EPISODE, 4)).astype(np.float32),
+                "rewards": draw.uniform(0, 10, (EPISODE, 1)).astype(np.float32),
+                "next_observations": states[1:],
+                "terminals": (np.arange(EPISODE) == EPISODE - 1)[:, None],
+            }
+            np.savez(task / f"{number}.npz", **{name: arrays[name] for name in keys or arrays})
+    return [str(folder)]
+
+
+def write_npz(folder: Path, steps: int) -> list[str]:
+    """The same without flags."""
+    return write_folders(folder, steps, ("observations", "actions", "rewards"))
+
+
+WRITERS: dict[str, Callable[[Path, int], list[str]]] = {
+    "d4rl": write_d4rl,
+    "harmodt": write_folders,
+    "npz": write_npz,
+}
 """Each writes files of so many steps into a folder; what `mtorl import KIND` is to be given."""
 
 
@@ -104,6 +136,30 @@ def measure(kind: str, steps: int, rounds: int) -> dict[str, Any]:
     }
 
 
+def windows() -> dict[str, int]:
+    """Windows a second from an import of HarmoDT's files, and from a store of the same size that was never elsewhere.
+
+    They are measured in turns, because other programs may be at work beside this one.
+    """
+    import sampling
+
+    from mtorl.datasets.importers import HarmoDT
+    from mtorl.envs.importing import import_data
+
+    with tempfile.TemporaryDirectory() as name:
+        (home := Path(name) / "files").mkdir()
+        paths = write_folders(home, 1_000_000)
+        stores = {
+            "imported": import_data(HarmoDT(), paths, Path(name) / "imported", quiet=True),
+            "collected": sampling.write(Path(name) / "collected", 200),
+        }
+        found: dict[str, list[int]] = {kind: [] for kind in stores}
+        for _ in range(ROUNDS):
+            for kind, store in stores.items():
+                found[kind].append(sampling.measure(store, 26)["windows_per_second"])
+    return {kind: max(values) for kind, values in found.items()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kind", choices=sorted(WRITERS))
@@ -115,7 +171,8 @@ def main() -> None:
         return
     sizes = (200_000, 1_000_000, 2_000_000)
     found = [measure(options.kind, steps, ROUNDS if steps == 1_000_000 else 1) for steps in sizes]
-    save(f"importing_{options.kind}", {"sizes": found, "load_before": round(os.getloadavg()[0], 1)})
+    further = {"windows_per_second": windows()} if options.kind == "harmodt" else {}
+    save(f"importing_{options.kind}", {"sizes": found, **further, "load_before": round(os.getloadavg()[0], 1)})
 
 
 if __name__ == "__main__":
