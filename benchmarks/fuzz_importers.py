@@ -1,6 +1,7 @@
 """Files of strangers, by the thousand: an importer makes a right data set of them, or says one clear error.
 
     python benchmarks/fuzz_importers.py d4rl --count 2000 --save    # 20 minutes, writes results/fuzz_d4rl.json
+    python benchmarks/fuzz_importers.py d4rl --forked               # the first 100, as CI does
     python benchmarks/fuzz_importers.py d4rl --case 17              # one case again, with what happened
 
 A quarter of the cases is made to do harm or odd in a way of its own, the others are right files that were damaged
@@ -11,6 +12,7 @@ that is run, values from outside of them, anything left after an error, a data s
 
 import argparse
 import contextlib
+import importlib.util
 import json
 import os
 import resource
@@ -26,17 +28,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import numpy as np
 from corpus import ELSEWHERE, MARKER, SECRET, Corpus, damage
 
 from mtorl import InputError
+from mtorl.datasets.importers import hdf5_reader
 from mtorl.envs.importing import import_data
 
 LIMIT = 15
 """Seconds of a case: 10 for one answer of what reads it, the rest for a busy machine."""
 MEMORY = 1 << 30
 GOOD = ("imported", "refused")
+SERVER = Path(__file__).parent.parent / "datasets/importers/hdf5_server.py"
 
 
 @dataclass(frozen=True)
@@ -136,6 +142,47 @@ def _limit() -> None:
     signal.alarm(LIMIT)
 
 
+class Forked:
+    """What reads HDF5, as a fork of this process that has loaded all it needs; in place of `subprocess.Popen`."""
+
+    server: ModuleType | None = None
+
+    def __init__(self, command: list[str], **options: Any) -> None:
+        (theirs, sending), (receiving, ours) = os.pipe(), os.pipe()
+        self.pid = os.fork()
+        if not self.pid:
+            os.dup2(theirs, 0)
+            os.dup2(ours, 1)
+            os.closerange(3, 100)
+            sys.stdin, sys.stdout = os.fdopen(0), os.fdopen(1, "w")
+            try:
+                assert self.server is not None
+                self.server.main(command[-1])
+            finally:
+                os._exit(0)
+        os.close(theirs)
+        os.close(ours)
+        self.stdin, self.stdout = os.fdopen(sending, "wb"), os.fdopen(receiving, "rb", 0)
+
+    def kill(self) -> None:
+        """Ends it."""
+        os.kill(self.pid, signal.SIGKILL)
+
+    def wait(self) -> None:
+        """Until it has ended."""
+        os.waitpid(self.pid, 0)
+
+    @classmethod
+    def use(cls) -> None:
+        """From now on."""
+        os.environ["HDF5_PLUGIN_PATH"] = os.devnull
+        spec = importlib.util.spec_from_file_location("hdf5_server", SERVER)
+        assert spec is not None and spec.loader is not None
+        cls.server = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(cls.server)
+        hdf5_reader.subprocess = SimpleNamespace(Popen=cls, PIPE=None, DEVNULL=None)
+
+
 def cases(name: str, seed: int, numbers: range) -> Iterator[tuple[int, str, Outcome]]:
     """Runs cases one after the other: their numbers, what they are and how they ended."""
     corpus = corpus_of(name)
@@ -164,7 +211,10 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--case", type=int, help="Only this one.")
     parser.add_argument("--save", action="store_true", help="Write results/fuzz_KIND.json.")
+    parser.add_argument("--forked", action="store_true", help="Fork what reads HDF5, do not start it: much faster.")
     options = parser.parse_args()
+    if options.forked:
+        Forked.use()
     one = options.case is not None
     numbers = range(options.case, options.case + 1) if one else range(options.count)
     counts: Counter[str] = Counter()

@@ -37,7 +37,8 @@ PLAYED = {
 
 def environment_of(stem: str) -> Played | None:
     """The environment that a file's name begins with; None: an unknown one."""
-    return PLAYED.get(re.split(r"[-_]", stem.lower())[0])
+    first, *rest = re.split(r"[-_]", stem.lower())
+    return None if rest[:1] == ["maze"] else PLAYED.get(first)  # AntMaze's files are called Ant_maze_...
 
 
 def task_of(stem: str) -> str:

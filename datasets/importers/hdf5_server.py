@@ -8,6 +8,7 @@ This file imports nothing of ours, so that it starts quickly.
 """
 
 import json
+import os
 import resource
 import sys
 from typing import Any
@@ -17,6 +18,8 @@ import numpy as np
 
 MEMORY = 1 << 30
 """Bytes that it may use beyond what it has when it starts."""
+SECONDS, PER_MEGABYTE = 60, 1
+"""Of the processor, and as many more for each megabyte of the file: it ends also when nobody waits for it any more."""
 ITEMS, DEPTH = 100_000, 4
 """Most entries of one group, and groups within groups."""
 
@@ -25,12 +28,14 @@ class RefusedError(Exception):
     """The file holds something that is not read; the message names it."""
 
 
-def limit() -> None:
-    """No more memory than stated, no files written, no core dumps."""
+def limit(path: str) -> None:
+    """No more memory and time than stated, no files written, no core dumps."""
     with open("/proc/self/statm") if sys.platform == "linux" else open("/dev/null") as file:  # noqa: PTH123
         pages = (file.read().split() or ["0"])[0]
     if sys.platform == "linux":
         resource.setrlimit(resource.RLIMIT_AS, (int(pages) * resource.getpagesize() + MEMORY,) * 2)
+    size = os.stat(path).st_size if os.path.exists(path) else 0  # noqa: PTH110, PTH116
+    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS + PER_MEGABYTE * (size >> 20),) * 2)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
@@ -115,7 +120,7 @@ def reply(groups: dict[str, Any], request: dict[str, Any]) -> tuple[dict[str, An
 
 def main(path: str) -> None:
     """Serves requests until there are no more."""
-    limit()
+    limit(path)
     out = sys.stdout.buffer
     try:
         with h5py.File(path, "r", locking=False) as file:

@@ -134,6 +134,6 @@ import_data(D4RL(), [sys.argv[1]], sys.argv[2], quiet=True)
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [kind.__name__.lower() for kind in KINDS])
 def test_damaged_files_are_right_or_one_clear_error(kind: str) -> None:
-    command = [sys.executable, BENCHMARKS / "fuzz_importers.py", kind, "--count", str(COUNT)]
+    command = [sys.executable, BENCHMARKS / "fuzz_importers.py", kind, "--count", str(COUNT), "--forked"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
