@@ -1,4 +1,4 @@
-"""Reads one HDF5 file of a stranger in a process of its own: `python hdf5_server.py FILE`, started by `Hdf5Reader`.
+"""Reads HDF5 files of strangers, one after the other, in a process of its own, which `Hdf5Reader` starts.
 
 HDF5 is a large library for a large format; whoever made a file can make it fail. What fails here takes nobody with it,
 cannot write and has little memory. A request is a line of JSON on standard input. The answer is a line of JSON, and for
@@ -107,6 +107,15 @@ def found_at(groups: dict[str, Any], name: str) -> Any:
     return entry(group, last)
 
 
+def opened(groups: dict[str, Any], request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+    """Closes the file that was open, and opens another."""
+    if groups:
+        groups[""].close()
+        groups.clear()
+    groups[""] = h5py.File(request["name"], "r", locking=False)
+    return {}, b""
+
+
 def reply(groups: dict[str, Any], request: dict[str, Any]) -> tuple[dict[str, Any], bytes | memoryview]:
     """The answer to one request, and the bytes that follow it."""
     item = found_at(groups, request["name"])
@@ -118,28 +127,23 @@ def reply(groups: dict[str, Any], request: dict[str, Any]) -> tuple[dict[str, An
     ).data if found.size else b""
 
 
-def main(path: str) -> None:
+def main() -> None:
     """Serves requests until there are no more."""
     limit(path)
     out = sys.stdout.buffer
-    try:
-        with h5py.File(path, "r", locking=False) as file:
-            out.write(b"{}\n")
-            out.flush()
-            groups = {"": file}
-            for line in sys.stdin:
-                try:
-                    header, content = reply(groups, json.loads(line))
-                except RefusedError as refusal:
-                    header, content = {"error": str(refusal)[:500]}, b""
-                except (OSError, RuntimeError, ValueError, KeyError, TypeError, MemoryError) as error:
-                    header, content = {"error": f"{type(error).__name__}: {error}"[:500]}, b""
-                out.write(json.dumps(header).encode() + b"\n")
-                out.write(content)
-                out.flush()
-    except OSError as error:
-        out.write(json.dumps({"error": str(error)[:500]}).encode() + b"\n")
+    groups: dict[str, Any] = {}
+    for line in sys.stdin:
+        try:
+            request = json.loads(line)
+            header, content = opened(groups, request) if request["what"] == "open" else reply(groups, request)
+        except RefusedError as refusal:
+            header, content = {"error": str(refusal)[:500]}, b""
+        except (OSError, RuntimeError, ValueError, KeyError, TypeError, MemoryError) as error:
+            header, content = {"error": f"{type(error).__name__}: {error}"[:500]}, b""
+        out.write(json.dumps(header).encode() + b"\n")
+        out.write(content)
+        out.flush()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main()
