@@ -12,6 +12,7 @@ from mtorl.datasets.importers.base import Contents, Importer
 from mtorl.datasets.importers.d4rl_file import Survey, survey
 from mtorl.datasets.importers.d4rl_names import LIMIT, SITE, Played, environment_of, files_of, folder, task_of, urls
 from mtorl.datasets.importers.flat_hdf5 import open_hdf5
+from mtorl.datasets.importers.folders import listed
 from mtorl.schema import Document
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -53,12 +54,16 @@ class D4RL(Importer):
             return False
 
     def paths(self, words: Sequence[str]) -> list[Path]:
-        """Files, or ids of data sets that the d4rl package has downloaded.
+        """Files, all HDF5 files of a folder, or ids of data sets that the d4rl package has downloaded.
 
         Raises:
             InputError: There is no such file; says where it is found.
         """
-        return [Path(word) if Path(word).exists() else _downloaded(word) for word in words]
+        found: list[Path] = []
+        for word in words:
+            path = Path(word)
+            found += _files_in(path) if path.is_dir() else [path if path.exists() else _downloaded(word)]
+        return found
 
     def contents(self, paths: Sequence[Path]) -> Contents:
         """One task for each file; of our own exports, what was exported."""
@@ -153,6 +158,13 @@ def _suite(
         "class_path": "mtorl.envs.Gymnasium",
         "init_args": {"environments": environments, "horizon": horizon},
     }
+
+
+def _files_in(path: Path) -> list[Path]:
+    files = [inner for inner in listed(path, path) if inner.suffix in ENDINGS]
+    if not files:
+        raise InputError(f"{path} holds no files that end in {' or '.join(ENDINGS)}. Check the path.")
+    return files
 
 
 def _downloaded(name: str) -> Path:

@@ -20,6 +20,7 @@ from mtorl.datasets.enclosed import ORIGIN, REMEDY, Part, contents_of_parts, rea
 from mtorl.datasets.episode import Episode
 from mtorl.datasets.flat import INDEX, KEYS, NUMBER, WIDE, episode_of
 from mtorl.datasets.importers.base import Contents, check_finite
+from mtorl.datasets.importers.raw_episodes import cleaned
 from mtorl.schema import Document, check
 
 BLOCK = 1 << 14
@@ -173,10 +174,9 @@ def _numbered(open_: Open, path: Path) -> Iterator[tuple[int, Episode]]:
                 rows = {key: values[begin:end] for key, values in block.items()}
                 number = int(rows[NUMBER][0])
                 where = f"{source.where}, episode {number} of its data set"
-                for key in (*WIDE, "rewards"):
-                    check_finite(rows[key], key, where)
+                check_finite(rows["next_observations"], "next observations", where)
                 check({name: rows[f"infos/{name}"][0].item() for name in INDEX}, ORIGIN, where, REMEDY)
-                yield number, episode_of(rows, task)
+                yield number, cleaned(episode_of(rows, task), where, clip=False)
             rest = {key: values[ends[-1] if ends else 0 :] for key, values in block.items()}
             if sum(values.nbytes for values in rest.values()) > LONGEST:
                 raise InputError(f"{source.where}: an episode has more than {LONGEST} bytes. {REMEDY}")

@@ -1,5 +1,6 @@
 """HDF5 files of strangers, read for plain arrays of numbers and nothing else, by a process of their own."""
 
+import atexit
 import contextlib
 import json
 import os
@@ -33,6 +34,10 @@ ROWS = Record({"shape": ListOf(Integer(0)), "dtype": Text(), "bytes": Integer(0,
 REMEDY = "Download it again, or write it again with h5py."
 
 
+_IDLE: list[tuple[int, "subprocess.Popen[bytes]"]] = []
+"""A process that waits for the next file, and whose child it is."""
+
+
 @dataclass(frozen=True)
 class Group:
     """What a group of a file holds.
@@ -52,7 +57,8 @@ class Hdf5Reader:
     """An open file.
 
     Links, virtual data sets, values in other files, and whatever is no number are refused by name. The process that
-    reads may fail, hang or be killed: that is an error like any other.
+    reads may fail, hang or be killed: that is an error like any other. It reads the next file as well, because to start
+    it takes longer than most files; after any error it is ended.
 
     Args:
         path: The file.
@@ -64,18 +70,12 @@ class Hdf5Reader:
     def __init__(self, path: Path) -> None:
         self.path = regular(path, "the file")
         self._left = SMALL + GROWTH * path.stat().st_size if path.exists() else 0
-        server = Path(__file__).with_name("hdf5_server.py")
-        self._process = subprocess.Popen(
-            [sys.executable, "-I", str(server), str(path.resolve())],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "HDF5_PLUGIN_PATH": os.devnull},
-        )
+        self._process = _idle() or _started()
         self._pipe = self._process.stdout.fileno() if self._process.stdout else -1
         self._buffer = bytearray()
+        self._clean = True  # nothing failed, and nothing is being waited for
         try:
-            self._line(time.monotonic() + SECONDS * 3)  # a busy machine starts it slowly
+            self._ask(str(path.resolve()), "open", time.monotonic() + SECONDS * 3)  # a busy machine starts it slowly
         except BaseException:
             self.close()
             raise
@@ -89,12 +89,11 @@ class Hdf5Reader:
         self.close()
 
     def close(self) -> None:
-        """Ends the process."""
-        self._process.kill()
-        for pipe in filter(None, (self._process.stdin, self._process.stdout)):
-            with contextlib.suppress(OSError):  # what was not sent is of no use
-                pipe.close()
-        self._process.wait()
+        """Ends the process, or keeps it for the next file if nothing was wrong with this one."""
+        if self._clean and not self._buffer and not _IDLE:
+            _IDLE.append((os.getpid(), self._process))
+        else:
+            _end(self._process)
 
     def group(self, name: str) -> Group:
         """What a group holds.
@@ -136,17 +135,23 @@ class Hdf5Reader:
         self._left -= found["bytes"]
         if self._left < 0:
             raise self._failed(f"it unpacks to more than {GROWTH} times its size")
-        return np.frombuffer(self._exactly(found["bytes"], until), dtype).reshape(found["shape"])
+        clean, self._clean = self._clean, False
+        content = self._exactly(found["bytes"], until)
+        self._clean = clean
+        return np.frombuffer(content, dtype).reshape(found["shape"])
 
     def _ask(self, name: str, what: str, until: float, start: int = 0, stop: int | None = None) -> Document:
         request = json.dumps({"name": name, "what": what, "start": start, "stop": stop})
+        clean, self._clean = self._clean, False
         try:
             assert self._process.stdin is not None
             self._process.stdin.write(request.encode() + b"\n")
             self._process.stdin.flush()
         except OSError:
             raise self._failed("the process that reads it died") from None
-        return self._line(until)
+        found = self._line(until)
+        self._clean = clean
+        return found
 
     def _line(self, until: float) -> Document:
         while (end := self._buffer.find(b"\n")) < 0:
@@ -181,4 +186,41 @@ class Hdf5Reader:
         self._buffer += block
 
     def _failed(self, why: str) -> InputError:
+        self._clean = False
         return InputError(f"{self.path} cannot be read: {why}. {REMEDY}")
+
+
+def _idle() -> "subprocess.Popen[bytes] | None":
+    """The process that waits, if there is one; after a fork it is the parent's."""
+    while _IDLE:
+        owner, process = _IDLE.pop()
+        if owner == os.getpid():
+            if process.poll() is None:
+                return process
+            _end(process)
+    return None
+
+
+def _started() -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
+        [sys.executable, "-I", str(Path(__file__).with_name("hdf5_server.py"))],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "HDF5_PLUGIN_PATH": os.devnull},
+    )
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    process.kill()
+    for pipe in filter(None, (process.stdin, process.stdout)):
+        with contextlib.suppress(OSError):  # what was not sent is of no use
+            pipe.close()
+    process.wait()
+
+
+@atexit.register
+def _end_idle() -> None:
+    process = _idle()
+    if process:
+        _end(process)

@@ -1,4 +1,4 @@
-"""Reads one HDF5 file of a stranger in a process of its own: `python hdf5_server.py FILE`, started by `Hdf5Reader`.
+"""Reads HDF5 files of strangers, one after the other, in a process of its own, which `Hdf5Reader` starts.
 
 HDF5 is a large library for a large format; whoever made a file can make it fail. What fails here takes nobody with it,
 cannot write and has little memory. A request is a line of JSON on standard input. The answer is a line of JSON, and for
@@ -11,6 +11,7 @@ import json
 import os
 import resource
 import sys
+import time
 from typing import Any
 
 import h5py
@@ -19,7 +20,7 @@ import numpy as np
 MEMORY = 1 << 30
 """Bytes that it may use beyond what it has when it starts."""
 SECONDS, PER_MEGABYTE = 60, 1
-"""Of the processor, and as many more for each megabyte of the file: it ends also when nobody waits for it any more."""
+"""Of the processor for a file, and more for each megabyte of it: it ends also when nobody waits for it any more."""
 ITEMS, DEPTH = 100_000, 4
 """Most entries of one group, and groups within groups."""
 
@@ -28,16 +29,23 @@ class RefusedError(Exception):
     """The file holds something that is not read; the message names it."""
 
 
-def limit(path: str) -> None:
-    """No more memory and time than stated, no files written, no core dumps."""
+def limit() -> None:
+    """No more memory than stated, no files written, no core dumps."""
     with open("/proc/self/statm") if sys.platform == "linux" else open("/dev/null") as file:  # noqa: PTH123
         pages = (file.read().split() or ["0"])[0]
     if sys.platform == "linux":
         resource.setrlimit(resource.RLIMIT_AS, (int(pages) * resource.getpagesize() + MEMORY,) * 2)
-    size = os.stat(path).st_size if os.path.exists(path) else 0  # noqa: PTH110, PTH116
-    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS + PER_MEGABYTE * (size >> 20),) * 2)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def limit_time(size: int) -> None:
+    """No more time of the processor than a file of that many bytes may take."""
+    _, hardest = resource.getrlimit(resource.RLIMIT_CPU)
+    most = int(time.process_time()) + SECONDS + PER_MEGABYTE * (size >> 20)
+    resource.setrlimit(
+        resource.RLIMIT_CPU, (most if hardest == resource.RLIM_INFINITY else min(most, hardest), hardest)
+    )
 
 
 def entry(group: Any, name: str) -> Any:
@@ -107,6 +115,16 @@ def found_at(groups: dict[str, Any], name: str) -> Any:
     return entry(group, last)
 
 
+def opened(groups: dict[str, Any], request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+    """Closes the file that was open, and opens another."""
+    if groups:
+        groups[""].close()
+        groups.clear()
+    limit_time(os.stat(request["name"]).st_size)  # noqa: PTH116
+    groups[""] = h5py.File(request["name"], "r", locking=False)
+    return {}, b""
+
+
 def reply(groups: dict[str, Any], request: dict[str, Any]) -> tuple[dict[str, Any], bytes | memoryview]:
     """The answer to one request, and the bytes that follow it."""
     item = found_at(groups, request["name"])
@@ -118,28 +136,23 @@ def reply(groups: dict[str, Any], request: dict[str, Any]) -> tuple[dict[str, An
     ).data if found.size else b""
 
 
-def main(path: str) -> None:
+def main() -> None:
     """Serves requests until there are no more."""
-    limit(path)
+    limit()
     out = sys.stdout.buffer
-    try:
-        with h5py.File(path, "r", locking=False) as file:
-            out.write(b"{}\n")
-            out.flush()
-            groups = {"": file}
-            for line in sys.stdin:
-                try:
-                    header, content = reply(groups, json.loads(line))
-                except RefusedError as refusal:
-                    header, content = {"error": str(refusal)[:500]}, b""
-                except (OSError, RuntimeError, ValueError, KeyError, TypeError, MemoryError) as error:
-                    header, content = {"error": f"{type(error).__name__}: {error}"[:500]}, b""
-                out.write(json.dumps(header).encode() + b"\n")
-                out.write(content)
-                out.flush()
-    except OSError as error:
-        out.write(json.dumps({"error": str(error)[:500]}).encode() + b"\n")
+    groups: dict[str, Any] = {}
+    for line in sys.stdin:
+        try:
+            request = json.loads(line)
+            header, content = opened(groups, request) if request["what"] == "open" else reply(groups, request)
+        except RefusedError as refusal:
+            header, content = {"error": str(refusal)[:500]}, b""
+        except (OSError, RuntimeError, ValueError, KeyError, TypeError, MemoryError) as error:
+            header, content = {"error": f"{type(error).__name__}: {error}"[:500]}, b""
+        out.write(json.dumps(header).encode() + b"\n")
+        out.write(content)
+        out.flush()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main()

@@ -2,10 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
-
-import numpy as np
 
 from mtorl import InputError
 from mtorl.datasets.card import Card
@@ -15,11 +12,9 @@ from mtorl.datasets.importers.base import Contents, Importer
 from mtorl.datasets.importers.hdf5_reader import Hdf5Reader
 from mtorl.datasets.importers.minari_episodes import MinariEpisode, mapped, rescaled
 from mtorl.datasets.importers.minari_metadata import MinariSet, read_set
+from mtorl.datasets.importers.raw_episodes import cleaned
 from mtorl.datasets.minari_folders import HEAD_KEY, local_ids, minari_root
 from mtorl.schema import Document
-
-ROUNDING = 1e-6
-"""How far actions in [-1, 1] may leave it by rounding."""
 
 
 class Minari(Importer):
@@ -110,9 +105,10 @@ class Minari(Importer):
                 for number in range(found.episodes):
                     recorded = MinariEpisode(file, number)
                     if found.head is not None:
-                        yield recorded.exported(found.head["task_names"])
+                        episode = recorded.exported(found.head["task_names"])
                     else:
-                        yield self._within(rescaled(recorded.episode(name), found.bounds), recorded.where)
+                        episode = rescaled(recorded.episode(name), found.bounds)
+                    yield cleaned(episode, recorded.where, self.clip_actions)
 
     def _names(self, sets: Sequence[MinariSet]) -> tuple[str, ...]:
         if self.tasks and len(self.tasks) != len(sets):
@@ -125,17 +121,6 @@ class Minari(Importer):
         if twice:
             raise InputError(f"two of the data sets make the task {twice[0]!r}. Name them with --tasks.")
         return tuple(names)
-
-    def _within(self, episode: Episode, where: str) -> Episode:
-        """With actions in [-1, 1]: what leaves it by rounding, or with `clip_actions`, is set on the bound."""
-        reach = np.abs(episode.actions).max(-1)
-        if not self.clip_actions and (reach > 1 + ROUNDING).any():
-            step = int((reach > 1 + ROUNDING).argmax())
-            raise InputError(
-                f"{where}: its action at step {step} reaches {reach[step]:.6g}, where 1 is the bound. Set such actions "
-                "on their bounds with --clip_actions true, if that is what the environment did."
-            )
-        return replace(episode, actions=np.clip(episode.actions, -1, 1))
 
 
 def _first(found: MinariSet) -> MinariEpisode:

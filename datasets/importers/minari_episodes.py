@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from mtorl import InputError
 from mtorl.datasets.enclosed import ORIGIN, REMEDY
 from mtorl.datasets.episode import Episode
-from mtorl.datasets.importers.base import check_finite
 from mtorl.datasets.importers.hdf5_reader import Hdf5Reader
 from mtorl.schema import check
 
@@ -69,11 +68,13 @@ class MinariEpisode:
             task: Name of the task.
 
         Raises:
-            InputError: A value is NaN or infinite; names the step.
+            InputError: Something cannot be read.
         """
         seed = self._group.attributes.get("seed")
-        values = {name: self._read(name) for name in COLUMNS}
-        success = np.zeros(self._steps, bool) if self.success is None else self._read(self.success)
+        values = {name: self._file.read(f"{self._name}/{name}") for name in COLUMNS}
+        success = np.zeros(self._steps, dtype=np.bool_)
+        if self.success is not None:
+            success = self._file.read(f"{self._name}/{self.success}")
         return Episode(
             task,
             values["observations"],
@@ -92,7 +93,7 @@ class MinariEpisode:
             tasks: Names of all tasks.
 
         Raises:
-            InputError: It says something else, or a value is NaN or infinite.
+            InputError: It says something else, or cannot be read.
         """
         known, what = self._group.attributes, f"{self.where}: what is said of it"
         check(known, ORIGIN, what, REMEDY)
@@ -102,11 +103,6 @@ class MinariEpisode:
             )
         origin = {name: known[name] for name in ORIGIN.optional if name in known}
         return replace(self.episode(known["task"]), **origin)
-
-    def _read(self, name: str) -> NDArray[Any]:
-        values = self._file.read(f"{self._name}/{name}")
-        check_finite(values, name, self.where)
-        return values
 
 
 def mapped(bounds: Bounds) -> NDArray[np.bool_]:

@@ -18,17 +18,19 @@ from mtorl.commands.main import main
 from mtorl.datasets.card import Card
 from mtorl.datasets.exporters import HDF5, Exporter, Minari, Npz
 from mtorl.datasets.flat import KEYS, columns_of
-from mtorl.datasets.importers import Importer
+from mtorl.datasets.importers import D4RL, Importer
 from mtorl.datasets.importers import Minari as MinariImporter
 from mtorl.datasets.importers import Npz as NpzImporter
 from mtorl.datasets.store import COLUMNS, EpisodeStore
 from mtorl.datasets.writer import StoreWriter
 from mtorl.envs import Recorded
 from mtorl.envs.importing import import_data
+from mtorl.families import members
 
 HAS_MINARI = importlib.util.find_spec("minari") is not None
 KINDS: dict[str, Callable[[Path], tuple[Exporter, Importer]]] = {
     "npz": lambda out: (Npz(str(out)), NpzImporter()),
+    "hdf5": lambda out: (HDF5(str(out)), D4RL()),
     "minari": lambda out: (Minari("some/set-v0", str(out)), MinariImporter()),
 }
 
@@ -71,15 +73,10 @@ def odd(tmp_path: Path) -> EpisodeStore:
     return EpisodeStore(tmp_path / "odd")
 
 
-def files(made: Path) -> list[Path]:
-    """What an importer is given."""
-    return [made] if (made / "data").exists() or made.is_file() else sorted(made.iterdir(), reverse=True)
-
-
 def back(kind: str, store: EpisodeStore, folder: Path) -> EpisodeStore:
     """Out and in again."""
     exporter, importer = KINDS[kind](folder / "out")
-    return import_data(importer, files(exporter.export(store)), folder / "in", quiet=True)
+    return import_data(importer, [exporter.export(store)], folder / "in", quiet=True)
 
 
 def assert_same(ours: EpisodeStore, theirs: EpisodeStore) -> None:
@@ -90,6 +87,10 @@ def assert_same(ours: EpisodeStore, theirs: EpisodeStore) -> None:
     kept = {name: value for name, value in expected.items() if name != "source"}
     assert {name: found[name] for name in kept} == kept
     theirs.verify()
+
+
+def test_every_exporter_is_under_these_tests() -> None:
+    assert {*KINDS} == {kind.name.lower() for kind in members("exporters")}
 
 
 def test_round_trips_are_exact(kind: str, store: EpisodeStore, odd: EpisodeStore, tmp_path: Path) -> None:
@@ -105,10 +106,11 @@ def test_long_columns_are_read_in_blocks(
     assert_same(store, back(kind, store, tmp_path))
 
 
-@pytest.mark.parametrize("kind", ["npz"])
+@pytest.mark.parametrize("kind", ["npz", "hdf5"])
 def test_some_of_the_files_are_a_data_set_of_those_tasks(kind: str, odd: EpisodeStore, tmp_path: Path) -> None:
     exporter, importer = KINDS[kind](tmp_path / "out")
-    chosen = [path for path in files(exporter.export(odd)) if "a-b" in path.name or "n" in path.stem]
+    made = exporter.export(odd)
+    chosen = [path for path in sorted(made.iterdir(), reverse=True) if "a-b" in path.name or "n" in path.stem]
     part = import_data(importer, chosen, tmp_path / "in", quiet=True)
     assert part.task_names == ("D4RL/a-b", "ünï") and part.own_dimensions == [[3, 2], [3, 1]]
     assert part.returns_only == ("ünï",)
@@ -159,7 +161,7 @@ def test_names_of_tasks_that_are_no_names_of_files(tmp_path: Path) -> None:
     )
     store = EpisodeStore(tmp_path / "store")
     assert_same(store, back("npz", store, tmp_path))
-    assert len(files(tmp_path / "out")) == len(names)
+    assert len([*(tmp_path / "out").iterdir()]) == len(names)
 
 
 def test_a_single_task_may_be_a_file(odd: EpisodeStore, small: EpisodeStore, tmp_path: Path) -> None:

@@ -115,6 +115,31 @@ def test_damaged_files(tmp_path: Path) -> None:
         Hdf5Reader(tmp_path)
 
 
+def test_one_process_reads_many_files_until_something_is_wrong(tmp_path: Path) -> None:
+    paths = [made(tmp_path / f"{number}.h5", x=np.arange(number + 1)) for number in range(3)]
+    used = []
+    for path in paths:
+        with Hdf5Reader(path) as file:
+            assert len(file.read("x")) == int(path.stem) + 1
+            used.append(file._process)
+    assert used[0] is used[1] is used[2]
+    with Hdf5Reader(paths[0]) as file, Hdf5Reader(paths[1]) as other:
+        assert file._process is used[0] and other._process is not used[0]
+        assert len(file.read("x")) == 1 and len(other.read("x")) == 2
+    with pytest.raises(InputError), Hdf5Reader(paths[2]) as file:
+        spoilt = file._process
+        file.read("y")
+    with pytest.raises(KeyboardInterrupt), Hdf5Reader(paths[2]) as file:
+        interrupted = file._process
+        assert interrupted is not spoilt
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(file, "_more", lambda until: (_ for _ in ()).throw(KeyboardInterrupt))
+            file.read("x")
+    assert spoilt.poll() is not None and interrupted.poll() is not None
+    with Hdf5Reader(paths[2]) as file:
+        assert file.read("x").tolist() == [0, 1, 2]
+
+
 def test_a_process_that_dies_or_hangs_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = made(tmp_path / "a.h5", x=np.arange(3))
     with pytest.raises(InputError, match="the process that reads it died"), Hdf5Reader(path) as file:
