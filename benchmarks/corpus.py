@@ -68,7 +68,10 @@ def odd(arrays: Arrays, draw: Generator) -> Arrays:
     name = str(draw.choice(sorted(arrays)))
     values = np.asarray(arrays[name])
     change = ODDITIES[draw.integers(len(ODDITIES))]
-    changed = change(values, draw)
+    try:
+        changed = change(values, draw)
+    except (TypeError, ValueError):  # it was strange before
+        return arrays
     rest = {key: value for key, value in arrays.items() if key != name}
     return rest if changed is None else rest | {name: changed}
 

@@ -84,7 +84,7 @@ def looks_like_tasks(path: Path) -> bool:
         inner = [path, *(child for child in path.iterdir() if child.is_dir())]
         numbered = any(file.stem.isdecimal() for folder in inner for file in folder.glob("*.npz"))
         return numbered or any(path.glob("*/*/dataset")) or any(path.glob(f"*{PROMPT}"))
-    except OSError:
+    except (OSError, ValueError):
         return False
 
 

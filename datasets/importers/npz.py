@@ -59,10 +59,12 @@ class Npz(Importer):
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
-        """By the ending of its name, or of a name in it."""
+        """By the ending of its name, or of names in it."""
         try:
-            return (path.suffix == ".npz" and path.is_file()) or any(path.glob("*.npz"))
-        except OSError:
+            if path.is_file():
+                return path.suffix == ".npz"
+            return any(any(path.glob(names)) for names in ("*.npz", "*/*.npz"))
+        except (OSError, ValueError):
             return False
 
     def contents(self, paths: Sequence[Path]) -> Contents:

@@ -8,6 +8,7 @@ table, never an object; a call is a rule of this module; arrays are made of thei
 
 import math
 import pickletools
+import warnings
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -64,16 +65,21 @@ def read_pickle(file: BytesIO, where: str) -> Any:
     Raises:
         InputError: It is damaged, too long, or holds something else than arrays in plain containers.
     """
-    reader = PickleReader(where)
     try:
-        for count, (operation, value, _) in enumerate(pickletools.genops(file)):
-            if count > OPERATIONS:
-                raise InputError(f"{where} has more than {OPERATIONS} parts; expected few large arrays. Split it.")
-            if operation.name == "STOP":
-                return reader.result()
-            reader.do(operation.name, value)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd escapes in names, which are refused as they are
+            return _value(file, PickleReader(where))
     except InputError:
         raise
     except DAMAGED as error:
         raise InputError(f"{where} is no sound pickle of arrays: {str(error)[:200]}. Copy the file again.") from None
-    raise InputError(f"{where} ends early. Copy the file again.")
+
+
+def _value(file: BytesIO, reader: PickleReader) -> Any:
+    for count, (operation, value, _) in enumerate(pickletools.genops(file)):
+        if count > OPERATIONS:
+            raise InputError(f"{reader.where} has more than {OPERATIONS} parts; expected few large arrays. Split it.")
+        if operation.name == "STOP":
+            break
+        reader.do(operation.name, value)
+    return reader.result()

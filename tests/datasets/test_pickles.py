@@ -100,6 +100,7 @@ def test_foreign_names_are_refused_by_name(value: Any, named: str, protocol: int
         (b"cnumpy.f2py.crackfortran\nmyeval\n.", "numpy.f2py.crackfortran.myeval"),
         (b"cnumpy.core.multiarray_\nscalar\n.", "numpy.core.multiarray_.scalar"),
         (b"cbuiltins\neval\n(S'1'\ntR.", "builtins.eval"),
+        (b"cnumpy\nnd\\`array\n.", "numpy.nd"),
         (b"(S'1'\nios\nsystem\n.", "STRING"),
         (b"(ios\nsystem\n.", "INST"),
         (b"(cnumpy\nndarray\no.", "OBJ"),
