@@ -149,6 +149,7 @@ class Forked:
 
     def __init__(self, command: list[str], **options: Any) -> None:
         (theirs, sending), (receiving, ours) = os.pipe(), os.pipe()
+        self.status: int | None = None
         self.pid = os.fork()
         if not self.pid:
             os.dup2(theirs, 0)
@@ -157,7 +158,7 @@ class Forked:
             sys.stdin, sys.stdout = os.fdopen(0), os.fdopen(1, "w")
             try:
                 assert self.server is not None
-                self.server.main(command[-1])
+                self.server.main()
             finally:
                 os._exit(0)
         os.close(theirs)
@@ -166,11 +167,20 @@ class Forked:
 
     def kill(self) -> None:
         """Ends it."""
-        os.kill(self.pid, signal.SIGKILL)
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
 
     def wait(self) -> None:
         """Until it has ended."""
-        os.waitpid(self.pid, 0)
+        if self.poll() is None:
+            os.waitpid(self.pid, 0)
+            self.status = 0
+
+    def poll(self) -> int | None:
+        """None as long as it runs."""
+        if self.status is None and os.waitpid(self.pid, os.WNOHANG)[0]:
+            self.status = 0
+        return self.status
 
     @classmethod
     def use(cls) -> None:
@@ -227,6 +237,7 @@ def main() -> int:
     result = {
         "seed": options.seed,
         "count": len(numbers),
+        "forked": options.forked,
         "outcomes": dict(sorted(counts.items())),
         "longest_seconds": round(seconds, 1),
         "most_memory_mb": round(memory / 1e6),

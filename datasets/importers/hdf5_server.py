@@ -11,6 +11,7 @@ import json
 import os
 import resource
 import sys
+import time
 from typing import Any
 
 import h5py
@@ -19,7 +20,7 @@ import numpy as np
 MEMORY = 1 << 30
 """Bytes that it may use beyond what it has when it starts."""
 SECONDS, PER_MEGABYTE = 60, 1
-"""Of the processor, and as many more for each megabyte of the file: it ends also when nobody waits for it any more."""
+"""Of the processor for a file, and more for each megabyte of it: it ends also when nobody waits for it any more."""
 ITEMS, DEPTH = 100_000, 4
 """Most entries of one group, and groups within groups."""
 
@@ -28,16 +29,23 @@ class RefusedError(Exception):
     """The file holds something that is not read; the message names it."""
 
 
-def limit(path: str) -> None:
-    """No more memory and time than stated, no files written, no core dumps."""
+def limit() -> None:
+    """No more memory than stated, no files written, no core dumps."""
     with open("/proc/self/statm") if sys.platform == "linux" else open("/dev/null") as file:  # noqa: PTH123
         pages = (file.read().split() or ["0"])[0]
     if sys.platform == "linux":
         resource.setrlimit(resource.RLIMIT_AS, (int(pages) * resource.getpagesize() + MEMORY,) * 2)
-    size = os.stat(path).st_size if os.path.exists(path) else 0  # noqa: PTH110, PTH116
-    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS + PER_MEGABYTE * (size >> 20),) * 2)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def limit_time(size: int) -> None:
+    """No more time of the processor than a file of that many bytes may take."""
+    _, hardest = resource.getrlimit(resource.RLIMIT_CPU)
+    most = int(time.process_time()) + SECONDS + PER_MEGABYTE * (size >> 20)
+    resource.setrlimit(
+        resource.RLIMIT_CPU, (most if hardest == resource.RLIM_INFINITY else min(most, hardest), hardest)
+    )
 
 
 def entry(group: Any, name: str) -> Any:
@@ -112,6 +120,7 @@ def opened(groups: dict[str, Any], request: dict[str, Any]) -> tuple[dict[str, A
     if groups:
         groups[""].close()
         groups.clear()
+    limit_time(os.stat(request["name"]).st_size)  # noqa: PTH116
     groups[""] = h5py.File(request["name"], "r", locking=False)
     return {}, b""
 
@@ -129,7 +138,7 @@ def reply(groups: dict[str, Any], request: dict[str, Any]) -> tuple[dict[str, An
 
 def main() -> None:
     """Serves requests until there are no more."""
-    limit(path)
+    limit()
     out = sys.stdout.buffer
     groups: dict[str, Any] = {}
     for line in sys.stdin:
