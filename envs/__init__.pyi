@@ -3,6 +3,10 @@ from .base import RolloutContext as RolloutContext
 from .base import Step as Step
 from .base import Suite as Suite
 from .base import build_suite as build_suite
+from .goal_families import AntDir as AntDir
+from .goal_families import CheetahDir as CheetahDir
+from .goal_families import CheetahVel as CheetahVel
+from .gymnasium import Gymnasium as Gymnasium
 from .metaworld import MetaWorld as MetaWorld
 from .point_reach import PointReach as PointReach
 from .policies import Policy as Policy

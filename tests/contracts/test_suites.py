@@ -1,17 +1,32 @@
 """What every suite must do."""
 
+from collections.abc import Callable
+from inspect import isabstract
+
 import numpy as np
 import pytest
+from families import concrete
 
 from mtorl import InputError
-from mtorl.envs import MetaWorld, PointReach
+from mtorl.envs import AntDir, CheetahDir, CheetahVel, Gymnasium, MetaWorld, PointReach
 from mtorl.envs.base import Env, RolloutContext, Suite, build_suite, checked_action
 from mtorl.envs.policies import RandomPolicy
 
 SUITES = [
     pytest.param((PointReach, {"tasks": ["towards-0", "away-3"]}), id="PointReach"),
     pytest.param((MetaWorld, {"tasks": ["drawer-open-v3", "reach-v3"]}), id="MetaWorld", marks=pytest.mark.simulator),
+    pytest.param(
+        (Gymnasium, {"environments": {"fast": "HalfCheetah-v5", "slow": "HalfCheetah-v5"}}),
+        id="Gymnasium",
+        marks=pytest.mark.simulator,
+    ),
+    pytest.param(
+        (CheetahVel, {"tasks": ["velocity-0.075", "velocity-3.000"]}), id="CheetahVel", marks=pytest.mark.simulator
+    ),
+    pytest.param((CheetahDir, {}), id="CheetahDir", marks=pytest.mark.simulator),
+    pytest.param((AntDir, {"tasks": ["direction-00", "direction-25"]}), id="AntDir", marks=pytest.mark.simulator),
 ]
+WITHOUT_EXPERT = (Gymnasium, CheetahVel, CheetahDir, AntDir)
 
 
 @pytest.fixture(params=SUITES, scope="module")
@@ -21,16 +36,24 @@ def suite(request: pytest.FixtureRequest) -> Suite:
 
 
 def test_every_suite_is_under_this_contract() -> None:
-    kinds = {kind for kind in Suite.__subclasses__() if kind.__module__.startswith("mtorl.") and kind.playable}
-    assert kinds == {PointReach, MetaWorld}
+    kinds = {kind for kind in concrete(Suite) if kind.__module__.startswith("mtorl.") and kind.playable}
+    assert {kind for kind in kinds if not isabstract(kind)} == {it.values[0][0] for it in SUITES}
+
+
+def actor(suite: Suite, task: int) -> Callable[[np.ndarray], np.ndarray]:
+    """The expert; where there is none, the same random actions again and again."""
+    if not isinstance(suite, WITHOUT_EXPERT):
+        return suite.expert(task)
+    draw = np.random.default_rng(0)
+    return lambda _: draw.uniform(-1, 1, suite.action_dim).astype(np.float32)
 
 
 def play(suite: Suite, task: int, goal: int, environment: Env | None = None) -> np.ndarray:
     environment = environment or suite.make(task)
-    expert = suite.expert(task)
+    act = actor(suite, task)
     rows = [environment.reset(goal)]
     for _ in range(25):
-        rows.append(environment.step(expert(rows[-1])).observation)
+        rows.append(environment.step(act(rows[-1])).observation)
     return np.stack(rows)
 
 
@@ -59,11 +82,11 @@ def test_environments_of_one_task_do_not_disturb_each_other(suite: Suite) -> Non
     goals = suite.goals("train")[:2]
     alone = [play(suite, 0, goal) for goal in goals]
     environments = [suite.make(0) for _ in goals]
-    expert = suite.expert(0)
+    actors = [actor(suite, 0) for _ in goals]
     rows = [[environment.reset(goal)] for environment, goal in zip(environments, goals, strict=True)]
     for _ in range(25):
-        for environment, mine in zip(environments, rows, strict=True):
-            mine.append(environment.step(expert(mine[-1])).observation)
+        for environment, act, mine in zip(environments, actors, rows, strict=True):
+            mine.append(environment.step(act(mine[-1])).observation)
     for mine, expected in zip(rows, alone, strict=True):
         np.testing.assert_array_equal(np.stack(mine), expected)
 
@@ -77,6 +100,10 @@ def test_training_and_heldout_goals_are_disjoint_and_differ(suite: Suite) -> Non
 
 
 def test_the_expert_succeeds(suite: Suite) -> None:
+    if isinstance(suite, WITHOUT_EXPERT):
+        with pytest.raises(InputError, match=rf"{type(suite).__name__} has no scripted experts; expected data"):
+            suite.expert(0)
+        return
     for task in range(len(suite.task_names)):
         environment, expert = suite.make(task), suite.expert(task)
         observation = environment.reset(suite.goals("train")[0])
@@ -106,8 +133,13 @@ def test_actions_are_clipped_and_nan_is_refused(suite: Suite) -> None:
 
 
 def test_hidden_goals(suite: Suite) -> None:
-    hidden = type(suite)(**{**suite.arguments, "goal_visible": False})
     full = np.ones((2, suite.observation_dim), np.float32)
+    if "goal_visible" not in suite.arguments:  # no part of its observations is a goal
+        assert (suite.hide_goal(full) == full).all() and suite.hide_goal(full) is not full
+        with pytest.raises(InputError, match="goal_visible"):
+            suite.changed(goal_visible=False)
+        return
+    hidden = type(suite)(**{**suite.arguments, "goal_visible": False})
     assert (suite.observe(full) == full).all()
     assert 0 < (hidden.observe(full) == 0).sum() < full.size
     assert (full == 1).all(), "the input was edited"
@@ -153,7 +185,13 @@ def test_random_actions_depend_on_seed_task_and_goal_only(suite: Suite) -> None:
 
 def test_unknown_tasks_are_refused(suite: Suite) -> None:
     with pytest.raises(InputError, match="nonsense"):
-        type(suite)(tasks=["nonsense"])
+        suite.changed(tasks=["nonsense"])
+
+
+def test_tasks_without_success_are_named(suite: Suite) -> None:
+    """They never succeed; the others may."""
+    assert suite.returns_only == (suite.task_names if isinstance(suite, WITHOUT_EXPERT) else ())
+    assert suite.subset(suite.task_names[:1]).returns_only == suite.returns_only[:1]
 
 
 @pytest.mark.parametrize(
