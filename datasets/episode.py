@@ -201,7 +201,8 @@ def as_flags(values: NDArray[Any], where: str) -> NDArray[np.bool_]:
     Raises:
         InputError: A value is neither 0 nor 1.
     """
-    odd = values[(values != 0) & (values != 1)]
+    bytes_ = values.view(np.uint8) if values.dtype == np.bool_ else values  # files may hold 2 where a flag should be
+    odd = bytes_[(bytes_ != 0) & (bytes_ != 1)]
     if odd.size:
         raise InputError(f"{where} hold {odd.flat[0]}; expected flags: true or false, or exactly 0 or 1.")
     return values.astype(np.bool_, copy=False)

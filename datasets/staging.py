@@ -1,4 +1,4 @@
-"""New stores appear whole: they are written beside their place and renamed at the end."""
+"""New stores and files appear whole: they are written beside their place and renamed at the end."""
 
 import shutil
 from collections.abc import Iterator
@@ -23,15 +23,39 @@ def new_store(out: Path) -> Iterator[Path]:
     """
     if out.is_file() or (out.exists() and any(out.iterdir())):
         raise InputError(f"{out} exists and is not empty; expected a new folder. Choose another --out, or delete it.")
+    with _staging(out) as staging:
+        yield staging
+        if out.exists():
+            out.rmdir()
+        staging.rename(out)
+
+
+@contextmanager
+def new_file(out: Path) -> Iterator[Path]:
+    """Gives the path of a file to write, which becomes `out` when the block ends without an error; see `new_store`.
+
+    Args:
+        out: Where the file is to be.
+
+    Raises:
+        InputError: Something is there already, another process is writing there, or the file system refuses.
+    """
+    if out.exists():
+        raise InputError(f"{out} exists; expected a new file. Choose another --out, or delete it.")
+    with _staging(out) as staging:
+        yield staging / out.name
+        (staging / out.name).rename(out)
+
+
+@contextmanager
+def _staging(out: Path) -> Iterator[Path]:
+    """An empty folder beside `out`, for this process alone, which is gone at the end."""
     staging = out.with_name(f".{out.name}.new")
     with locked(staging, "episodes"):
         try:
             for left in staging.iterdir():
-                left.unlink()
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
             yield staging
-            if out.exists():
-                out.rmdir()
-            staging.rename(out)
         except OSError as error:
             raise refused_write(out, error) from error
         finally:

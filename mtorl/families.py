@@ -16,6 +16,7 @@ FAMILIES = {
     "groupers": ("mtorl.trainers.groupers", "TaskGrouper", "grouper"),
     "suites": ("mtorl.envs", "Suite", "suite"),
     "importers": ("mtorl.datasets.importers", "Importer", "importer"),
+    "exporters": ("mtorl.datasets.exporters", "Exporter", "exporter"),
 }
 """Module and base class of each family, and what members without an abstract class in between are."""
 

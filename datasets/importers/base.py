@@ -4,7 +4,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from mtorl import InputError
 from mtorl.datasets.card import Card
 from mtorl.datasets.episode import Episode
 from mtorl.schema import Document
@@ -25,6 +30,9 @@ class Contents:
         versions: Of the simulator that they were recorded in, as far as known.
         returns_only: Names of the tasks without a success flag.
         episodes: How many there are; None: unknown before they are read.
+        own_dimensions: Observation and action dimension of each task, where the rest of O and A is padding.
+        source: How the episodes were made, as far as the data say, in the words of a manifest's `source`.
+        parents: The data sets that they were made from, as far as the data say.
     """
 
     task_names: tuple[str, ...]
@@ -36,6 +44,9 @@ class Contents:
     versions: dict[str, str] = field(default_factory=dict)
     returns_only: tuple[str, ...] = ()
     episodes: int | None = None
+    own_dimensions: Sequence[tuple[int, int]] | None = None
+    source: Document = field(default_factory=dict)
+    parents: Sequence[Document] = ()
 
 
 class Importer(ABC):
@@ -49,6 +60,18 @@ class Importer(ABC):
     @abstractmethod
     def recognises(cls, path: Path) -> bool:
         """Whether data of this kind seem to be there; looks at names and first bytes only, and never raises."""
+
+    def paths(self, words: Sequence[str]) -> list[Path]:
+        """The files or folders that words of a command line stand for: paths, unless an importer knows other names.
+
+        Raises:
+            InputError: One of them does not exist.
+        """
+        files = [Path(word) for word in words]
+        missing = [str(path) for path in files if not path.exists()]
+        if missing:
+            raise InputError(f"{', '.join(missing)}: there is no such file or folder. Check the path.")
+        return files
 
     @abstractmethod
     def contents(self, paths: Sequence[Path]) -> Contents:
@@ -65,3 +88,16 @@ class Importer(ABC):
         Raises:
             InputError: Something cannot be read; names the file, and the episode and step if there is one.
         """
+
+
+def check_finite(values: NDArray[Any], name: str, where: str) -> None:
+    """Raises InputError for NaN and infinity in an array `[L, ...]`.
+
+    Args:
+        values: Of one episode.
+        name: What they are, in the plural.
+        where: The file, and the episode in it.
+    """
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        step = int((~np.isfinite(values)).reshape(len(values), -1).any(-1).argmax())
+        raise InputError(f"{where}: {name} hold NaN or infinity at step {step}; expected finite numbers.")

@@ -1,9 +1,13 @@
 """What all commands do: a parser from a signature, and objects from a command line."""
 
+import importlib
+import inspect
 from collections.abc import Callable
 from typing import Any
 
+from mtorl import InputError
 from mtorl.arguments import Parser
+from mtorl.families import FAMILIES
 
 
 def parser_of(command: str, function: Callable[..., Any], skip: set[str] | None = None) -> Parser:
@@ -25,3 +29,28 @@ def objects(parser: Parser, arguments: list[str]) -> dict[str, Any]:
     found = {name.lstrip("\u200b"): value for name, value in values.items()}  # it marks options such as `keys`
     found.pop("config", None)
     return found
+
+
+def kind_of(family: str, usage: str, arguments: list[str]) -> type | None:
+    """The member of a family that is named first; None if help was asked for, which is then printed.
+
+    Args:
+        family: Its name in `FAMILIES`.
+        usage: What help says; `{}` stands for the names of the members.
+        arguments: Of the command.
+
+    Raises:
+        InputError: There is no such member.
+    """
+    path, base, _ = FAMILIES[family]
+    module = importlib.import_module(path)
+    root = getattr(module, base)
+    shown = [getattr(module, name) for name in dir(module)]
+    kinds = {kind.__name__.lower(): kind for kind in shown if inspect.isclass(kind) and issubclass(kind, root)}
+    names = [name for name, kind in kinds.items() if not inspect.isabstract(kind)]
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(usage.format(", ".join(names)))
+        return None
+    if arguments[0] not in names:
+        raise InputError(f"unknown kind of data {arguments[0]!r}; expected one of {', '.join(names)}.")
+    return kinds[arguments[0]]

@@ -1,0 +1,122 @@
+"""Seconds and memory of importers, for files of two sizes; each import in a process of its own.
+
+    python benchmarks/importing.py d4rl        # a minute, 1 GB of temporary files
+
+An importer joins with a function that writes its files, in WRITERS.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from common import save
+
+OBSERVATIONS, ACTIONS, LENGTH = 17, 6, 1000
+"""HalfCheetah's, as in D4RL."""
+ROUNDS = 3
+
+
+def blocks(steps: int) -> Any:
+    """Random episodes of LENGTH steps, 100 at a time."""
+    draw = np.random.default_rng(0)
+    for start in range(0, steps, 100 * LENGTH):
+        count = min(100 * LENGTH, steps - start)
+        ends = np.arange(start + 1, start + count + 1) % LENGTH == 0
+        yield (
+            slice(start, start + count),
+            {
+                "observations": draw.normal(size=(count, OBSERVATIONS)).astype(np.float32),
+                "actions": draw.uniform(-1, 1, (count, ACTIONS)).astype(np.float32),
+                "rewards": draw.normal(size=count).astype(np.float32),
+                "terminals": np.zeros(count, bool),
+                "timeouts": ends,
+            },
+        )
+
+
+def write_d4rl(folder: Path, steps: int) -> list[str]:
+    """One file, in compressed chunks, with the keys of D4RL's v2 files."""
+    import h5py
+
+    path = folder / "halfcheetah-medium-v2.hdf5"
+    with h5py.File(path, "w") as file:
+        for rows, arrays in blocks(steps):
+            for name, values in arrays.items():
+                if name not in file:
+                    shape = (steps, *values.shape[1:])
+                    file.create_dataset(name, shape, values.dtype, chunks=True, compression="gzip")
+                file[name][rows] = values
+        file["metadata/algorithm"] = "SAC"
+    return [str(path)]
+
+
+WRITERS: dict[str, Callable[[Path, int], list[str]]] = {"d4rl": write_d4rl}
+"""Each writes files of so many steps into a folder; what `mtorl import KIND` is to be given."""
+
+
+def child(kind: str, words: list[str], out: str) -> None:
+    """Imports, and prints seconds and the most memory of this process and those that it started."""
+    import resource
+
+    from mtorl.commands.base import kind_of
+    from mtorl.envs.importing import import_data
+
+    importer = kind_of("importers", "", [kind])
+    assert importer is not None
+    start = time.perf_counter()
+    import_data(importer(), words, out, quiet=True)
+    seconds = time.perf_counter() - start
+    most = [resource.getrusage(who).ru_maxrss / 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    print(json.dumps([seconds, *most]))
+
+
+def measure(kind: str, steps: int, rounds: int) -> dict[str, Any]:
+    """Median seconds and largest memory of some imports of the same files."""
+    home = Path(tempfile.mkdtemp(prefix="importing-"))
+    try:
+        (home / "files").mkdir()
+        words = WRITERS[kind](home / "files", steps)
+        found = []
+        for _ in range(rounds):
+            command = [sys.executable, __file__, kind, "--child", str(home / "store"), "--words", *words]
+            found.append(json.loads(subprocess.run(command, check=True, capture_output=True).stdout))
+            shutil.rmtree(home / "store")
+        size = sum(path.stat().st_size for path in (home / "files").rglob("*") if path.is_file())
+    finally:
+        shutil.rmtree(home)
+    seconds, own, reader = (list(values) for values in zip(*found, strict=True))
+    return {
+        "steps": steps,
+        "megabytes": round(size / 1e6),
+        "seconds": round(statistics.median(seconds), 2),
+        "memory_mib": round(max(own)),
+        "reader_memory_mib": round(max(reader)),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("kind", choices=sorted(WRITERS))
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    parser.add_argument("--words", nargs="*", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        child(options.kind, options.words, options.child)
+        return
+    sizes = (200_000, 1_000_000, 2_000_000)
+    found = [measure(options.kind, steps, ROUNDS if steps == 1_000_000 else 1) for steps in sizes]
+    save(f"importing_{options.kind}", {"sizes": found, "load_before": round(os.getloadavg()[0], 1)})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,5 @@
+"""Ways out: data sets in the forms that other projects read."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
