@@ -1,6 +1,6 @@
 """Linear policies for locomotion, found by random search: data for suites of which nobody wrote an expert.
 
-    python benchmarks/search_policy.py --minutes 4 HalfCheetah-v5 Hopper-v5       # one core
+    python benchmarks/search_policy.py HalfCheetah-v5 Hopper-v5 Walker2d-v5       # 3 to 6 minutes each on one core
     mtorl collect --suite Gymnasium --suite.environments '[HalfCheetah-v5]' \
         --policy benchmarks.search_policy.late --out data/halfcheetah_expert
 
@@ -16,8 +16,7 @@ Algorithm 2. Written from the paper.
 """
 
 import argparse
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -44,6 +43,8 @@ class Options(NamedTuple):
     noise: float
     directions: int
     best: int
+    steps: int
+    """Of the environment, in all."""
     alive: float = 0.0
     """Reward of every step for not having fallen, which the search does not see."""
     horizon: int = HORIZON
@@ -51,9 +52,9 @@ class Options(NamedTuple):
 
 
 OPTIONS = {
-    "HalfCheetah-v5": Options(0.02, 0.03, 16, 8, horizon=300),
-    "Hopper-v5": Options(0.01, 0.025, 8, 4, alive=1.0),
-    "Walker2d-v5": Options(0.03, 0.025, 40, 30, alive=1.0),
+    "HalfCheetah-v5": Options(0.02, 0.03, 16, 8, 2_000_000, horizon=300),
+    "Hopper-v5": Options(0.01, 0.025, 8, 4, 500_000, alive=1.0),
+    "Walker2d-v5": Options(0.03, 0.025, 40, 30, 500_000, alive=1.0),
 }
 
 
@@ -97,13 +98,13 @@ def episode(
     return total, np.array(seen)
 
 
-def search(name: str, minutes: float, seed: int) -> dict[str, NDArray[Any]]:
-    """The policies of `MOMENTS` moments of a search, evenly over its time."""
+def search(name: str, steps: int, seed: int) -> dict[str, NDArray[Any]]:
+    """The policies of `MOMENTS` moments of a search of so many steps, more of them where it learns fast: early."""
     environment = gymnasium.make(name, max_episode_steps=-1, disable_env_checker=True)
     options, draw = OPTIONS[name], np.random.default_rng(seed)
     sizes = environment.action_space.shape[0], environment.observation_space.shape[0]
     weights, seen = np.zeros(sizes), Normaliser(0, np.zeros(sizes[1]), np.zeros(sizes[1]))
-    begun, steps, kept = time.monotonic(), 0, []
+    taken, kept = 0, []
     while len(kept) < MOMENTS:
         mean, std = seen.mean.copy(), seen.std if seen.count else np.ones(sizes[1])
         directions = draw.standard_normal((options.directions, *sizes))
@@ -116,19 +117,33 @@ def search(name: str, minutes: float, seed: int) -> dict[str, NDArray[Any]]:
                     environment, moved, mean, std, start, options.alive, options.horizon
                 )
                 seen.add(observations)
-                steps += len(observations)
+                taken += len(observations)
         chosen = np.argsort(-returns.max(1))[: options.best]
         spread = returns[chosen].std() + 1e-8
         differences = returns[chosen, 0] - returns[chosen, 1]
         weights = weights + options.rate / (options.best * spread) * np.tensordot(differences, directions[chosen], 1)
-        if time.monotonic() - begun >= 60 * minutes * (len(kept) + 1) / MOMENTS:
+        if taken >= steps * ((len(kept) + 1) / MOMENTS) ** 2:
             mean, std = seen.mean.copy(), seen.std
             starts = range(500, 500 + JUDGED)
             earned = [episode(environment, weights, mean, std, start, 0.0, HORIZON)[0] for start in starts]
-            kept.append((weights, mean, std, np.mean(earned), steps))
-            print(f"{name}: {steps:,} steps, return {np.mean(earned):,.0f}", flush=True)
-    names = ("weights", "mean", "std", "returns", "steps")
-    return {key: np.stack(values) for key, values in zip(names, zip(*kept, strict=True), strict=True)}
+            kept.append((weights, mean, std, np.mean(earned), taken))
+            print(f"{name}: {taken:,} steps, return {np.mean(earned):,.0f}", flush=True)
+    return {key: np.stack(values) for key, values in zip(Kept._fields, zip(*kept, strict=True), strict=True)}
+
+
+class Kept(NamedTuple):
+    """Policies of M moments."""
+
+    weights: NDArray[np.float64]
+    """`[M, A, O]`, of normalised observations."""
+    mean: NDArray[np.float64]
+    """`[M, O]`."""
+    std: NDArray[np.float64]
+    """`[M, O]`."""
+    returns: NDArray[np.float64]
+    """`[M]`, mean of `JUDGED` episodes."""
+    steps: NDArray[np.int64]
+    """`[M]`, of the environment that the search had taken."""
 
 
 class SearchPolicy:
@@ -148,14 +163,26 @@ class SearchPolicy:
         named = suite.arguments.get("environments", {})
         self._kept = [_moments(named.get(name, name), share) for name in suite.task_names]
         self._playing: tuple[NDArray[np.float64], ...] = ()
+        earned = [f"{name} {it.returns.min():,.0f} to {it.returns.max():,.0f}" for name, it in self._named()]
+        self.description = (
+            f"Self-made: linear policies found by random search (benchmarks/search_policy.py), {self._count()}; their "
+            f"returns without noise: {', '.join(earned)}. Not D4RL: another learner in another simulator."
+        )
+
+    def _named(self) -> Iterator[tuple[str, "Kept"]]:
+        return zip(self.task_names, self._kept, strict=True)
+
+    def _count(self) -> str:
+        count = len(self._kept[0].weights)
+        return "those of one moment" if count == 1 else f"those of {count} moments in turn"
 
     def reset(self, context: RolloutContext) -> None:
         """Looks up the policy of each row."""
         assert context.tasks is not None
         numbers = context.goals if context.episodes is None else context.episodes
-        weights, mean, std = self._kept[int(context.tasks[0])]
-        rows = numbers % len(weights)
-        self._playing = weights[rows], mean[rows], std[rows]
+        kept = self._kept[int(context.tasks[0])]
+        rows = numbers % len(kept.weights)
+        self._playing = kept.weights[rows], kept.mean[rows], kept.std[rows]
 
     def act(self, observations: NDArray[np.float32], rewards: NDArray[np.float32]) -> NDArray[np.float32]:
         """Actions `[N, A]`."""
@@ -164,7 +191,7 @@ class SearchPolicy:
         return np.clip(actions, -1, 1).astype(np.float32)
 
 
-def _moments(environment: str, share: float | None) -> tuple[NDArray[np.float64], ...]:
+def _moments(environment: str, share: float | None) -> Kept:
     path = POLICIES / f"{environment}.npz"
     if not path.exists():
         raise InputError(
@@ -175,7 +202,7 @@ def _moments(environment: str, share: float | None) -> tuple[NDArray[np.float64]
         rows = np.arange(len(kept["returns"]))
         if share is not None:
             rows = np.abs(kept["returns"] - share * kept["returns"].max()).argmin(keepdims=True)
-        return kept["weights"][rows], kept["mean"][rows], kept["std"][rows]
+        return Kept(*(kept[name][rows] for name in Kept._fields))
 
 
 early = partial(SearchPolicy, share=0.1)
@@ -187,12 +214,13 @@ replay = partial(SearchPolicy, share=None)
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("environments", nargs="+", choices=list(OPTIONS))
-    parser.add_argument("--minutes", type=float, default=4.0, help="for each environment")
+    parser.add_argument("--steps", type=int, help="of each environment; by default as many as the kept policies took")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args(arguments)
     POLICIES.mkdir(parents=True, exist_ok=True)
     for name in given.environments:
-        np.savez_compressed(POLICIES / f"{name}.npz", allow_pickle=False, **search(name, given.minutes, given.seed))
+        found = search(name, given.steps or OPTIONS[name].steps, given.seed)
+        np.savez_compressed(POLICIES / f"{name}.npz", allow_pickle=False, **found)
 
 
 if __name__ == "__main__":

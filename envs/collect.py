@@ -114,8 +114,8 @@ def _check_recipe(recipe: Recipe, episodes: int, suite: Suite) -> None:
             suite.expert(task)
     except InputError as error:
         raise InputError(
-            f"the recipe {recipe} disturbs scripted experts. {error} Any suite has --recipe random, and --policy with "
-            "a trained run or a class of your own."
+            f"the recipe {recipe} disturbs scripted experts. {error} Or say with --policy who acts: a trained run or a "
+            "class of your own. --recipe random needs nobody."
         ) from None
 
 

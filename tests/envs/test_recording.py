@@ -55,7 +55,7 @@ class NoExperts(PointReach):
     """Points that nobody wrote experts for."""
 
     def expert(self, task: int) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
-        raise InputError("NoExperts has no scripted experts.")
+        raise InputError("NoExperts has none.")
 
 
 def record(suite: Suite, out: Path, policy: Policy | None = None, noise: float = 0.0, **options: Any) -> EpisodeStore:
@@ -168,7 +168,7 @@ def test_the_data_say_who_acted(suite: PointReach, tmp_path: Path) -> None:
 
 def test_suites_without_experts(tmp_path: Path) -> None:
     suite = NoExperts(["towards-0"])
-    with pytest.raises(InputError, match=r"recipe medium disturbs scripted experts\. NoExperts has no scripted experts"):
+    with pytest.raises(InputError, match=r"recipe medium disturbs scripted experts\. NoExperts has none\."):
         collect(suite, tmp_path / "medium", "medium", episodes=1, workers=0, quiet=True)
     assert not (tmp_path / "medium").exists()
     assert len(collect(suite, tmp_path / "random", "random", episodes=2, workers=0, quiet=True)) == 2
