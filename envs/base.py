@@ -232,6 +232,8 @@ class RolloutContext:
         seed: Seed of the evaluation.
         demonstration: A recorded episode of the rows' one task, if policies are shown one.
         context: How agents with a window of past steps move it on; see `envs.protocol.Protocol`.
+        episodes: int64 `[N]`, number of each row's episode within its task where episodes are recorded, which have a
+            goal again and again: part of the rows' random streams. None: each goal is played once.
     """
 
     tasks: NDArray[np.int64] | None
@@ -239,6 +241,7 @@ class RolloutContext:
     seed: int = 0
     demonstration: Demonstration | None = None
     context: ContextMode = "exact"
+    episodes: NDArray[np.int64] | None = None
 
 
 def checked_action(action: NDArray[np.floating], task: str) -> NDArray[np.float32]:

@@ -1,29 +1,35 @@
-"""Records episodes of scripted experts, mixed with noise and random actions, into a store.
+"""Records episodes into a store: of scripted experts, mixed with noise and random actions, or of any other policy.
 
 After success the arm holds still (zero displacement, the gripper as it was): many scripted experts move on and undo
 what they did, and returns would then not rank episodes. Recipes near the expert end an episode 10 steps after its
 success (a cloned policy would otherwise mostly learn to hold still); replay and random ones go on to the horizon.
 
-Every episode draws from its own random stream, derived from (seed, task name, number, split), so the result does not
-depend on the number of workers or on interruptions.
+Other policies act to the horizon, in blocks of `CHUNK` episodes as evaluations play them: another batch size changes
+last bits. Every episode draws from its own random stream, derived from (seed, task name, number, split), so the result
+does not depend on the number of workers or on interruptions.
 """
 
 import shutil
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mtorl import InputError, checks
 from mtorl.datasets.store import Episode, EpisodeStore
 from mtorl.datasets.writer import StoreWriter
-from mtorl.envs.base import Env, Split, Suite, checked_action
-from mtorl.envs.checked import CheckedEnv, check_suite
-from mtorl.envs.recipes import Disturbed, Recipe, behaviour
+from mtorl.envs.base import Split, Suite
+from mtorl.envs.checked import check_suite
+from mtorl.envs.demonstrations import demonstrations
+from mtorl.envs.evaluator import is_told
+from mtorl.envs.parcel import pack, sent
+from mtorl.envs.policies import check_positions
+from mtorl.envs.protocol import ProtocolName, demonstrations_hash
+from mtorl.envs.recipes import Recipe, behaviour
+from mtorl.envs.recording import Acting, BehaviorPolicy, Recording, record, record_block
 from mtorl.envs.workers import WorkerPool, cached_environments, cached_suite
 from mtorl.files import locked, read_json, remove_leftovers, write_atomically, write_json
 from mtorl.progress import Progress
@@ -36,38 +42,18 @@ Part = tuple[int, range]
 """Position of a task, and the numbers of some of its episodes."""
 
 
-@dataclass(frozen=True)
-class Recording:
-    """What is recorded of every task; see `collect`.
-
-    Attributes:
-        recipe: How the scripted expert is disturbed.
-        episodes: Episodes of every task.
-        after_success: Steps of an episode after its first success.
-        hold: Hold still after the first success.
-        seed: Derives every episode's random stream.
-        split: On which goals.
-    """
-
-    recipe: Recipe
-    episodes: int
-    after_success: int
-    hold: bool
-    seed: int
-    split: Split
-
-
 def collect(
     suite: Suite,
     out: str | Path,
     recipe: Recipe = "expert",
     episodes: int = 40,
     after_success: int | None = None,
-    hold: bool = True,
+    hold: bool | None = None,
     seed: int = 0,
     split: Split = "train",
     workers: int = 2,
     quiet: bool = False,
+    policy: BehaviorPolicy | None = None,
 ) -> EpisodeStore:
     """Records episodes of every task of a suite into a new data set.
 
@@ -83,34 +69,80 @@ def collect(
         episodes: Episodes of every task.
         after_success: End an episode that many steps after its first success; by default 10 for expert, mixed and
             medium, and the horizon for the others.
-        hold: Hold still after the first success; otherwise the expert goes on, and may undo it.
+        hold: Hold still after the first success, as by default; otherwise the expert goes on, and may undo it.
         seed: Derives every episode's random stream.
         split: Record on the training goals (train), or on those that evaluations keep for themselves (heldout): such
             data measure how well a policy imitates, and `mtorl train` refuses them.
         workers: Processes that play episodes; 0 plays in this one.
         quiet: Show no progress.
+        policy: Who acts instead of the scripted experts; see `mtorl.behavior_policy`.
 
     Returns:
         The finished data set.
 
     Raises:
-        InputError: The folder holds another data set or another unfinished collection.
+        InputError: The folder holds another data set or another unfinished collection; the suite has no experts; or the
+            policy knows its tasks in another order.
     """
     check_suite(suite)
-    if after_success is None:
-        after_success = AFTER_SUCCESS if recipe in ("expert", "mixed", "medium") else suite.horizon
     checks.at_least(1, episodes=episodes)
     checks.at_least(0, workers=workers, after_success=after_success, seed=seed)
     if not len(suite.goals(split)):
         raise InputError(f"the suite {type(suite).__name__} has no {split} goals; expected at least one to record.")
-    behaviour(recipe, 0, episodes)
-    out = Path(out)
+    usual = AFTER_SUCCESS if policy is None and recipe in ("expert", "mixed", "medium") else suite.horizon
+    after_success = usual if after_success is None else after_success
+    if policy is None:
+        _check_recipe(recipe, episodes, suite)
+        recording = Recording(recipe, episodes, after_success, hold is not False, seed, split)
+    else:
+        policy = _at_splits_goals(policy, split, seed)
+        _check_policy(policy, recipe, hold, suite)
+        recording = Recording(None, episodes, after_success, False, seed, split)
     _warn_of_script(suite)
-    recording = Recording(recipe, episodes, after_success, hold, seed, split)
     request = {"suite": suite.describe(), "task_names": list(suite.task_names), "versions": suite.versions()}
-    with locked(out, "episodes"):
-        _claim_folder(out, request | asdict(recording))
-        return _collect(out, recording, suite, workers, quiet)
+    with locked(out := Path(out), "episodes"):
+        _claim_folder(out, request | _source(recording, policy))
+        return _collect(out, recording, suite, workers, quiet, policy)
+
+
+def _check_recipe(recipe: Recipe, episodes: int, suite: Suite) -> None:
+    """Refuses a recipe that does not exist, or needs experts that the suite does not have."""
+    if behaviour(recipe, 0, episodes).random == 1 and recipe == "random":
+        return
+    try:
+        for task in range(len(suite.task_names)):
+            suite.expert(task)
+    except InputError as error:
+        raise InputError(
+            f"the recipe {recipe} disturbs scripted experts. {error} Or say with --policy who acts: a trained run or a "
+            "class of your own. --recipe random needs nobody."
+        ) from None
+
+
+def _at_splits_goals(policy: BehaviorPolicy, split: Split, seed: int) -> BehaviorPolicy:
+    """The policy played on the goals of a split, in blocks of the size of a part."""
+    name: ProtocolName = "official" if split == "train" else "heldout"
+    how = replace(policy.protocol, name=name, seed=seed, block=CHUNK, stop_at_success=False)
+    return replace(policy, protocol=how)
+
+
+def _check_policy(policy: BehaviorPolicy, recipe: Recipe, hold: bool | None, suite: Suite) -> None:
+    if recipe != "expert":
+        raise InputError(f"--recipe {recipe} disturbs the scripted expert; with --policy, say --noise instead.")
+    if hold:
+        raise InputError("--hold stops the scripted expert; with --policy, end episodes with --after_success instead.")
+    if is_told(policy.policy, policy.protocol):
+        check_positions(policy.policy, suite.task_names)
+
+
+def _source(recording: Recording, policy: BehaviorPolicy | None) -> Document:
+    """What a data set holds of who made it."""
+    plain = asdict(recording)
+    if policy is None:
+        return plain
+    shown = demonstrations_hash(policy.protocol)
+    del plain["recipe"]
+    return {**policy.plain(), **({"demonstrations_sha256": shown} if shown else {}), **plain}
 
 
 def _warn_of_script(suite: Suite) -> None:
@@ -122,7 +154,9 @@ def _warn_of_script(suite: Suite) -> None:
         )
 
 
-def _collect(out: Path, recording: Recording, suite: Suite, workers: int, quiet: bool) -> EpisodeStore:
+def _collect(
+    out: Path, recording: Recording, suite: Suite, workers: int, quiet: bool, policy: BehaviorPolicy | None
+) -> EpisodeStore:
     if not (out / "manifest.json").exists():
         writer = StoreWriter(  # first: it refuses what a manifest cannot say
             out,
@@ -131,11 +165,12 @@ def _collect(out: Path, recording: Recording, suite: Suite, workers: int, quiet:
             dimensions=(suite.observation_dim, suite.action_dim),
             horizon=suite.horizon,
             versions=suite.versions(),
-            source=asdict(recording),
+            source=_source(recording, policy),
+            card=policy.card() if policy else None,
             returns_only=suite.returns_only,
             own_dimensions=suite.own_dimensions,
         )
-        _record_parts(out, recording, suite, workers, quiet)
+        _record_parts(out, recording, suite, workers, quiet, policy)
         writer.write(_merge(out, _parts(suite, recording), suite))
     shutil.rmtree(out / "parts", ignore_errors=True)
     return EpisodeStore(out)
@@ -178,28 +213,46 @@ def _part_path(out: Path, task: int, numbers: range) -> Path:
     return out / "parts" / f"{task:03d}-{numbers.start:06d}.npz"
 
 
-def _record_parts(out: Path, recording: Recording, suite: Suite, workers: int, quiet: bool) -> None:
+def _record_parts(
+    out: Path, recording: Recording, suite: Suite, workers: int, quiet: bool, policy: BehaviorPolicy | None
+) -> None:
     everything = _parts(suite, recording)
     missing = [part for part in everything if not _part_path(out, *part).exists()]
     done = sum(len(numbers) for task, numbers in everything if (task, numbers) not in missing)
     steps = 0
-    title = f"collecting {recording.recipe} episodes of {len(suite.task_names)} tasks"
+    title = f"collecting {recording.recipe or (policy and policy.name)} episodes of {len(suite.task_names)} tasks"
     total = recording.episodes * len(suite.task_names)
     with (
+        ExitStack() as stack,
         WorkerPool(min(workers, len(missing))) as pool,
         Progress(title, total, "episodes", start=done, quiet=quiet) as progress,
     ):
-        jobs = ((str(out), suite, recording, task, numbers) for task, numbers in missing)
+        acting = _acting(policy, suite, stack)
+        jobs = ((str(out), suite, recording, task, numbers, acting[task]) for task, numbers in missing)
         for count, length in pool.run(_record_part, jobs):
             steps += length
             progress.advance(count, f"{steps / progress.seconds:,.0f} steps/s")
 
 
-def _record_part(out: str, suite: Suite, recording: Recording, task: int, numbers: range) -> tuple[int, int]:
+def _acting(policy: BehaviorPolicy | None, suite: Suite, stack: ExitStack) -> Sequence[Acting | None]:
+    """Who acts in each task, for workers; None: the scripted expert."""
+    if policy is None:
+        return [None] * len(suite.task_names)
+    shown = demonstrations(policy.protocol, suite, getattr(policy.policy, "demonstration_steps", 1))
+    parcel = stack.enter_context(sent(pack(policy.policy)))
+    return [Acting(parcel, policy.noise, policy.protocol, episode) for episode in shown]
+
+
+def _record_part(
+    out: str, suite: Suite, recording: Recording, task: int, numbers: range, acting: Acting | None
+) -> tuple[int, int]:
     """Runs in a worker: plays a few episodes of one task and saves them."""
     suite = cached_suite(suite)
-    (environment,) = cached_environments(suite, task, 1)
-    episodes = [record(suite, environment, task, number, recording) for number in numbers]
+    environments = cached_environments(suite, task, 1 if acting is None else len(numbers))
+    if acting is None:
+        episodes = [record(suite, environments[0], task, number, recording) for number in numbers]
+    else:
+        episodes = record_block(suite, environments, task, numbers, recording, acting)
     columns = {
         name: np.concatenate([getattr(episode, name) for episode in episodes])
         for name in ("observations", "actions", "rewards", "success", "terminated", "truncated")
@@ -210,62 +263,6 @@ def _record_part(out: str, suite: Suite, recording: Recording, task: int, number
     path = _part_path(Path(out), task, numbers)
     write_atomically(path, lambda file: np.savez(file, allow_pickle=False, **columns))
     return len(episodes), int(columns["length"].sum())
-
-
-def record(suite: Suite, environment: Env, task: int, number: int, recording: Recording) -> Episode:
-    """Plays one episode.
-
-    Args:
-        suite: The suite.
-        environment: An environment of the task.
-        task: Position of the task in the suite.
-        number: Number of the episode within its task.
-        recording: What is recorded.
-    """
-    name = suite.task_names[task]
-    kind = behaviour(recording.recipe, number, recording.episodes)
-    stream = [recording.seed, number, *name.encode(), *([1] if recording.split == "heldout" else [])]
-    draw = np.random.default_rng(stream)
-    actor = Disturbed(suite, task, kind, draw)
-    goals = suite.goals(recording.split)
-    goal = goals[number % len(goals)]
-    played = CheckedEnv(environment, suite, task)
-    full = played.reset(goal)
-    action = np.zeros(suite.action_dim, dtype=np.float32)
-    observations, steps = [suite.observe(full.copy())], []
-    since_success = 0  # steps since the first success, counting it; 0 before
-    for step in range(suite.horizon):
-        done = recording.hold and since_success > 0
-        action = _experts_action(actor.act(step, full, done, action), name, suite.action_dim)
-        full, reward, success, over = played.step(action.copy())
-        observations.append(suite.observe(full.copy()))
-        steps.append((action, reward, success, over))
-        since_success += success or since_success > 0
-        if over or since_success > recording.after_success:
-            break
-    actions, rewards, successes, terminated = zip(*steps, strict=True)
-    truncated = np.zeros(len(steps), dtype=bool)
-    truncated[-1] = not terminated[-1]
-    return Episode(
-        task=name,
-        observations=np.stack(observations).astype(np.float32),
-        actions=np.stack(actions),
-        rewards=np.array(rewards, dtype=np.float32),
-        success=np.array(successes),
-        terminated=np.array(terminated),
-        truncated=truncated,
-        goal=goal,
-        seed=recording.seed,
-        noise=kind.noise,
-        random=kind.random,
-    )
-
-
-def _experts_action(action: NDArray[Any], task: str, size: int) -> NDArray[np.float32]:
-    action = checked_action(action, task)
-    if action.shape != (size,):
-        raise InputError(f"{task}: the expert's action has shape {list(action.shape)}; expected {size}.")
-    return action
 
 
 def _merge(out: Path, parts: Sequence[Part], suite: Suite) -> Iterator[Episode]:

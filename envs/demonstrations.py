@@ -5,7 +5,6 @@ from dataclasses import replace
 
 from mtorl import InputError
 from mtorl.datasets.episode import Demonstration
-from mtorl.datasets.prompts import PromptPool, PromptSettings
 from mtorl.datasets.spec import same_settings
 from mtorl.datasets.store import EpisodeStore
 from mtorl.envs.base import Suite
@@ -26,6 +25,8 @@ def demonstrations(protocol: Protocol, suite: Suite, steps: int) -> Sequence[Dem
     path = protocol.demonstrations
     if path is None:
         return [None] * len(suite.task_names)
+    from mtorl.datasets.prompts import PromptPool, PromptSettings  # loads torch, which recording experts does not need
+
     store = EpisodeStore(path)
     if not same_settings(suite.describe(), store):
         raise InputError(

@@ -6,10 +6,7 @@ same policy give identical reports, whatever the number of workers: an episode i
 simulator amplifies them.
 """
 
-import hashlib
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +19,7 @@ from mtorl.datasets.episode import Demonstration
 from mtorl.envs.base import RolloutContext, Suite
 from mtorl.envs.checked import CheckedEnv, check_suite, checked_actions
 from mtorl.envs.demonstrations import demonstrations
+from mtorl.envs.parcel import Parcel, pack, sent
 from mtorl.envs.partial import Partial, evaluation_key, refuse_other_policy
 from mtorl.envs.policies import Policy, check_positions
 from mtorl.envs.protocol import Protocol, demonstrations_hash
@@ -63,24 +61,24 @@ def evaluate(
     """
     suite = protocol.plays(suite)
     check_suite(suite)
-    if _is_told(policy, protocol):
+    if is_told(policy, protocol):
         check_positions(policy, suite.task_names)
     goals = _goals(suite, protocol)
     shown = demonstrations(protocol, suite, getattr(policy, "demonstration_steps", 1))
     source = replace(source or Source(), demonstrations_sha256=demonstrations_hash(protocol))
     refuse_other_policy(out, name, source)
-    content, token = _pickled(policy)
+    packed = pack(policy)
     partial = Partial(
-        out, evaluation_key(name, source.plain() if source.sha256 else [source.plain(), token], protocol, suite)
+        out, evaluation_key(name, source.plain() if source.sha256 else [source.plain(), packed.token], protocol, suite)
     )
     played = partial.read()
     total = len(suite.task_names) * len(goals)
     with (
-        _parcel(content) as parcel,
+        sent(packed) as parcel,
         Progress(f"playing {name}", total, "episodes", start=len(played), quiet=quiet) as progress,
     ):
         blocks = _missing_blocks(suite, goals, protocol.block, played)
-        jobs = ((parcel, token, suite, task, row, protocol, shown[task]) for task, row in blocks)
+        jobs = ((parcel, suite, task, row, protocol, shown[task]) for task, row in blocks)
         for episodes in pool.run(_play_block, jobs):
             played |= {(episode.task, episode.goal): episode for episode in episodes}
             partial.append(episodes)
@@ -106,7 +104,8 @@ def evaluate(
     return report
 
 
-def _is_told(policy: Policy, protocol: Protocol) -> bool:
+def is_told(policy: Policy, protocol: Protocol) -> bool:
+    """Whether a policy knows its task when it plays."""
     return not protocol.hides_tasks or getattr(policy, "knows_task", False)
 
 
@@ -130,39 +129,8 @@ def _missing_blocks(
     ]
 
 
-def _pickled(policy: Policy) -> tuple[bytes, str]:
-    """A policy for the workers, and what tells it from others."""
-    import cloudpickle  # by value where the class lives in the user's script
-
-    content: bytes = cloudpickle.dumps(policy)
-    return content, hashlib.sha256(content).hexdigest()
-
-
-@contextmanager
-def _parcel(content: bytes) -> Iterator[str]:
-    """A file from which workers load the policy once, instead of getting it with every block."""
-    with tempfile.TemporaryDirectory(prefix="mtorl-") as folder:
-        path = Path(folder) / "policy.pickle"
-        path.write_bytes(content)
-        yield str(path)
-
-
-_unpacked: tuple[str, Any] = ("", None)
-
-
-def _unpack(path: str, token: str) -> Policy:
-    """Runs in a worker: the policy that this evaluation's own process packed a moment ago, loaded once."""
-    global _unpacked
-    if _unpacked[0] != token:
-        import pickle
-
-        _unpacked = (token, pickle.loads(Path(path).read_bytes()))
-    return _unpacked[1]
-
-
 def _play_block(
-    path: str,
-    token: str,
+    parcel: Parcel,
     suite: Suite,
     task: int,
     goals: list[int],
@@ -171,7 +139,7 @@ def _play_block(
 ) -> list[Played]:
     suite = cached_suite(suite)
     environments = cached_environments(suite, task, len(goals))
-    return play_block(_unpack(path, token), suite, environments, task, goals, protocol, demonstration)
+    return play_block(parcel.unpack(), suite, environments, task, goals, protocol, demonstration)
 
 
 def play_block(
@@ -229,5 +197,5 @@ def play_block(
 def _context(
     policy: Policy, protocol: Protocol, task: int, goals: Sequence[int], demonstration: Demonstration | None
 ) -> RolloutContext:
-    tasks = np.full(len(goals), task) if _is_told(policy, protocol) else None
+    tasks = np.full(len(goals), task) if is_told(policy, protocol) else None
     return RolloutContext(tasks, np.array(goals), protocol.seed, demonstration, protocol.context)

@@ -15,7 +15,9 @@ class Policy(Protocol):
 
     A policy with an attribute `privileged = True` sees the goal even where agents do not; with `knows_task = True` it
     is always told the task. One with a number `demonstration_steps` is shown demonstrations of at least that many. One
-    with `task_names` is told its task only where the suite has these tasks in this order.
+    with `task_names` is told its task only where the suite has these tasks in this order. One with a text `description`
+    is described by it in the card of what it records. One with a method `acted` is told by it what was done instead of
+    what it said last, where its actions are disturbed.
     """
 
     def reset(self, context: RolloutContext) -> None:
@@ -52,7 +54,7 @@ class ExpertPolicy:
 
 
 class RandomPolicy:
-    """Uniform random actions, the lower reference row. Its draws depend only on (seed, task, goal).
+    """Uniform random actions, the lower reference row. Its draws depend only on (seed, task, goal or number).
 
     Args:
         suite: For the dimension of actions.
@@ -71,9 +73,10 @@ class RandomPolicy:
             if context.tasks is None
             else [self.suite.task_names[task] for task in context.tasks]
         )
+        numbers = context.goals if context.episodes is None else context.episodes
         self._streams = [
-            np.random.default_rng([context.seed, int(goal), *name.encode()])
-            for name, goal in zip(names, context.goals, strict=True)
+            np.random.default_rng([context.seed, int(number), *name.encode()])
+            for name, number in zip(names, numbers, strict=True)
         ]
 
     def act(self, observations: NDArray[np.float32], rewards: NDArray[np.float32]) -> NDArray[np.float32]:

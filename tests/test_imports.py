@@ -20,6 +20,7 @@ LEVELS = {  # the longest matching prefix decides
     "mtorl.envs.workers": 3,
     "mtorl.envs.collect": 4,
     "mtorl.envs.importing": 4,
+    "mtorl.envs.recording": 4,
     "mtorl.envs.evaluator": 4,
     "mtorl.envs.references": 5,
     "mtorl.trainers": 4,

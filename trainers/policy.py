@@ -108,6 +108,11 @@ class TaskPolicy:
             self._playing[place].acted(actions)  # each knows the whole episode, should it take over
         return actions
 
+    def acted(self, actions: NDArray[np.float32]) -> None:
+        """Tells what was done `[N, A]` instead of what `act` said last."""
+        for agent in self._playing:
+            agent.acted(actions)
+
 
 class PolicyPerGroup:
     """Policies of different tasks that are played as one.
@@ -146,3 +151,7 @@ class PolicyPerGroup:
     def act(self, observations: NDArray[np.float32], rewards: NDArray[np.float32]) -> NDArray[np.float32]:
         """Actions `[N, A]`, of the policy whose task is played."""
         return self._playing.act(observations, rewards)
+
+    def acted(self, actions: NDArray[np.float32]) -> None:
+        """Tells what was done `[N, A]` instead of what `act` said last."""
+        self._playing.acted(actions)

@@ -1,4 +1,8 @@
-"""Record episodes of a suite's scripted experts into a data set."""
+"""Record episodes of a suite's scripted experts, or of any other policy, into a data set."""
+
+from typing import Any
+
+from mtorl import InputError
 
 
 def run(arguments: list[str]) -> None:
@@ -7,6 +11,35 @@ def run(arguments: list[str]) -> None:
     from mtorl.envs.collect import collect
     from mtorl.families import load
     from mtorl.reports.tables import show_store
+    from mtorl.runs.collecting import behavior_policy
 
     load("suites")
-    show_store(collect(**objects(parser_of("collect", collect), arguments)))
+    parser = parser_of("collect", collect, skip={"suite", "policy"})
+    parser.add_argument(
+        "--policy",
+        type=str,
+        help="Who acts, if not the scripted experts: the folder of a trained run, or the import path of a class or "
+        "function that makes a policy of a suite (my_package.MyPolicy); also expert and random.",
+    )
+    own = ["policy", *parser.add_function_arguments(behavior_policy, skip={"policy"})]
+    options, usual = objects(parser, arguments), vars(parser.get_defaults())
+    of_policy = {name: options.pop(name) for name in own}
+    if of_policy["policy"] is None:
+        suite = of_policy["suite"]
+        _refuse_options_of_policies(of_policy, usual)
+        show_store(collect(suite, **options))
+        return
+    policy = behavior_policy(**of_policy)
+    show_store(collect(policy.suite, **options, policy=policy))
+
+
+def _refuse_options_of_policies(given: dict[str, Any], usual: dict[str, Any]) -> None:
+    changed = [f"--{name}" for name, value in given.items() if name != "suite" and value != usual[name]]
+    if changed:
+        raise InputError(
+            f"{', '.join(changed)}: for --policy; the recipes of scripted experts have none. Leave it out."
+        )
+    if given["suite"] is None:
+        raise InputError(
+            "no suite was named: add --suite MetaWorld --suite.benchmark MT10, or --policy RUN for a run's own suite."
+        )

@@ -28,6 +28,9 @@ from mtorl.runs.run import Run
 from mtorl.schema import Document
 from mtorl.trainers.entries import ConflictsEntry, RelationsEntry, RoutingEntry
 
+CONTENT = ("step", "sha256", "demonstrations_sha256")
+"""What a data set's source says that is no option of `mtorl collect`."""
+
 
 def report(
     runs: str | Path | Run | Sequence[str | Path | Run],
@@ -239,7 +242,8 @@ def _collections(entries: Sequence[RunEntry]) -> list[str]:
         path = data["suite"]["class_path"]
         options = {"suite": path.rsplit(".", 1)[-1] if path.startswith("mtorl.") else path}
         options |= {f"suite.{key}": value for key, value in data["suite"]["init_args"].items() if value is not None}
-        options |= {**data["source"], "out": data["path"]}
+        options |= {name: value for name, value in data["source"].items() if name not in CONTENT}
+        options["out"] = data["path"]
         words = [f"--{key} {shlex.quote(_plain(value))}" for key, value in options.items()]
         commands.append(" ".join(["mtorl collect", *words]))
     return list(dict.fromkeys(commands))
