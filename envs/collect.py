@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mtorl import InputError, checks
+from mtorl import InputError, __version__, checks
+from mtorl.datasets.card import Card, recipe_origin
 from mtorl.datasets.store import Episode, EpisodeStore
 from mtorl.datasets.writer import StoreWriter
 from mtorl.envs.base import Env, Split, Suite, checked_action
@@ -132,6 +133,7 @@ def _collect(out: Path, recording: Recording, suite: Suite, workers: int, quiet:
             horizon=suite.horizon,
             versions=suite.versions(),
             source=asdict(recording),
+            card=Card(f"recorded by mtorl {__version__}: {recipe_origin(type(suite).__name__, recording.recipe)}"),
             returns_only=suite.returns_only,
             own_dimensions=suite.own_dimensions,
         )

@@ -21,7 +21,22 @@ commands:
 `mtorl COMMAND --help` lists a command's options. Every command that takes many also takes --config FILE.yaml and
 --print_config.
 """
-COMMANDS = ("collect", "import", "info", "train", "evaluate", "report", "group", "masks", "conflicts", "ablate", "list")
+COMMANDS = (
+    "collect",
+    "import",
+    "info",
+    "split",
+    "filter",
+    "merge",
+    "train",
+    "evaluate",
+    "report",
+    "group",
+    "masks",
+    "conflicts",
+    "ablate",
+    "list",
+)
 """A command is a file beside this one: `run` gets its arguments, the file's first sentence says what it does."""
 
 
