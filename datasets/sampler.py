@@ -1,20 +1,23 @@
 """Windows of consecutive steps, the same number for every task of a batch."""
 
 import copy
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from mtorl import InputError, checks
-from mtorl.datasets.prompts import Prompt, PromptPool, PromptSettings
+from mtorl.datasets.batch import TaskBatch
+from mtorl.datasets.prompts import PromptPool, PromptSettings
+from mtorl.datasets.shares import SourceShares, check_shares
 from mtorl.datasets.store import EpisodeStore
 from mtorl.datasets.turns import TaskOrder, TaskTurns
 from mtorl.schema import State
+
+__all__ = ["SamplingSettings", "TaskBatch", "TaskSampler"]
 
 
 @dataclass(frozen=True)
@@ -38,87 +41,6 @@ class SamplingSettings:
         checks.one_of("until", self.until, ("end", "success"))
 
 
-@dataclass(frozen=True)
-class TaskBatch:
-    """Windows of L steps, B for each of T tasks. Padding stands at the end of a window and is zero.
-
-    Attributes:
-        observations: float32 `[T, B, L, O]`, as recorded (agents normalise).
-        actions: float32 `[T, B, L, A]`.
-        rewards: float32 `[T, B, L]`, undiscounted, unscaled.
-        returns_to_go: float32 `[T, B, L]`, sum of this and all later rewards of the episode.
-        timesteps: int64 `[T, B, L]`, step within the episode, from 0.
-        valid: bool `[T, B, L]`, false where a window reaches past the end of its episode.
-        task_ids: int64 `[T]`, positions in the data specification's task names.
-        next_observations: float32 `[T, B, L, O]` if asked for.
-        terminated: bool `[T, B, L]`, the environment itself ended the episode with this step; with `next_observations`.
-        prompt: `[T, B, K, ...]`, K steps of an episode of the task, if asked for.
-    """
-
-    observations: Tensor
-    actions: Tensor
-    rewards: Tensor
-    returns_to_go: Tensor
-    timesteps: Tensor
-    valid: Tensor
-    task_ids: Tensor
-    next_observations: Tensor | None = None
-    terminated: Tensor | None = None
-    prompt: Prompt | None = None
-
-    def __post_init__(self) -> None:
-        shape = self.valid.shape
-        for name in ("observations", "actions", "rewards", "returns_to_go", "timesteps"):
-            if getattr(self, name).shape[:3] != shape:
-                raise InputError(
-                    f"TaskBatch.{name} has shape {list(getattr(self, name).shape)}; expected it to begin with "
-                    f"[T, B, L] = {list(shape)} like `valid`."
-                )
-        if self.task_ids.shape != shape[:1]:
-            raise InputError(
-                f"TaskBatch.task_ids has shape {list(self.task_ids.shape)}; expected {list(shape[:1])}, one per task."
-            )
-
-    @property
-    def tensors(self) -> list[Tensor]:
-        """All of its tensors, those of its prompt last; each has the tasks as its first axis."""
-        columns = [value for value in vars(self).values() if torch.is_tensor(value)]
-        return [*columns, *(self.prompt.tensors if self.prompt else ())]
-
-    def with_tensors(self, values: Iterable[Tensor]) -> "TaskBatch":
-        """A batch of the same fields with other tensors, given in the order of `tensors`."""
-        tensors = iter(values)
-        columns = {name: next(tensors) for name, value in vars(self).items() if torch.is_tensor(value)}
-        return replace(self, **columns, prompt=Prompt(*tensors) if self.prompt else None)  # the prompt's come last
-
-    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "TaskBatch":
-        """The same windows on another device; floating point columns in another dtype if given."""
-        return self.with_tensors(
-            tensor.to(device, dtype if tensor.is_floating_point() else None) for tensor in self.tensors
-        )
-
-    def select(self, tasks: Sequence[int] | Tensor) -> "TaskBatch":
-        """Only the tasks at these positions of the batch (not task ids)."""
-        return self.with_tensors(value[torch.as_tensor(tasks, device=value.device)] for value in self.tensors)
-
-    def parts(self, count: int) -> "list[TaskBatch]":
-        """So many batches of different windows, of the same tasks and as equal in size as can be.
-
-        Raises:
-            InputError: There are fewer windows than parts.
-        """
-        windows = self.valid.shape[1]
-        if windows < count:
-            raise InputError(
-                f"a batch has {windows} windows of each task; expected at least {count}, so that it has independent "
-                "parts. Raise --windows."
-            )
-        columns = [
-            [value] * count if value is self.task_ids else value.tensor_split(count, 1) for value in self.tensors
-        ]
-        return [self.with_tensors(part) for part in zip(*columns, strict=True)]
-
-
 class TaskSampler:
     """Draws windows over the recorded steps of each task.
 
@@ -138,9 +60,12 @@ class TaskSampler:
         prompts: Also return a prompt for every window.
         sampling: Which steps windows begin at.
         groups: `[T]`, the group of each task, from 0 without gaps.
+        shares: Of each data set in every task's windows; by default their steps, or episodes, are as likely. The best
+            episodes (`SamplingSettings.top`) are then those of each data set.
 
     Raises:
-        InputError: There are not so many tasks, they are in no groups, or have no episodes.
+        InputError: There are not so many tasks, they are in no groups, or have no episodes; or shares are not one for
+            each data set.
     """
 
     def __init__(
@@ -156,6 +81,7 @@ class TaskSampler:
         prompts: PromptSettings | None = None,
         sampling: SamplingSettings | None = None,
         groups: Sequence[int] | None = None,
+        shares: Sequence[float] | None = None,
     ) -> None:
         checks.at_least(1, windows=windows, length=length)
         self.stores, self.task_names = list(stores), tuple(task_names)
@@ -165,9 +91,10 @@ class TaskSampler:
         self._pool = PromptPool(stores, task_names, prompts) if prompts else None
         self.sampling = sampling or SamplingSettings()
         self._generator = generator
-        self._index_episodes()
+        check_shares(shares, len(self.stores))
+        self._index_episodes(shares)
 
-    def _index_episodes(self) -> None:
+    def _index_episodes(self, shares: Sequence[float] | None) -> None:
         """Lays the steps of task 0, task 1, ... of all stores on one line; a draw is a point on it."""
         held_out = self._pool.held_out if self._pool else ()
         store_of, number, task, length, returns = [], [], [], [], []
@@ -184,18 +111,23 @@ class TaskSampler:
             returns.append(store.returns_to_go[store.starts[chosen]])
         tasks = np.concatenate(task)
         order = np.argsort(tasks, kind="stable")
-        order = order[_best(tasks[order], np.concatenate(returns)[order], self.sampling.top)]
+        homes = np.concatenate(store_of)
+        ranked = tasks if shares is None else tasks * len(self.stores) + homes
+        order = order[_best(ranked[order], np.concatenate(returns)[order], self.sampling.top)]
         tasks = tasks[order]
-        self._store_of = np.concatenate(store_of)[order]
+        self._store_of = homes[order]
         self._number = np.concatenate(number)[order]
         self._length = np.concatenate(length)[order]
         self._begin = np.concatenate([[0], np.cumsum(self._length)])
         self._task_edges = np.searchsorted(tasks, np.arange(len(self.task_names) + 1))
         edges = self._begin[self._task_edges]
-        self._task_begin, self._task_steps = edges[:-1], np.diff(edges)
-        if (self._task_steps == 0).any():
-            empty = [name for name, steps in zip(self.task_names, self._task_steps, strict=True) if not steps]
+        self._task_begin = edges[:-1]
+        empty = [name for name, steps in zip(self.task_names, np.diff(edges), strict=True) if not steps]
+        if empty:
             raise InputError(f"no episodes of {empty}. Collect some, or leave these tasks out with --tasks.")
+        sizes = np.zeros((len(self.task_names), len(self.stores)), dtype=np.int64)
+        np.add.at(sizes, (tasks, self._store_of), 1 if self.sampling.unit == "episode" else self._length)
+        self._line = SourceShares(sizes, shares)
         starts = [store.starts[:-1] for store in self.stores]
         self._first_step = np.array([starts[s][n] for s, n in zip(self._store_of, self._number, strict=True)])
 
@@ -220,12 +152,10 @@ class TaskSampler:
         tasks = self._turns.draw(self._generator)
         draws = self._generator.random((len(tasks), self.windows))
         if self.sampling.unit == "episode":
-            counts = np.diff(self._task_edges)[tasks, None]
-            episode = (self._task_edges[tasks, None] + (draws * counts).astype(np.int64)).ravel()
+            episode = (self._task_edges[tasks, None] + self._line.places(tasks, draws)).ravel()
             start = (self._generator.random(len(episode)) * self._length[episode]).astype(np.int64)
         else:
-            offset = draws * self._task_steps[tasks, None]
-            point = (self._task_begin[tasks, None] + offset.astype(np.int64)).ravel()
+            point = (self._task_begin[tasks, None] + self._line.places(tasks, draws)).ravel()
             episode = np.searchsorted(self._begin, point, side="right") - 1
             start = point - self._begin[episode]
         return self._gather(tasks, episode, np.zeros_like(start) if beginnings else start)
@@ -297,7 +227,7 @@ def _best(tasks: NDArray[np.int64], returns: NDArray[np.float32], top: float) ->
     """Positions, ascending, of each task's episodes with the highest returns: that share of them, at least one.
 
     Args:
-        tasks: Of each episode, ascending.
+        tasks: Of each episode, ascending; or of what else they are to be the best.
         returns: Of each episode.
         top: The share.
     """

@@ -10,11 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtorl import InputError
+from mtorl.datasets.card import CARD
 from mtorl.datasets.statistics import QUANTILES, pooled_moments
 from mtorl.datasets.store import SUITE, EpisodeStore
 from mtorl.files import sha256
-from mtorl.schema import Document, Integer, ListOf, MappingOf, Names, Number, Plain, Record, Text, check
+from mtorl.schema import Document, Integer, Kind, ListOf, MappingOf, Names, Number, Plain, Record, Text, check
 
+OF_ORIGIN: dict[str, Kind] = {"card": CARD, "parents": ListOf(Plain())}
+"""What of a manifest is kept of each data set if it is there, for reports."""
 SPECIFICATION = Record(
     {
         "task_names": Names("T"),
@@ -32,7 +35,9 @@ SPECIFICATION = Record(
     },
     optional={
         "data": ListOf(
-            Record({"path": Text(), "sha256": Text()}, optional={"suite": SUITE, "source": MappingOf(Plain())})
+            Record(
+                {"path": Text(), "sha256": Text()}, optional={"suite": SUITE, "source": MappingOf(Plain()), **OF_ORIGIN}
+            )
         ),
         "groups": ListOf(Integer(0), "T"),
         "returns_only": ListOf(Text()),
@@ -63,10 +68,10 @@ class DataSpec:
         return_quantiles: `[T, 21]`, quantiles 0, 0.05, ... 1 of each task's undiscounted episode returns.
         success_rate: `[T]`, share of recorded episodes with success at any step.
         success_last_rate: `[T]`, the same at the last step.
-        data: Where it came from: path, sha256 of the manifest, suite and recipe of each store.
+        data: Where it came from: path, sha256 of the manifest, suite, recipe, card and parents of each store.
         groups: `[T]`, the group of each task, from 0 without gaps; None: tasks are in no groups.
-        returns_only: Names of the tasks whose data know no success. Whether policies are judged by it is for the suite in
-            which they are played to say.
+        returns_only: Names of the tasks whose data know no success. Whether policies are judged by it is for the suite
+            in which they are played to say.
         own_dimensions: `[T, 2]`, the O and A of each task, beyond which it has zeros; None: all have the same.
 
     Raises:
@@ -266,6 +271,7 @@ def _describe(stores: Sequence[EpisodeStore], chosen: Sequence[str]) -> DataSpec
                 "sha256": sha256(store.path / "manifest.json"),
                 "suite": store.suite,
                 "source": store.manifest["source"],
+                **{name: store.manifest[name] for name in OF_ORIGIN if store.manifest.get(name)},
             }
             for store in stores
         ),
@@ -294,7 +300,7 @@ def _join_task(stores: Sequence[EpisodeStore], name: str) -> dict[str, Any]:
     )
     returns = np.concatenate(
         [
-            store.returns_to_go[store.starts[:-1][store.index["task"] == store.task_names.index(name)]]
+            store.returns[store.index["task"] == store.task_names.index(name)]
             for store in stores
             if name in store.task_names
         ]

@@ -23,7 +23,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from mtorl import InputError
-from mtorl.datasets.card import CARD
+from mtorl.datasets.card import CARD, Card
 from mtorl.datasets.episode import EPISODE_DTYPE, STEP_COLUMNS, Episode, as_flags, as_numbers
 from mtorl.datasets.statistics import QUANTILES
 from mtorl.datasets.verification import verify_episodes
@@ -226,13 +226,23 @@ class EpisodeStore:
                     f"data set {self.path}: its manifest.json says {claimed!r} for {field}; the episodes and task "
                     f"names say {counted!r}. {REMEDY}"
                 )
-        if not np.isfinite(self.returns_to_go[self.starts[:-1]]).all():
+        if not np.isfinite(self.returns).all():
             raise InputError(
                 f"data set {self.path}: returns_to_go.npy holds NaN or infinity: it does not fit the data. {REMEDY}"
             )
 
     def __len__(self) -> int:
         return len(self.index)
+
+    @property
+    def card(self) -> Card:
+        """Where the episodes are from; of data sets that were made without a card, as far as their source says it."""
+        return Card.of_manifest(self.manifest)
+
+    @property
+    def returns(self) -> NDArray[np.float32]:
+        """The undiscounted return of each episode `[E]`."""
+        return self.returns_to_go[self.starts[:-1]]
 
     def dimensions_of(self, task: str) -> tuple[int, int]:
         """Observation and action dimension of a task; beyond them its observations and actions are zero."""
@@ -266,7 +276,8 @@ class EpisodeStore:
         """Reads everything once and recomputes what the store says of itself.
 
         Hashes of all columns; finite numbers, actions in [-1, 1], flags, no episode beyond the horizon; returns-to-go
-        are the rewards' sums; the statistics of every task are those of its episodes.
+        are the rewards' sums; the statistics of every task are those of its episodes; zeros beyond a task's own
+        dimensions, no success in tasks that do not know it.
 
         Raises:
             InputError: Names what differs.

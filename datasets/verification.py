@@ -1,6 +1,6 @@
 """Recomputes what a data set says of itself, from its episodes."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,10 +28,19 @@ def verify_episodes(
     Raises:
         InputError: Names the file, the episode and the step, or the field of the manifest.
     """
+    _verify_names(where, manifest)
+    own = dict(zip(manifest["task_names"], manifest.get("own_dimensions", ()), strict=False))
     tallies = {name: TaskTally(manifest["observation_dim"]) for name in manifest["task_names"]}
     sizes = dict.fromkeys(tallies, 0.0)  # of the largest return, if no rewards cancelled
     for number, (episode, returns) in enumerate(episodes):
         _verify_values(where, number, episode)
+        if episode.task in own:
+            _verify_padding(where, number, episode, own[episode.task])
+        if episode.task in manifest.get("returns_only", ()) and episode.success.any():
+            raise InputError(
+                f"{where}: success.npy marks step {int(episode.success.argmax())} of episode {number} of "
+                f"{episode.task}, a task that its manifest.json counts among those without success. {REMEDY}"
+            )
         if len(episode) > manifest["horizon"]:
             raise InputError(
                 f"{where}: episode {number} of {episode.task} has {len(episode)} steps, its manifest.json states a "
@@ -73,6 +82,31 @@ def _verify_values(where: str, number: int, episode: Episode) -> None:
             raise InputError(
                 f"{where}: {name}.npy holds no flag at step {odd[0]} of episode {number} of {episode.task}; expected "
                 f"bytes 0 or 1. {REMEDY}"
+            )
+
+
+def _verify_names(where: str, manifest: dict[str, Any]) -> None:
+    """Raises InputError if tasks without success are no tasks, or a task has more dimensions than all together."""
+    unknown = [name for name in manifest.get("returns_only", ()) if name not in manifest["task_names"]]
+    if unknown:
+        raise InputError(f"{where}: its manifest.json counts {unknown} among tasks without success, and has no such.")
+    most = [manifest["observation_dim"], manifest["action_dim"]]
+    for name, sizes in zip(manifest["task_names"], manifest.get("own_dimensions", ()), strict=False):
+        if sizes[0] > most[0] or sizes[1] > most[1]:
+            raise InputError(
+                f"{where}: its manifest.json gives {name} the dimensions {sizes}; expected at most {most}."
+            )
+
+
+def _verify_padding(where: str, number: int, episode: Episode, sizes: Sequence[int]) -> None:
+    """Raises InputError for what is not zero beyond a task's own dimensions."""
+    for name, size in zip(("observations", "actions"), sizes, strict=True):
+        odd = np.argwhere(getattr(episode, name)[:, size:])
+        if odd.size:
+            step, dimension = odd[0] + (0, size)
+            raise InputError(
+                f"{where}: {name}.npy is not zero in dimension {dimension} at step {step} of episode {number} of "
+                f"{episode.task}, which has {size} dimensions of its own; expected padding. {REMEDY}"
             )
 
 

@@ -18,7 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mtorl import InputError, checks
+from mtorl import InputError, __version__, checks
+from mtorl.datasets.card import Card, recipe_origin
 from mtorl.datasets.store import Episode, EpisodeStore
 from mtorl.datasets.writer import StoreWriter
 from mtorl.envs.base import Split, Suite
@@ -135,6 +136,10 @@ def _check_policy(policy: BehaviorPolicy, recipe: Recipe, hold: bool | None, sui
         check_positions(policy.policy, suite.task_names)
 
 
+def _card(suite: Suite, recording: Recording) -> Card:
+    return Card(f"recorded by mtorl {__version__}: {recipe_origin(type(suite).__name__, recording.recipe)}")
+
+
 def _source(recording: Recording, policy: BehaviorPolicy | None) -> Document:
     """What a data set holds of who made it."""
     plain = asdict(recording)
@@ -166,7 +171,7 @@ def _collect(
             horizon=suite.horizon,
             versions=suite.versions(),
             source=_source(recording, policy),
-            card=policy.card() if policy else None,
+            card=policy.card() if policy else _card(suite, recording),
             returns_only=suite.returns_only,
             own_dimensions=suite.own_dimensions,
         )

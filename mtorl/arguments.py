@@ -1,6 +1,5 @@
 """Command lines: jsonargparse with the manners that a researcher with a deadline expects."""
 
-import contextlib
 import difflib
 import importlib
 import inspect
@@ -11,18 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, get_args
 
-import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_dumper
 
 from mtorl import InputError
-from mtorl.documents import dump_yaml, inline_yaml
+from mtorl.documents import dump_yaml
+from mtorl.words import LISTS, respelled
 
 HANDED_OVER = ("spec", "inputs", "code", "features", "actions", "tasks")
 """Parameters of agents, networks and heads that are no options."""
-LISTS = ("data", "tasks", "suite.tasks", "suite.environments", "baselines")
-"""Options that take one or more words: `--tasks reach-v3 push-v3`."""
-NAMED = ("suite.environments",)
-"""Those of them that may be mappings as well: `{slow: HalfCheetah-v5}`."""
 
 
 class Parser(ArgumentParser):
@@ -32,6 +27,7 @@ class Parser(ArgumentParser):
     * A chosen class starts from its own defaults. jsonargparse alone fills the default class up first and hands
       values of the same names on to the chosen one.
     * Options that are lists take words.
+    * Options that are true or false are true where they stand alone.
     * `--task-identity` is `--task_identity`.
 
     Args:
@@ -59,8 +55,8 @@ class Parser(ArgumentParser):
         """
         if rest or options:  # jsonargparse itself, for the arguments of a class
             return super().parse_args(args, *rest, **options)
-        arguments = _gather_lists(_with_underscores(sys.argv[1:] if args is None else args))
-        arguments = _config_first(arguments)
+        flags = [action.dest for action in self._actions if getattr(action, "_typehint", None) is bool]
+        arguments = respelled(sys.argv[1:] if args is None else args, flags)
         files = [value for option, value in itertools.pairwise(arguments) if option == "--config"]
         files += [word.partition("=")[2] for word in arguments if word.startswith("--config=")]
         named = " or ".join(files) or "what was typed"
@@ -247,55 +243,3 @@ def _takes_null(kind: type, option: str) -> bool:
     signatures = (inspect.signature(parent.__init__).parameters for parent in kind.__mro__)  # type: ignore[misc]
     annotation = next((parameters[option].annotation for parameters in signatures if option in parameters), Any)
     return bool(re.search("None|Optional|Any", str(annotation)))
-
-
-def _with_underscores(arguments: Sequence[str]) -> list[str]:
-    """Options as they are spelled here, however people are used to spell them."""
-
-    def plain(argument: str) -> str:
-        option, equals, value = argument.partition("=")
-        return re.sub(r"(?<=\w)-(?=\w)", "_", option) + equals + value
-
-    return [plain(argument) if argument.startswith("--") else argument for argument in arguments]
-
-
-def _config_first(arguments: list[str]) -> list[str]:
-    """Moves configuration files to the front, in their order: what is typed beats what is in a file."""
-    configs: list[str] = []
-    rest: list[str] = []
-    words = iter(arguments)
-    for word in words:
-        if word == "--config":
-            configs += [word, *([value] if (value := next(words, None)) is not None else [])]
-        else:
-            (configs if word.startswith("--config=") else rest).append(word)
-    return [*configs, *rest]
-
-
-def _gather_lists(arguments: list[str]) -> list[str]:
-    """`--data a b` becomes `--data=["a", "b"]`; what is already a list stays."""
-    gathered: list[str] = []
-    place = 0
-    while place < len(arguments):
-        option, equals, value = arguments[place].partition("=")
-        place += 1
-        if not (option.startswith("--") and option[2:] in LISTS):
-            gathered.append(arguments[place - 1])
-            continue
-        values = [value] if equals else []
-        while place < len(arguments) and not arguments[place].startswith("--") and not equals:
-            values.append(arguments[place])
-            place += 1
-        named = option[2:] in NAMED and values[:1] and values[0].lstrip().startswith("{")
-        gathered.append(f"{option}={values[0] if named else _list(values)}" if values else option)
-    return gathered
-
-
-def _list(values: Sequence[str]) -> str:
-    """Words as a list of texts, whatever they would be to YAML; one that is a list already, or null, is one."""
-    if values == ["null"]:
-        return "null"
-    if len(values) == 1 and values[0].lstrip().startswith("["):
-        with contextlib.suppress(yaml.YAMLError):
-            return inline_yaml(yaml.load(values[0], yaml.BaseLoader))
-    return inline_yaml(values)

@@ -12,7 +12,7 @@ def run(arguments: list[str]) -> None:
     from mtorl.reports.tables import show_store
 
     def info() -> None:
-        """Shows what a data set holds (per task episodes, steps, returns, success; versions), or a run's models."""
+        """Shows what a data set holds (per task episodes, steps, returns, success; origin), or a run's models."""
 
     parser = parser_of("info", info)
     parser.add_argument("data", type=str, help="Folder of the data set, or of a run.")
@@ -28,13 +28,17 @@ def run(arguments: list[str]) -> None:
     store = EpisodeStore(options["data"])
     show_store(store)
     if options["verify"]:
+        from mtorl.datasets.parents import parents_of
         from mtorl.envs.base import check_recorded
 
+        parents = parents_of(store)
         store.verify()
+        there = [parent.verify(store) for parent in parents]
         check_recorded(store)
         print(
             "verified: all hashes match, all numbers are finite, all actions lie in [-1, 1], returns-to-go are the sums"
-            " of rewards, the statistics of tasks are those of their episodes, the suite has its tasks and dimensions."
+            " of rewards, the statistics of tasks are those of their episodes, the suite has its tasks and dimensions"
+            + (f", {sum(there)} of {len(there)} parents are still there and unchanged." if there else ".")
         )
 
 

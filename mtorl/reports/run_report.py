@@ -1,7 +1,5 @@
 """Compares runs in one HTML file that opens without a network, and the same numbers as JSON."""
 
-import json
-import shlex
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -19,6 +17,7 @@ from mtorl.reports.charts.conflicts import draw_measured
 from mtorl.reports.charts.fronts import draw_front
 from mtorl.reports.charts.success import MARKS, draw_bars
 from mtorl.reports.charts.training import draw_conflicts, draw_curves, draw_relations, draw_routing
+from mtorl.reports.data import commands_for, facts_of, heights
 from mtorl.reports.entries import RunEntry, distinct_specs, entries_of
 from mtorl.reports.pages import page
 from mtorl.reports.run_json import as_json, fronts_of
@@ -27,9 +26,6 @@ from mtorl.runs.conflicts import Conflicts, kept_conflicts
 from mtorl.runs.run import Run
 from mtorl.schema import Document
 from mtorl.trainers.entries import ConflictsEntry, RelationsEntry, RoutingEntry
-
-CONTENT = ("step", "sha256", "demonstrations_sha256")
-"""What a data set's source says that is no option of `mtorl collect`."""
 
 
 def report(
@@ -149,11 +145,18 @@ def _content(entries: Sequence[RunEntry], references: dict[str, EvalReport]) -> 
             for entry, fronts in zip(entries, fronts_of(entries), strict=True)
             for front in fronts
         ],
-        "collections": _collections(entries),
+        "collections": commands_for([entry.run.spec for entry in entries]),
         "configs": [(entry.run.folder / "config.yaml").read_text(errors="replace") for entry in entries],
         "machines": [_machine(entry.run) for entry in entries],
         "parameters": [_parameters(entry.run) for entry in entries],
         "specs": specs,
+        "data": [
+            {
+                "facts": [(data["path"], facts_of(data)) for data in spec.data],
+                "heights": [heights(row) for row in spec.return_quantiles],
+            }
+            for _, spec in specs
+        ],
         "versions": report.versions,
     }
 
@@ -233,21 +236,3 @@ def _parameters(run: Run) -> tuple[int, int] | None:
         return None
     sizes = {name: value.numel() for name, value in agent.named_parameters()}
     return sum(sizes.values()), sum(sizes[name] for name in agent.training_only())
-
-
-def _collections(entries: Sequence[RunEntry]) -> list[str]:
-    """The commands that collect the runs' data again."""
-    commands = []
-    for data in (data for entry in entries for data in entry.run.spec.data):
-        path = data["suite"]["class_path"]
-        options = {"suite": path.rsplit(".", 1)[-1] if path.startswith("mtorl.") else path}
-        options |= {f"suite.{key}": value for key, value in data["suite"]["init_args"].items() if value is not None}
-        options |= {name: value for name, value in data["source"].items() if name not in CONTENT}
-        options["out"] = data["path"]
-        words = [f"--{key} {shlex.quote(_plain(value))}" for key, value in options.items()]
-        commands.append(" ".join(["mtorl collect", *words]))
-    return list(dict.fromkeys(commands))
-
-
-def _plain(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)

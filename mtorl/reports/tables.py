@@ -208,21 +208,16 @@ def show_members(family: str, members: "Sequence[Member]") -> None:
 
 
 def show_store(store: "EpisodeStore") -> None:
-    """Prints what a data set holds, task by task."""
+    """Prints what a data set holds, task by task, and where it is from."""
+    from mtorl.reports.data import bars, facts
+
     manifest = store.manifest
     source = ", ".join(f"{key} {value}" for key, value in manifest["source"].items() if value is not None)
-    table = _table(
-        f"{store.path}: {source}",
-        "task",
-        "episodes",
-        "steps",
-        "length",
-        "return mean",
-        "median",
-        "success",
-        "at last step",
-    )
-    for task in manifest["tasks"]:
+    heads = ("episodes", "steps", "length", "return mean", "median", "least", "returns", "most", "success")
+    table = _table(f"{store.path}: {source}", "task", *heads, "at last step")
+    for place, task in enumerate(manifest["tasks"]):
+        returns = store.returns[store.index["task"] == place]
+        blind = task["name"] in store.returns_only
         table.add_row(
             task["name"],
             f"{task['episodes']}",
@@ -230,25 +225,28 @@ def show_store(store: "EpisodeStore") -> None:
             f"{task['steps'] / max(task['episodes'], 1):.0f}",
             f"{task['return_mean']:.1f}",
             f"{task['return_quantiles'][10]:.1f}",
-            *_success(task, store),
+            f"{returns.min():.1f}" if returns.size else "-",
+            bars(returns),
+            f"{returns.max():.1f}" if returns.size else "-",
+            *("-" if blind else f"{task[rate]:.0%}" for rate in ("success_rate", "success_last_rate")),
         )
-    tasks = manifest["tasks"]
-    succeed = [task for task in tasks if task["name"] not in store.returns_only]
+    tasks = [task for task in manifest["tasks"] if task["name"] not in store.returns_only]
     table.add_section()
     table.add_row(
-        f"{len(tasks)} tasks",
-        f"{manifest['episodes']}",
-        f"{manifest['steps']:,}",
-        f"{manifest['steps'] / max(manifest['episodes'], 1):.0f}",
-        "",
-        "",
-        *(
-            f"{sum(task[key] for task in succeed) / len(succeed):.0%}" if succeed else "-"
-            for key in ("success_rate", "success_last_rate")
-        ),
+        f"{len(manifest['tasks'])} tasks",
+        f"{len(store)}",
+        f"{len(store.actions):,}",
+        f"{len(store.actions) / len(store):.0f}",
+        *[""] * 5,
+        *(_mean_of([task[rate] for task in tasks]) for rate in ("success_rate", "success_last_rate")),
     )
     _print(table)
-    print("versions:", ", ".join(f"{name} {value[:12]}" for name, value in manifest["versions"].items()))
+    for name, value in facts(store):
+        print(f"{name}: {value}")
+
+
+def _mean_of(rates: "Sequence[float]") -> str:
+    return f"{sum(rates) / len(rates):.0%}" if rates else "-"
 
 
 def _success(task: dict[str, Any], store: "EpisodeStore") -> list[str]:

@@ -54,6 +54,8 @@ class Experiment:
         optimizer: Learning rate and the rest.
         schedule: When training logs, evaluates, saves and ends.
         sampling: Which recorded steps windows begin at.
+        shares: Of each folder of `data` in every task's windows, relative to each other (0.7 0.3); by default all
+            recorded steps are as likely. A task that only one of them has takes all windows from there.
         tasks: Train on these tasks of the data only.
         statistics: What observations are normalised with: the statistics of these tasks (tasks), or of all tasks of the
             data (data), as a policy for all of them would have.
@@ -89,6 +91,7 @@ class Experiment:
     optimizer: OptimizerSettings
     schedule: Schedule
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
+    shares: list[float] | None = None
     tasks: list[str] | None = None
     statistics: Literal["tasks", "data"] = "tasks"
     windows: int = 64
@@ -141,6 +144,7 @@ class Experiment:
             next_observations=agent.next_observations,
             prompts=agent.prompts,
             sampling=self.sampling,
+            shares=self.shares,
         )
 
     def build_sampler(self, stores: Sequence[EpisodeStore], agent: Agent) -> TaskSampler:
@@ -157,6 +161,7 @@ class Experiment:
             agent.prompts,
             self.sampling,
             agent.spec.groups,
+            self.shares,
         )
 
     def check(self, stores: Sequence[EpisodeStore], spec: DataSpec) -> None:
