@@ -232,13 +232,14 @@ def record(suite: Suite, environment: Env, task: int, number: int, recording: Re
     played = CheckedEnv(environment, suite, task)
     full = played.reset(goal)
     action = np.zeros(suite.action_dim, dtype=np.float32)
-    observations, steps = [suite.observe(full.copy())], []
+    own = suite.of(task)
+    observations, steps = [own.observe(full.copy())], []
     since_success = 0  # steps since the first success, counting it; 0 before
-    for step in range(suite.horizon):
+    for step in range(own.horizon):
         done = recording.hold and since_success > 0
         action = _experts_action(actor.act(step, full, done, action), name, suite.action_dim)
         full, reward, success, over = played.step(action.copy())
-        observations.append(suite.observe(full.copy()))
+        observations.append(own.observe(full.copy()))
         steps.append((action, reward, success, over))
         since_success += success or since_success > 0
         if over or since_success > recording.after_success:
