@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mtorl import InputError, checks
+from mtorl.datasets.padding import padded
 from mtorl.datasets.prompts import Prompt, PromptPool, PromptSettings
 from mtorl.datasets.store import EpisodeStore
 from mtorl.datasets.turns import TaskOrder, TaskTurns
@@ -127,7 +128,8 @@ class TaskSampler:
     read, so memory does not grow with the data.
 
     Args:
-        stores: Data sets that are used together, from `open_stores`.
+        stores: Data sets that are used together, from `open_stores`; windows of those with fewer dimensions have zeros
+            behind them.
         task_names: The tasks to draw, in the order of their ids.
         windows: B, windows per task and batch.
         length: L, steps per window.
@@ -165,6 +167,9 @@ class TaskSampler:
         self._pool = PromptPool(stores, task_names, prompts) if prompts else None
         self.sampling = sampling or SamplingSettings()
         self._generator = generator
+        self._widest = {
+            name: max(getattr(store, name).shape[1:] for store in stores) for name in ("observations", "actions")
+        }
         self._index_episodes()
 
     def _index_episodes(self) -> None:
@@ -265,10 +270,12 @@ class TaskSampler:
         else:
             store_of = self._store_of[episode]
             column = getattr(self.stores[0], name)
-            values = np.empty((*rows.shape, *column.shape[1:]), dtype=column.dtype)
+            shape = self._widest.get(name, ())
+            values = np.empty((*rows.shape, *shape), dtype=column.dtype)
             for position, store in enumerate(self.stores):
                 inside = store_of == position
-                values[inside] = np.take(getattr(store, name), rows[inside], axis=0)
+                taken = np.take(getattr(store, name), rows[inside], axis=0)
+                values[inside] = padded(taken, *shape) if shape else taken
         if not valid.all():
             values[~valid] = 0
         return values

@@ -96,7 +96,7 @@ class Suite(ABC):
         """Versions of the simulator and fingerprint of the goals: what makes two results comparable."""
 
     def of(self, task: int) -> "Suite":
-        """The suite as it is in one task: its horizon, what agents see, how it holds still. Itself, unless they differ."""
+        """The suite as it is in one task: its horizon, what agents see, how it holds still. Mostly itself."""
         return self
 
     def dimensions_of(self, task: int) -> tuple[int, int]:

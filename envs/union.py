@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtorl import InputError, checks
+from mtorl.datasets.padding import padded
 from mtorl.envs.base import Env, Split, Step, Suite, build_suite
 from mtorl.envs.checked import CheckedEnv
 from mtorl.envs.gymnasium import chosen_tasks
@@ -72,7 +73,7 @@ class Union(Suite):
         """That of the task's suite."""
         suite, place = self._home(task)
         act, seen = suite.expert(place), suite.observation_dim
-        return lambda observation: _padded(act(observation[:seen]), self.action_dim)
+        return lambda observation: padded(act(observation[:seen]), self.action_dim)
 
     def hide_goal(self, observations: NDArray[np.float32]) -> NDArray[np.float32]:
         """Hides the goal as the task's suite does.
@@ -81,12 +82,12 @@ class Union(Suite):
             InputError: There are tasks of several suites: which one this is must be said with `of`.
         """
         suite = self._only()
-        return _padded(suite.hide_goal(observations[..., : suite.observation_dim]), observations.shape[-1])
+        return padded(suite.hide_goal(observations[..., : suite.observation_dim]), observations.shape[-1])
 
     def hold(self, action: NDArray[np.float32]) -> NDArray[np.float32]:
         """Holds still as the task's suite does; raises as `hide_goal`."""
         suite = self._only()
-        return _padded(suite.hold(action[: suite.action_dim]), self.action_dim)
+        return padded(suite.hold(action[: suite.action_dim]), self.action_dim)
 
     def of(self, task: int) -> "Union":
         """The union of this task alone."""
@@ -162,12 +163,12 @@ class UnionEnv(Env):
 
     def reset(self, goal: int) -> NDArray[np.float32]:
         """See `Env.reset`."""
-        return _padded(self._checked.reset(self._goal(self._suite, goal)), self._size)
+        return padded(self._checked.reset(self._goal(self._suite, goal)), self._size)
 
     def step(self, action: NDArray[np.float32]) -> Step:
         """See `Env.step`; of the action it takes its own part."""
-        observation, *rest = self._checked.step(action[: self._suite.action_dim])
-        return Step(_padded(observation, self._size), *rest)
+        observation, reward, success, terminated = self._checked.step(action[: self._suite.action_dim])
+        return Step(padded(observation, self._size), reward, success, terminated)
 
     def close(self) -> None:
         """Frees the simulator."""
@@ -175,13 +176,6 @@ class UnionEnv(Env):
 
 
 _SPLITS: tuple[Split, Split] = ("train", "heldout")
-
-
-def _padded(values: NDArray[np.float32], size: int) -> NDArray[np.float32]:
-    """Values `[..., n]` with zeros behind them, `[..., size]`."""
-    wide = np.zeros((*values.shape[:-1], size), dtype=np.float32)
-    wide[..., : values.shape[-1]] = values
-    return wide
 
 
 def _as_told(suite: Any, goal_visible: bool | None) -> Suite:
