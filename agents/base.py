@@ -35,6 +35,7 @@ class Phase:
         start: Move from this share of training on.
         stop: Move until this share of training is done.
         after_step: Called after each move (target networks).
+        splits: A task's loss is a mean over valid positions of its windows, so that these can be split up.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Phase:
     start: float = 0.0
     stop: float = 1.0
     after_step: Callable[[], None] = lambda: None
+    splits: bool = True
 
     def span(self, steps: int) -> range:
         """The training steps, of that many in all, in which it may move."""

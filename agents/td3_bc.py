@@ -1,5 +1,6 @@
 """TD3+BC (Fujimoto and Gu, 2021) for many tasks."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -44,12 +45,10 @@ class TD3BC(ActorCritic):
         checks.at_least(1, policy_delay=policy_delay)
         self.critic_weight, self.target_noise, self.noise_clip = critic_weight, target_noise, noise_clip
         self.target_backbone, self.target_head = self.target_of(self.backbone), self.target_of(self.head)
-        self.phases = (
-            self.phase("critic", self._critic_losses, [self.critics]),
-            self.phase(
-                "actor", self._actor_losses, [self.encoder, self.backbone, self.head], policy_delay, self.follow
-            ),
-        )
+        parts = [self.encoder, self.backbone, self.head]
+        actor = self.phase("actor", self._actor_losses, parts, policy_delay, self.follow)
+        critic = self.phase("critic", self._critic_losses, [self.critics])
+        self.phases = (critic, replace(actor, splits=False))  # the size of values is a mean of its own
 
     @torch.no_grad()
     def _next_actions(self, batch: TaskBatch) -> torch.Tensor:

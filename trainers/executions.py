@@ -136,8 +136,14 @@ class PhaseFunctions:
         """
         rows = GradientRows(self.space, self._buffer(len(batch.task_ids)), sharing, batch.task_ids)
         losses, private = self._way(batch, sharing, rows)
-        found = dict(zip(self._private, private, strict=True)) | {_own(name): it for name, it in rows.own.items()}
-        return TaskGradients(losses, rows.values, batch.task_ids), found
+        return TaskGradients(losses, rows.values, batch.task_ids), self._named(private, rows)
+
+    def _named(self, private: list[Tensor], rows: GradientRows) -> dict[str, Tensor]:
+        """Gradients of the private parameters and of the sharing's own, as `private_of` names them."""
+        return dict(zip(self._private, private, strict=True)) | {_own(name): it for name, it in rows.own.items()}
+
+    def add_up(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Completes the gradients that a backward pass from `losses` has left; here they are complete."""
 
     def dense_gradients(self, batches: Iterable[TaskBatch], sharing: Sharing) -> DenseGradients:
         """The gradient of every task's loss at its own effective parameters, mean over batches of the same tasks.

@@ -1,6 +1,6 @@
 """The gradients of all tasks of one batch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -30,6 +30,14 @@ class TaskGradients:
         It is symmetric to the last bit.
         """
         return gramian(self.pulled_back)
+
+    def combined(self, weights: Tensor) -> Tensor:
+        """The direction `[P]`: the gradients weighted with `[T]`."""
+        return weights.to(self.pulled_back) @ self.pulled_back
+
+    def kept(self) -> "TaskGradients":
+        """The same, which the next batch does not overwrite."""
+        return replace(self, pulled_back=self.pulled_back.clone())
 
 
 @dataclass(frozen=True)

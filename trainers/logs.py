@@ -89,13 +89,23 @@ class RunLog:
 
 
 class NoLog(RunLog):
-    """Writes nothing, for a rehearsal."""
+    """Writes nothing, for a rehearsal, and for all processes but the first of those that train together."""
 
     def __init__(self) -> None:
         """Opens no files."""
 
     def write(self, entry: Entry) -> None:
         """Forgets the entry."""
+
+    def flush(self) -> int:
+        """Nothing is written."""
+        return 0
+
+    def rewind(self, size: int) -> None:
+        """Nothing was written."""
+
+    def close(self) -> None:
+        """There are no files."""
 
 
 def _picture(matrix: list[list[float]]) -> Any:

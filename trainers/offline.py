@@ -10,6 +10,7 @@ from mtorl.interrupts import StopRequest
 from mtorl.progress import Progress
 from mtorl.schema import State
 from mtorl.trainers.checkpoint import CheckpointFolder, fitting, restore
+from mtorl.trainers.distributed import leads, processes
 from mtorl.trainers.entries import ConclusionEntry, EvaluationEntry, SharingEntry
 from mtorl.trainers.logs import RunLog
 from mtorl.trainers.monitor import conflicts, relations, routing
@@ -81,12 +82,17 @@ class OfflineTrainer:
             self._records.restart_clock(self._step)
             self._settle()  # what was due when the run was interrupted
             while self._step < steps:
-                if stop.requested:
+                if self._stops(stop.requested):
                     self._save()
                     raise KeyboardInterrupt
                 self.advance()
                 self._settle()
                 progress.advance(1, self._loss + self._success)
+
+    def _stops(self, requested: bool) -> bool:
+        """Whether training is interrupted now; of several processes the first one says so."""
+        together = processes()
+        return together.first_says(requested) if together else requested
 
     def rehearse(self) -> None:
         """One training step for every part of the agent, to be thrown away: what does not fit together fails here."""
@@ -169,7 +175,8 @@ class OfflineTrainer:
         self._records.restart_clock(self._step)
 
     def _save(self, best: bool = False) -> None:
-        self.checkpoints.save(self._step, self.state_dict(), best)
+        if leads():
+            self.checkpoints.save(self._step, self.state_dict(), best)
         self._saved = self._step
 
     def state_dict(self) -> State:

@@ -13,6 +13,7 @@ from mtorl.datasets.sampler import TaskBatch, TaskSampler
 from mtorl.schema import State
 from mtorl.trainers.balancers.base import Balancer, LossWeighting
 from mtorl.trainers.checkpoint import fitting
+from mtorl.trainers.distributed import SharedFunctions, processes
 from mtorl.trainers.executions import Execution, PhaseFunctions
 from mtorl.trainers.gradients import DenseGradients
 from mtorl.trainers.optimizer import OptimizerSettings, PhaseOptimizer
@@ -233,7 +234,10 @@ def phase_functions(
         execution: How per-task gradients are computed.
     """
     others = [(it.space, shared[it.name]) for it in agent.phases if it is not phase]
-    return PhaseFunctions(agent, agent.phases.index(phase), execution, companions=others)
+    together, place = processes(), agent.phases.index(phase)
+    if together is None:
+        return PhaseFunctions(agent, place, execution, companions=others)
+    return SharedFunctions(together, agent, place, execution, companions=others)
 
 
 def _own_sharing(sharing: Sharing, agent: Agent, phase: Phase, seed: int) -> Sharing:
@@ -247,6 +251,12 @@ def _phase_trainer(
     functions: PhaseFunctions, balancer: Balancer, sharing: Sharing, settings: OptimizerSettings, steps: int, seed: int
 ) -> PhaseTrainer:
     agent, phase, own = functions.agent, functions.phase, copy.deepcopy(balancer)
+    whole = [type(it).__name__ for it in own.modules() if isinstance(it, Balancer) and not it.spreads]
+    if whole and processes():
+        raise InputError(
+            f"{whole[0]} looks at what the heads see of all tasks, which no process has where tasks are spread over "
+            "several. Train in one process, or with another balancer."
+        )
     own.plan(len(phase.span(steps)))
     own.init(len(agent.spec.task_names), phase.space, torch_stream(seed, f"balancer {phase.name}"))  # stays on the CPU
     learned = list(own.parameters())

@@ -1,11 +1,10 @@
 """One batch, and a move waiting to be made."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import NoReturn
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mtorl import InputError
 from mtorl.agents.base import Agent, Phase, TaskLosses
@@ -140,7 +139,7 @@ class MultiTaskUpdate:
             with isolated(self._seed, "dropout", self._index, number, device=part.valid.device):
                 gradients, private = self._functions.gradients(part, self.sharing)
             if number < count:  # the next part overwrites the matrix
-                gradients = replace(gradients, pulled_back=gradients.pulled_back.clone())
+                gradients = gradients.kept()
             found.append(gradients)
             for name, parameter in self._functions.private.items():
                 share = private[name] / count
@@ -184,6 +183,7 @@ class MultiTaskUpdate:
         if private is not None and own:
             for parameter, gradient in zip(own, torch.autograd.grad(private, own), strict=True):
                 parameter.grad = gradient
+        self._functions.add_up(self._moved)
         return self._step()
 
     def descend_features(self, losses: TaskLosses, gradient: Tensor) -> dict[str, float]:
@@ -200,8 +200,7 @@ class MultiTaskUpdate:
         """
         if losses.features is None:
             raise InputError(f"the phase {self.phase.name} has no features, which this balancer works on.")
-        moved = [*self.phase.module.parameters(), *self.sharing.parameters()]
-        parameters = [parameter for parameter in moved if parameter.requires_grad]
+        parameters = self._moved
         before: Sequence[Tensor | None] = [None] * len(parameters)
         if losses.features.requires_grad:
             before = torch.autograd.grad(losses.features, parameters, gradient, retain_graph=True, allow_unused=True)
@@ -210,6 +209,11 @@ class MultiTaskUpdate:
         for parameter, found in zip(parameters, before, strict=True):
             parameter.grad = next(heads) if found is None else found
         return self._step()
+
+    @property
+    def _moved(self) -> list[nn.Parameter]:
+        moved = [*self.phase.module.parameters(), *self.sharing.parameters()]
+        return [parameter for parameter in moved if parameter.requires_grad]
 
     def _step(self) -> dict[str, float]:
         task_ids = self.task_ids

@@ -8,13 +8,17 @@ def run(arguments: list[str]) -> None:
     from mtorl.runs.configuration import Configuration
     from mtorl.runs.run import Run
     from mtorl.runs.training import continue_run, start
+    from mtorl.trainers.distributed import joined, leads
 
     resumed = [value for option, value in _pairs(arguments) if option == "--resume"]
-    if resumed:
-        trained = continue_run(Run(resumed[-1]), _without(arguments, "--resume"))
-    else:
-        trained = start(Configuration.parse(arguments), ["mtorl", "train", *arguments])
-    print(f"trained: {trained.folder}. Next: `mtorl evaluate {trained.folder}`, then `mtorl report {trained.folder}`.")
+    with joined():
+        if resumed:
+            trained = continue_run(Run(resumed[-1]), _without(arguments, "--resume"))
+        else:
+            trained = start(Configuration.parse(arguments), ["mtorl", "train", *arguments])
+        if leads():
+            folder = trained.folder
+            print(f"trained: {folder}. Next: `mtorl evaluate {folder}`, then `mtorl report {folder}`.")
 
 
 def _pairs(arguments: list[str]) -> list[tuple[str, str]]:

@@ -23,6 +23,7 @@ from mtorl.runs.memory import BatchSizes, check_memory
 from mtorl.runs.provenance import find_device, limited_threads
 from mtorl.trainers.balancers import Balancer, GradientAggregation, LossWeighting, MatrixAggregation
 from mtorl.trainers.checkpoint import CheckpointFolder
+from mtorl.trainers.distributed import leads, processes
 from mtorl.trainers.executions import Execution
 from mtorl.trainers.logs import NoLog, RunLog
 from mtorl.trainers.offline import OfflineTrainer
@@ -174,6 +175,8 @@ class Experiment:
                 "themselves. Train on data collected with --split train."
             )
         find_device(self.device)
+        if self.per_group and processes():
+            raise InputError("per_group trains one model after the other; expected one process. Leave torchrun out.")
         suite = suite_of(spec)
         found, expected = (spec.observation_dim, spec.action_dim), (suite.observation_dim, suite.action_dim)
         if found != expected:
@@ -253,7 +256,7 @@ class Experiment:
             checkpoints,
             evaluate,
             config,
-            self.quiet,
+            self.quiet or not leads(),
         )
 
     def build_phases(self, agent: Agent) -> list[PhaseTrainer]:

@@ -64,7 +64,8 @@ def limited_threads(count: int | None) -> Iterator[None]:
 def find_device(name: str) -> torch.device:
     """The device of that name; raises InputError if it cannot be used here."""
     try:
-        device = torch.device(name)
+        place = os.environ.get("LOCAL_RANK")  # of processes that torchrun starts, each has a GPU of its own
+        device = torch.device(f"cuda:{place}" if name == "cuda" and place else name)
         float(torch.zeros(1, device=device))  # meta has shapes only
     except (RuntimeError, AssertionError) as error:
         raise InputError(

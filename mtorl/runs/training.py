@@ -3,7 +3,7 @@
 import hashlib
 import shlex
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,6 @@ from mtorl import InputError
 from mtorl.datasets.store import EpisodeStore
 from mtorl.envs.evaluator import evaluate
 from mtorl.envs.protocol import Protocol
-from mtorl.envs.workers import WorkerPool
 from mtorl.files import locked, regular, remove_leftovers, write_atomically, write_json
 from mtorl.runs.configuration import Configuration, command_line
 from mtorl.runs.experiment import Experiment
@@ -19,7 +18,8 @@ from mtorl.runs.members import GROUPING, Member, folder_of, members_of
 from mtorl.runs.provenance import describe_machine, limited_threads
 from mtorl.runs.run import Run
 from mtorl.schema import State
-from mtorl.trainers.logs import RunLog
+from mtorl.trainers.distributed import joined, leads, wait, worker_pool
+from mtorl.trainers.logs import NoLog, RunLog
 from mtorl.trainers.schedule import Schedule
 
 
@@ -59,9 +59,13 @@ def start(configuration: Configuration, command: Sequence[str] = (), experiment:
     Raises:
         InputError: The folder holds something already.
     """
+    with joined():
+        return _start(configuration, command, experiment or configuration.experiment())
+
+
+def _start(configuration: Configuration, command: Sequence[str], experiment: Experiment) -> Run:
     folder = configuration.out
     _refuse_occupied(folder)
-    experiment = experiment or configuration.experiment()
     stores, spec = experiment.open_data()
     whole = Member(configuration, experiment, spec)
     members = members_of(whole, folder, stores) if experiment.per_group else []
@@ -70,7 +74,7 @@ def start(configuration: Configuration, command: Sequence[str] = (), experiment:
             member.check(stores)
     if not members:
         whole.check(stores)
-    with locked(folder, "checkpoints"), _resumable(folder):
+    with _held(folder):
         _refuse_occupied(folder)  # by somebody who was faster
         run = _write_descriptions(folder, whole, command)
         if experiment.per_group:
@@ -93,7 +97,7 @@ def continue_run(run: Run, arguments: Sequence[str] = ()) -> Run:
         InputError: The configuration differs from the checkpoint's, or the data changed.
     """
     configuration = run.read_configuration(arguments)
-    with locked(run.folder, "checkpoints"), _resumable(run.folder):
+    with joined(), _held(run.folder):
         state = _last_state(run)
         run.refuse_another_configuration(configuration, state)
         experiment = run.with_own_groups(configuration.experiment())
@@ -109,8 +113,9 @@ def continue_run(run: Run, arguments: Sequence[str] = ()) -> Run:
 
 def _last_state(run: Run) -> State | None:
     """The checkpoint that a run goes on from, if there is one; removes what a killed process left."""
-    for folder in (run.folder, run.folder / "checkpoints"):
+    for folder in (run.folder, run.folder / "checkpoints") if leads() else ():
         remove_leftovers(folder)
+    wait()
     return run.checkpoints().load() if not run.per_group and run.checkpoints().steps() else None
 
 
@@ -155,6 +160,9 @@ def _write_descriptions(folder: Path, member: Member, command: Sequence[str]) ->
         member: The run.
         command: With which it was begun.
     """
+    if not leads():
+        wait()
+        return Run(folder)
     machine, grouping = describe_machine(command), member.experiment.grouping
     if not member.experiment.per_group:
         machine["threads"] = member.experiment.choose_threads(member.spec)
@@ -165,6 +173,7 @@ def _write_descriptions(folder: Path, member: Member, command: Sequence[str]) ->
     write_json(folder / "data_spec.json", member.spec.to_json())
     write_json(folder / "run.json", machine)
     write_atomically(folder / "config.yaml", lambda file: file.write(member.configuration.dump().encode()))
+    wait()
     return Run(folder)
 
 
@@ -179,9 +188,9 @@ def _train(run: Run, member: Member, stores: Sequence[EpisodeStore], state: Stat
     """
     experiment = member.experiment
     suite, protocol = run.suite(), Protocol("official", experiment.evaluate_goals, stop_at_success=True)
-    log = RunLog(run.folder, state["step"] if state else 0)
+    log = RunLog(run.folder, state["step"] if state else 0) if leads() else NoLog()
     threads = experiment.threads or run.machine().get("threads")  # torch's choice where that was not noted
-    with limited_threads(threads), WorkerPool(experiment.workers) as pool:
+    with limited_threads(threads), worker_pool(experiment.workers) as pool:
         trainer = experiment.build_trainer(
             stores,
             run.spec,
@@ -202,6 +211,8 @@ def _train(run: Run, member: Member, stores: Sequence[EpisodeStore], state: Stat
 
 def _refuse_occupied(folder: Path) -> None:
     """Raises InputError if something is there besides what a run that was killed at its very beginning leaves."""
+    if not leads():  # the first process may be writing there by now
+        return
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file; expected a folder for the run. Choose another --out.")
     names = {path.name for path in folder.iterdir()} if folder.exists() else set()
@@ -211,6 +222,13 @@ def _refuse_occupied(folder: Path) -> None:
             f"{folder} already holds {holds}. Choose another --out, continue it with `mtorl train --resume {folder}`, "
             "or delete it."
         )
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Keeps a folder to this process, or to the processes of which it is one; Ctrl-C says how to continue."""
+    with locked(folder, "checkpoints") if leads() else nullcontext(), _resumable(folder):
+        yield
 
 
 @contextmanager

@@ -17,7 +17,6 @@ from mtorl.schema import State
 
 if TYPE_CHECKING:  # a balancer can be used, and written, without the rooms that hand these over
     from mtorl.agents.parameters import ParameterSpace
-    from mtorl.trainers.gradients import TaskGradients
     from mtorl.trainers.update import MultiTaskUpdate
 
 Vector = NDArray[np.float64]
@@ -60,12 +59,14 @@ class Balancer(nn.Module, ABC):
         task_count: Number of tasks of the suite; None before `init`.
         steps: Training steps of its phase, see `plan`.
         learning_rate: Of its parameters, if it has any, after warm-up; None: that of the agent.
+        spreads: Whether the tasks may be spread over processes; otherwise it looks at more than losses and gradients.
     """
 
     needs = ""
     task_count: int | None = None
     steps = 1000
     learning_rate: float | None = None
+    spreads = True
 
     def plan(self, steps: int) -> None:
         """Tells it, and what it holds, how many training steps its phase has; called before `init`."""
@@ -208,7 +209,7 @@ class GradientAggregation(Balancer):
         """All task gradients, one direction."""
         gradients = update.gradients()
         weights = self.weights(gradients.gramian, gradients.losses, update.task_ids)
-        return update.descend(combine(gradients, weights), weights)
+        return update.descend(gradients.combined(weights), weights)
 
 
 class MatrixAggregation(Balancer):
@@ -246,9 +247,3 @@ class MatrixAggregation(Balancer):
         losses = torch.ones(len(rows)) if losses is None else losses
         task_ids = torch.arange(len(rows)) if task_ids is None else task_ids
         return losses.to(rows), task_ids.to(rows.device)
-
-
-def combine(gradients: "TaskGradients", weights: Tensor) -> Tensor:
-    """The direction `[P]`: the task gradients weighted with `[T]`."""
-    rows = gradients.pulled_back
-    return weights.to(rows) @ rows

@@ -43,6 +43,7 @@ class BayesAgg(Balancer):
     """
 
     needs = "features, and linear heads of single tasks"
+    spreads = False
 
     def __init__(
         self,
