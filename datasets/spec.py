@@ -129,6 +129,10 @@ class DataSpec:
             means, stds = means * own, stds * own
         return means.astype(np.float32), np.maximum(stds, floor).astype(np.float32)
 
+    def dimensions_of(self, task: int) -> tuple[int, int]:
+        """Observation and action dimension of a task, beyond which it has zeros."""
+        return self.own_dimensions[task] if self.own_dimensions else (self.observation_dim, self.action_dim)
+
     def pooled_moments(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Mean and standard deviation `[O]` of all tasks together, of each dimension over the tasks that have it."""
         sizes = None if self.own_dimensions is None else [size for size, _ in self.own_dimensions]

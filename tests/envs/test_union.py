@@ -130,7 +130,7 @@ def test_each_suite_is_played_to_its_own_horizon(union: Union) -> None:
 
 
 def test_recorded_episodes_are_those_of_the_own_suites(union: Union, tmp_path: Path) -> None:
-    """But for the random stream, which names the goal's index nowhere: everything else is the same bit for bit."""
+    """Bit for bit, but for the index of the goal."""
     store = collect(union, tmp_path / "union", "mixed", episodes=4, workers=0, quiet=True)
     store.verify()
     assert store.returns_only == ("up", "down") and store.dimensions_of("away-2") == (4, 2)
