@@ -219,7 +219,7 @@ def _check_joined(first: EpisodeStore, store: EpisodeStore) -> None:
         if expected != found:
             raise InputError(
                 f"data sets {first.path} and {store.path} cannot be joined: {name} {expected} and {found} differ."
-                + ("" if name == "versions" else " One policy for tasks of several suites: --union true.")
+                + ("" if name == "versions" else " To train one policy for tasks of several suites, add --union true.")
             )
     if _endings(first) != _endings(store):
         warnings.warn(

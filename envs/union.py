@@ -23,7 +23,7 @@ class Union(Suite):
     Args:
         suites: The suites.
         tasks: Use these tasks, in this order; all by default.
-        goal_visible: Whether agents see goals; by default as each suite says.
+        goal_visible: Whether agents see the goals of those suites that can hide them; by default as each suite says.
         observation_dim: O, if it is to be larger than that of the widest suite.
         action_dim: A, likewise.
     """
@@ -50,10 +50,11 @@ class Union(Suite):
         )
         sizes = tuple(suite.dimensions_of(place) for suite, place in played)
         self.own_dimensions = sizes if {*sizes} != {(self.observation_dim, self.action_dim)} else None
+        told = {suite.goal_visible for suite in self.suites if _GOAL in suite.arguments}
         self.arguments = {
             "suites": [suite.describe() for suite in self.suites],
             "tasks": list(self.task_names),
-            "goal_visible": goal_visible,
+            "goal_visible": told.pop() if len(told) == 1 else None,
             "observation_dim": self.observation_dim,
             "action_dim": self.action_dim,
         }
@@ -176,12 +177,13 @@ class UnionEnv(Env):
 
 
 _SPLITS: tuple[Split, Split] = ("train", "heldout")
+_GOAL = "goal_visible"
 
 
 def _as_told(suite: Any, goal_visible: bool | None) -> Suite:
     """A suite, or what describes one, with visible or hidden goals."""
     built = suite if isinstance(suite, Suite) else build_suite(suite)
-    if goal_visible is None or goal_visible == built.goal_visible:
+    if goal_visible in (None, built.goal_visible) or _GOAL not in built.arguments:
         return built
     return built.changed(goal_visible=goal_visible)
 

@@ -80,6 +80,7 @@ def test_goals_are_hidden_as_the_tasks_suite_does(union: Union) -> None:
     assert hidden.of(0).observe(full).tolist() == [[1, 1, 0, 0, 0, 0]] * 2
     assert hidden.of(2).observe(np.ones((2, 6), np.float32)).tolist() == [[1, 1, 1, 0, 0, 0]] * 2
     assert union.of(0).observe(full) is full
+    assert (union.arguments["goal_visible"], hidden.arguments["goal_visible"]) == (True, False)
     half = Union([POINTS.changed(goal_visible=False), SpaceReach()])
     assert half.of(1).observe(full).tolist() == [[1, 1, 0, 0, 0, 0]] * 2 and half.of(3).observe(full) is full
     with pytest.raises(InputError, match=r"another thing in each of its suites.*suite\.of\(task\)"):
