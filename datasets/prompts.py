@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mtorl import InputError, checks
-from mtorl.datasets.episode import Demonstration
-from mtorl.datasets.padding import padded
+from mtorl.datasets.episode import Demonstration, padded
 from mtorl.datasets.store import EpisodeStore
 
 HELD_OUT = 2

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mtorl import InputError, checks
-from mtorl.datasets.padding import padded
+from mtorl.datasets.episode import padded
 from mtorl.datasets.prompts import Prompt, PromptPool, PromptSettings
 from mtorl.datasets.store import EpisodeStore
 from mtorl.datasets.turns import TaskOrder, TaskTurns

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtorl import InputError
-from mtorl.datasets.padding import padded
+from mtorl.datasets.episode import padded
 from mtorl.datasets.statistics import QUANTILES, pooled_moments
 from mtorl.datasets.store import SUITE, EpisodeStore
 from mtorl.files import sha256

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtorl import InputError, checks
-from mtorl.datasets.padding import padded
+from mtorl.datasets.episode import padded
 from mtorl.envs.base import Env, Split, Step, Suite, build_suite
 from mtorl.envs.checked import CheckedEnv
 from mtorl.envs.gymnasium import chosen_tasks
