@@ -24,6 +24,7 @@ class TaskLosses:
         valid: bool `[T, B, L]`.
         predictions: `[T, B, L, A]`, what the heads said, where the loss is their squared error (a mean over the task's
             action dimensions, and over valid positions); None where it is another.
+        owned: `[T, A]`, see `Head.owned`.
         linear: The predictions are linear in the features, the loss is their squared error, and every task has its own
             head.
     """
@@ -34,6 +35,7 @@ class TaskLosses:
     valid: Tensor | None = None
     linear: bool = False
     predictions: Tensor | None = None
+    owned: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,10 @@ class Head(nn.Module, ABC):
     def own(self, owned: Tensor | None) -> None:
         """Told once which action dimensions each task has, see `owned`."""
         self.owned = owned
+
+    def owned_of(self, task_ids: Tensor) -> Tensor | None:
+        """`owned` of tasks `[T]`: `[T, A]`."""
+        return None if self.owned is None else self.owned[task_ids]
 
     def owned_only(self, values: Tensor, task_ids: Tensor) -> Tensor:
         """Values `[T, ..., A]` of tasks `[T]`, with zeros where they have no action dimension."""
@@ -161,7 +167,8 @@ class Head(nn.Module, ABC):
             batch: The windows that they are of.
         """
         values = self.losses(features, batch.actions, batch.valid, batch.task_ids)
-        return TaskLosses(values, features, batch.actions, batch.valid, self.linear)
+        owned = self.owned_of(batch.task_ids)
+        return TaskLosses(values, features, batch.actions, batch.valid, self.linear, owned=owned)
 
     def task_rows(self) -> list[nn.Parameter]:
         """Parameters whose rows belong to tasks, one to each or as `row_of` says; none by default."""

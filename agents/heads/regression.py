@@ -89,7 +89,8 @@ class RegressionHead(Head):
             return super().forward(features, batch)
         predictions = self.means(features, batch.task_ids)
         values = self._squared_error(predictions, batch.actions, batch.valid, batch.task_ids)
-        return TaskLosses(values, features, batch.actions, batch.valid, self.linear, predictions)
+        owned = self.owned_of(batch.task_ids)
+        return TaskLosses(values, features, batch.actions, batch.valid, self.linear, predictions, owned)
 
     def means(self, features: Tensor, task_ids: Tensor) -> Tensor:
         """Predictions `[T, B, L, A]` from features `[T, B, L, F]` of tasks `[T]`."""

@@ -212,7 +212,8 @@ def _references(
             "stop_at_success on, or make an ablation for each suite."
         )
     try:
-        suites[0].expert(0)
+        for task in range(len(suites[0].task_names)):
+            suites[0].expert(task)
     except InputError:
         return None
     return evaluate_references(suites[0], protocol, folder, workers, quiet)

@@ -96,3 +96,21 @@ def test_a_hidden_task_is_known_by_its_dimensions(options: dict) -> None:
     played = evaluate(run.folder, goals=1, task_identity="hidden", workers=0, quiet=True)
     told = evaluate(run.folder, goals=1, workers=0, quiet=True)
     assert [(it.task, it.reward) for it in played.episodes] == [(it.task, it.reward) for it in told.episodes]
+
+
+@pytest.mark.parametrize("execution", ["vmap", "joint"])
+def test_executions_agree_where_tasks_have_padding(options: dict, tmp_path: Path, execution: str) -> None:
+    few = {**options, "schedule": {"steps": 3, "evaluate_every": 0}, "dtype": "float64", "sharing": "Shared"}
+    found, expected = (
+        Run(train(**{**few, "out": str(tmp_path / it), "execution": it}).folder).checkpoints().load("last")["agent"]
+        for it in (execution, "loop")
+    )
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name])
+
+
+def test_linear_heads_of_padded_tasks_can_be_balanced_at_their_features(options: dict) -> None:
+    linear = {"balancer": "BayesAgg", "balancer.warmup": 2, "agent.output_heads": "linear", "sharing": "Shared"}
+    run = train(**{**options, **linear, "schedule": {"steps": 8, "evaluate_every": 0}})
+    weights = run.checkpoints().load("last")["agent"]["head.bias"]
+    assert weights[2:].ne(0).all() and not weights[:2, 2].any(), "padding has no gradient"
