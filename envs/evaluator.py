@@ -86,7 +86,19 @@ def evaluate(
             partial.append(episodes)
             progress.advance(len(episodes))
     ordered = tuple(played[task, goal] for task in suite.task_names for goal in goals)
-    report = EvalReport(name, suite.task_names, ordered, protocol, suite.describe(), suite.versions(), source, out)
+    bounds = {it: suite.return_bounds(task) for task, it in enumerate(suite.task_names)}
+    report = EvalReport(
+        name,
+        suite.task_names,
+        ordered,
+        protocol,
+        suite.describe(),
+        suite.versions(),
+        source,
+        out,
+        returns_only=suite.returns_only,
+        return_bounds={it: ends for it, ends in bounds.items() if ends},
+    )
     if out:
         refuse_other_policy(out, name, source)  # it may have been played meanwhile
         report.save(out)

@@ -1,19 +1,22 @@
-"""What an evaluation found: its episodes, and success of every task."""
+"""What an evaluation found: its episodes, and success of every task, or its return where there is no success."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mtorl import InputError
 from mtorl.datasets.store import SUITE
 from mtorl.envs.protocol import EvaluationSettings, Protocol, record_of
+from mtorl.envs.task_result import TaskResult
 from mtorl.files import read_json, write_json
-from mtorl.intervals import mean_rate_interval, wilson_interval
+from mtorl.intervals import mean_interval, mean_rate_interval, wilson_interval
+from mtorl.measures import RETURN, SCORE, SUCCESS, Measure, Scale, normalised
 from mtorl.schema import (
     Document,
     Flag,
@@ -64,7 +67,11 @@ REPORT = Record(
             )
         ),
     },
-    optional={"mean_success": Number(0, 1)},
+    optional={
+        "mean_success": Number(0, 1),
+        "returns_only": ListOf(Text()),
+        "return_bounds": MappingOf(ListOf(Number(), 2)),
+    },
 )
 """What `EvalReport.save` writes."""
 
@@ -81,25 +88,6 @@ class Played(NamedTuple):
     reward: float
     """Undiscounted sum over the episode, until it was stopped."""
     length: int
-
-
-class TaskResult(NamedTuple):
-    """Success of one task."""
-
-    task: str
-    episodes: int
-    successes: int
-    low: float
-    """Lower end of the 95 % Wilson interval of the success rate."""
-    high: float
-    success_last_rate: float | None
-    mean_return: float
-    mean_length: float
-
-    @property
-    def rate(self) -> float:
-        """Share of episodes with success at any step."""
-        return self.successes / self.episodes
 
 
 @dataclass(frozen=True)
@@ -146,6 +134,8 @@ class EvalReport:
         versions: Of the simulator and the goals.
         source: What identifies the policy.
         path: The file that holds it, if there is one.
+        returns_only: Names of the tasks without a success flag, which are judged by their returns.
+        return_bounds: Of some tasks the returns that count as 0 and as 100 in normalised scores.
     """
 
     policy: str
@@ -156,6 +146,8 @@ class EvalReport:
     versions: dict[str, str]
     source: Source = Source()
     path: Path | None = field(default=None, compare=False)
+    returns_only: tuple[str, ...] = ()
+    return_bounds: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def tasks(self) -> list[TaskResult]:
         """One row per task, in the suite's order."""
@@ -177,7 +169,14 @@ class EvalReport:
             success_last_rate=float(np.mean(last)) if len(last) == len(mine) else None,
             mean_return=float(np.mean([episode.reward for episode in mine])),
             mean_length=float(np.mean([episode.length for episode in mine])),
+            return_interval=mean_interval([self.returns(name)]),
+            returns_only=name in self.returns_only,
+            bounds=self.return_bounds.get(name),
         )
+
+    def returns(self, task: str) -> NDArray[np.float64]:
+        """Returns of all episodes of a task."""
+        return np.array([episode.reward for episode in self.episodes if episode.task == task])
 
     @property
     def goal_hidden(self) -> bool:
@@ -194,16 +193,50 @@ class EvalReport:
 
     @property
     def mean_success(self) -> float:
-        """Mean over tasks of the success rates."""
-        return float(np.mean([result.rate for result in self.tasks()]))
+        """Mean over tasks of the success rates, of those that have one; NaN if none has."""
+        mean = self.mean_of(SUCCESS, self.task_names)
+        return mean.value if mean else float("nan")
 
     def mean_interval(self) -> tuple[float, float]:
-        """95 % interval of the mean over tasks (see `mean_rate_interval`).
+        """95 % interval of the mean over tasks (see `mean_rate_interval`), of those that have success; NaN if none has.
 
         It covers which episodes were played, not which seed was trained.
         """
-        rows = self.tasks()
-        return mean_rate_interval([row.successes for row in rows], [row.episodes for row in rows])
+        mean = self.mean_of(SUCCESS, self.task_names)
+        return (mean.low, mean.high) if mean and mean.low is not None and mean.high is not None else (float("nan"),) * 2
+
+    @cached_property
+    def scales(self) -> dict[Scale, tuple[TaskResult, ...]]:
+        """What the tasks are judged by, and which by that; they are never mixed.
+
+        Success comes first. Tasks without it are judged by normalised scores if all of them have one, and by returns
+        otherwise.
+        """
+        succeed = tuple(row for row in self.tasks() if not row.returns_only)
+        others = tuple(row for row in self.tasks() if row.returns_only)
+        scale = SCORE if all(row.bounds for row in others) else RETURN
+        return {kind: rows for kind, rows in ((SUCCESS, succeed), (scale, others)) if rows}
+
+    @cached_property
+    def means(self) -> tuple[Measure, ...]:
+        """Means over tasks, of those with success and of those without; the first one judges a policy."""
+        return tuple(self._mean(scale, rows) for scale, rows in self.scales.items())
+
+    def mean_of(self, scale: Scale, task_names: Sequence[str]) -> Measure | None:
+        """Mean over those of the tasks that are judged by that; None if none of them is."""
+        rows = [row for row in self.scales.get(scale, ()) if row.task in task_names]
+        return self._mean(scale, rows) if rows else None
+
+    def _mean(self, scale: Scale, rows: Sequence[TaskResult]) -> Measure:
+        if scale is SUCCESS:
+            interval = mean_rate_interval([row.successes for row in rows], [row.episodes for row in rows])
+            return Measure(scale, float(np.mean([row.rate for row in rows])), *interval, len(rows))
+        samples = [self.returns(row.task) for row in rows]
+        if scale is SCORE:
+            samples = [normalised(it, row.bounds) for it, row in zip(samples, rows, strict=True) if row.bounds]
+        value = float(np.mean([it.mean() for it in samples]))
+        low, high = mean_interval(samples) or (None, None)
+        return Measure(scale, value, low, high, len(rows))
 
     def save(self, path: str | Path) -> None:
         """Writes the report as JSON, atomically."""
@@ -213,7 +246,7 @@ class EvalReport:
                 "schema": SCHEMA,
                 "policy": self.policy,
                 "source": self.source.plain(),
-                "mean_success": self.mean_success,
+                **self._unusual(),
                 "protocol": asdict(self.protocol),
                 "suite": self.suite,
                 "versions": self.versions,
@@ -221,6 +254,12 @@ class EvalReport:
                 "episodes": [episode._asdict() for episode in self.episodes],
             },
         )
+
+    def _unusual(self) -> Document:
+        """The mean of success, where tasks have it, and what is there only where it says something."""
+        content: Document = {"mean_success": self.mean_success} if SUCCESS in self.scales else {}
+        optional = {"returns_only": list(self.returns_only), "return_bounds": self.return_bounds}
+        return content | {name: value for name, value in optional.items() if value}
 
     @classmethod
     def load(cls, path: str | Path) -> "EvalReport":
@@ -242,6 +281,8 @@ class EvalReport:
             content["versions"],
             Source.read(content["source"]),
             Path(path),
+            tuple(content.get("returns_only", ())),
+            {task: (low, high) for task, (low, high) in content.get("return_bounds", {}).items()},
         )
         counts = Counter(task for task, _ in {(episode.task, episode.goal) for episode in report.episodes})
         expected = dict.fromkeys(report.task_names, report.protocol.goals)

@@ -36,6 +36,32 @@ def mean_rate_interval(successes: Sequence[int], trials: Sequence[int]) -> tuple
     return float(max(centre - half, 0.0)), float(min(centre + half, 1.0))
 
 
+def mean_interval(samples: Sequence[NDArray[np.float64]]) -> tuple[float, float] | None:
+    """95 % interval of the mean over strata of their means, all strata counting the same (Student, 1908).
+
+    The number of degrees of freedom is that of Welch (1947) and Satterthwaite (1946); of one stratum it is that of
+    Student's interval.
+
+    Args:
+        samples: The numbers of each stratum.
+
+    Returns:
+        Its ends; None if a stratum has one number only, of which nothing can be said.
+    """
+    from scipy.special import stdtrit
+
+    if min(map(len, samples)) < 2:
+        return None
+    count = np.array([len(it) for it in samples])
+    middle = float(np.mean([np.mean(it) for it in samples]))
+    variances = np.array([np.var(it, ddof=1) for it in samples]) / count
+    if not variances.sum():
+        return middle, middle
+    freedom = variances.sum() ** 2 / (variances**2 / (count - 1)).sum()
+    half = float(stdtrit(freedom, 0.975)) * float(np.sqrt(variances.sum())) / len(samples)
+    return middle - half, middle + half
+
+
 def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson score interval of a success rate (Wilson, 1927). No trials: the whole of [0, 1]."""
     from scipy.stats import binomtest  # imported here: scipy.stats takes half a second

@@ -29,7 +29,7 @@ CHECKPOINT = Record(
         "sampler": Opaque(),
         "probe": Opaque(),
         "evaluated": Integer(0),
-        "best": Number(-1, 1),
+        "best": Number(),
         "sums": MappingOf(Number()),
         "counts": MappingOf(Integer(1)),
         "log_bytes": Integer(0),

@@ -1,8 +1,10 @@
 """What a line of a run's log can say."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, TypeVar
 
+from mtorl.envs.results import EvalReport
+from mtorl.measures import SCALES, SUCCESS, Scale
 from mtorl.schema import Document, Integer, Kind, ListOf, MappingOf, Names, Number, Record, Text
 
 LINE = Record({"kind": Text(), "step": Integer(0)})
@@ -28,15 +30,15 @@ class Entry:
     def plain(self) -> Document:
         """The line as plain values."""
         content: dict[str, Any] = {"kind": self.kind}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            content |= value if field.name == "numbers" else {field.name: value}
+        for it in fields(self):
+            value = getattr(self, it.name)
+            content |= value if it.name == "numbers" else {it.name: value}
         return content
 
     @classmethod
     def read(cls: "type[E]", content: Document) -> "E":
         """The inverse of `plain`, of a line that fits the schema."""
-        own: dict[str, Any] = {field.name: content[field.name] for field in fields(cls) if field.name in content}
+        own: dict[str, Any] = {it.name: content[it.name] for it in fields(cls) if it.name in content}
         rest = {key: value for key, value in content.items() if key not in own and key not in ("kind", "time")}
         if "numbers" in cls.__dataclass_fields__:
             own["numbers"] = rest
@@ -73,12 +75,51 @@ class TrainingEntry(Entry):
 
 @dataclass(frozen=True)
 class EvaluationEntry(Entry):
-    """Success on training goals, by the task's name, and its mean."""
+    """Success on training goals, by the task's name, and its mean; of tasks without it, their returns.
+
+    Attributes:
+        mean_success: Of the tasks that have it; None if none has.
+        success: By the task's name.
+        returns: Mean return of each task without success.
+        mean: What those tasks are judged by all together: `return` or `normalised score`, with its mean over them.
+    """
 
     kind = "evaluation on training goals"
-    schema = Record({"mean_success": Number(0, 1), "success": NAMED})
-    mean_success: float
-    success: dict[str, float]
+    schema = Record(
+        {},
+        optional={
+            "mean_success": Number(0, 1),
+            "success": NAMED,
+            "returns": NAMED,
+            "mean": Record({}, optional=dict.fromkeys(SCALES, Number()), closed=True),
+        },
+    )
+    mean_success: float | None = None
+    success: dict[str, float] = field(default_factory=dict)
+    returns: dict[str, float] = field(default_factory=dict)
+    mean: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, step: int, report: EvalReport) -> "EvaluationEntry":
+        """What an evaluation found."""
+        rows, means = report.tasks(), {it.scale: it.value for it in report.means}
+        return cls(
+            step,
+            means.pop(SUCCESS, None),
+            {row.task: row.rate for row in rows if not row.returns_only},
+            {row.task: row.mean_return for row in rows if row.returns_only},
+            {scale.name: value for scale, value in means.items()},
+        )
+
+    def plain(self) -> Document:
+        """The line as plain values, without what does not exist."""
+        return {name: value for name, value in super().plain().items() if value not in (None, {})}
+
+    @property
+    def judged(self) -> dict[Scale, float]:
+        """What the tasks are judged by, success first; means over those that are judged alike."""
+        first = {} if self.mean_success is None else {SUCCESS: self.mean_success}
+        return first | {SCALES[name]: value for name, value in self.mean.items()}
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from mtorl.datasets.sampler import TaskBatch, TaskSampler
 from mtorl.envs.results import EvalReport
 from mtorl.interrupts import StopRequest
 from mtorl.progress import Progress
-from mtorl.schema import State
+from mtorl.schema import SINGLE, State
 from mtorl.trainers.checkpoint import CheckpointFolder, fitting, restore
 from mtorl.trainers.distributed import leads, processes
 from mtorl.trainers.entries import ConclusionEntry, EvaluationEntry, SharingEntry
@@ -61,7 +61,7 @@ class OfflineTrainer:
         self.config, self.quiet, self._evaluate = config, quiet, evaluate
         self._records = Records(agent.spec.task_names, agent.acting_phases)
         self._step = self._evaluated = self._saved = 0
-        self._best = -1.0
+        self._best = -SINGLE
         self._concluded = False
         self._loss = self._success = ""
         self._stop = StopRequest()
@@ -166,11 +166,11 @@ class OfflineTrainer:
             report = self._evaluate(TaskPolicy(self.agent, {phase.name: phase.sharing for phase in self.phases}))
         self.agent.train()
         self._evaluated = self._step
-        success = {row.task: row.rate for row in report.tasks()}
-        self.log.write(EvaluationEntry(self._step, report.mean_success, success))
-        self._success = f", success on training goals {report.mean_success:.0%}"
-        best = report.mean_success > self._best
-        self._best = max(self._best, report.mean_success)
+        self.log.write(EvaluationEntry.of(self._step, report))
+        judged = report.means[0]
+        self._success = f", {judged.scale.name} on training goals {judged.text()}"
+        best = judged.value > self._best
+        self._best = max(self._best, judged.value)
         self._save(best)
         self._records.restart_clock(self._step)
 

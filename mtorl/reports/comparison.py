@@ -7,12 +7,14 @@ import numpy as np
 
 from mtorl.files import write_atomically, write_json
 from mtorl.intervals import analysis_of_variance
+from mtorl.measures import SCORE, SCORE_NOTE, SUCCESS
 from mtorl.reports.charts.base import picture
 from mtorl.reports.charts.comparison import draw_comparison
 from mtorl.reports.charts.masks import draw_masks, draw_moves
 from mtorl.reports.masks import MaskSummary, summarise
-from mtorl.reports.methods import SOLVED, Method, Row, Scores, measure, row_of, tasks_of
+from mtorl.reports.methods import Method, Scores, measure, tasks_of
 from mtorl.reports.pages import page
+from mtorl.reports.standings import SOLVED, Row, row_of
 from mtorl.runs.run import Run
 from mtorl.runs.sweep import Sweep
 from mtorl.schema import Document
@@ -40,12 +42,16 @@ def compare(sweep: Sweep) -> Path:
         )
         for name, method in found.items()
     ]
-    variance = analysis_of_variance([it.scores.mean(1).tolist() for name, it in found.items() if name not in models])
+    variance = analysis_of_variance([it.judging.mean(1).tolist() for name, it in found.items() if name not in models])
     masks, moves = _masks(found)
     content = {
         "rows": rows,
         "tasks": tasks,
         "bases": list(sweep.baselines),
+        "judged": rows[0].method.judged,
+        "others": [*rows[0].method.places][1:],
+        "any_success": SUCCESS in rows[0].method.places,
+        "score_note": SCORE_NOTE if SCORE in rows[0].method.places else "",
         "scored": rows[0].score is not None,
         "by_setting": any(len({base[name] for name in base}) > 1 for base in sweep.baselines.values()),
         "masks": masks,
@@ -74,7 +80,11 @@ def _as_json(
     variance: tuple[float, float],
 ) -> Document:
     tasks = rows[0].method.tasks
+    scales = [scale.name for scale in rows[0].method.places]
+    judged = {} if scales[0] == SUCCESS.name else {"judged_by": scales[0]}
     return {
+        **judged,
+        **({"others_judged_by": scales[1]} if scales[1:] else {}),
         "baselines": list(rows[0].bases),
         "single_task_models": list(sweep.single),
         "analysis_of_variance": None if np.isnan(variance[0]) else {"F": variance[0], "p": variance[1]},
@@ -87,6 +97,7 @@ def _as_json(
                 "episodes": row.method.protocol.goals,
                 "mean": row.mean,
                 "interquartile_mean": row.middle,
+                **({"mean_of_others": row.mean_of_others} if row.mean_of_others else {}),
                 "probability_of_improvement": row.improvement,
                 "normalised_score": row.score,
                 "normalised_score_lead": row.lead,

@@ -1,6 +1,6 @@
-"""What was measured of every method of a comparison, and how it stands to the others."""
+"""What was measured of every method of a comparison."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,13 +10,9 @@ from numpy.typing import NDArray
 
 from mtorl import InputError
 from mtorl.envs.protocol import Protocol
-from mtorl.intervals import (
-    bootstrap_interval,
-    delta_m,
-    interquartile_mean,
-    probability_of_improvement,
-    wilson_interval,
-)
+from mtorl.envs.results import EvalReport
+from mtorl.intervals import mean_interval, wilson_interval
+from mtorl.measures import RETURN, SCORE, SUCCESS, Scale, normalised
 from mtorl.reports.settings import report_of
 from mtorl.runs.run import Run
 from mtorl.runs.sweep import Sweep
@@ -36,7 +32,8 @@ class Method:
         name: Its label.
         runs: For each seed the folders whose tasks together are all: one run, or one run per task.
         tasks: Names, in the suite's order.
-        scores: Success `[seeds, tasks]`.
+        scores: Success `[seeds, tasks]`; of tasks without it the normalised scores if all of these have one, else the
+            returns.
         normalised: Return-normalised scores `[seeds, tasks]` (see `References.scores`), NaN for tasks without, if
             episodes were played to their end.
         errors: Of actions on held-out data `[seeds, tasks]`, if they were asked for.
@@ -48,6 +45,8 @@ class Method:
         milliseconds: Of a training step, median over its runs' logs.
         minutes: Of training for one seed, over all its runs; mean of the seeds.
         parameters: That are trained for one seed, over all its runs.
+        earned: Of tasks without success what every episode of every seed earned, on their scale.
+        scale_of_others: What tasks without success are judged by.
     """
 
     name: str
@@ -63,69 +62,44 @@ class Method:
     milliseconds: float
     minutes: float
     parameters: int
+    earned: Mapping[str, Scores]
+    scale_of_others: Scale
 
     @cached_property
     def success(self) -> dict[str, Interval]:
-        """Success in every task over all seeds, with its Wilson interval."""
+        """Success in every task over all seeds, with its Wilson interval; of those without, what they are judged by."""
         goals, trials = self.protocol.goals, self.protocol.goals * len(self.scores)
-        counts = {task: round(float(self.scores[:, number].sum()) * goals) for number, task in enumerate(self.tasks)}
-        return {task: (count / trials, *wilson_interval(count, trials)) for task, count in counts.items()}
+        found: dict[str, Interval] = {}
+        for number, task in enumerate(self.tasks):
+            if task in self.earned:
+                value = float(self.earned[task].mean())
+                found[task] = value, *(mean_interval([self.earned[task]]) or (value, value))
+            else:
+                count = round(float(self.scores[:, number].sum()) * goals)
+                found[task] = count / trials, *wilson_interval(count, trials)
+        return found
 
+    def scale(self, task: str) -> Scale:
+        """What a task is judged by."""
+        return self.scale_of_others if task in self.earned else SUCCESS
 
-@dataclass(frozen=True)
-class Row:
-    """One method compared to the others.
-
-    Attributes:
-        method: What was measured.
-        mean: Success over seeds and tasks.
-        middle: Its interquartile mean.
-        bases: What it is compared to, by the baselines' labels.
-        improvement: Probability that it beats each baseline, by the baseline's label; None for itself.
-        score: Return-normalised score over seeds and tasks, if there is one.
-        lead: By how much that is above each baseline's, by the baseline's label; None for itself.
-        gains: Over single-task models, by their label; none for these themselves.
-        error: Mean error of actions, if it was measured.
-    """
-
-    method: Method
-    mean: Interval
-    middle: Interval
-    bases: dict[str, Method]
-    improvement: dict[str, Interval | None]
-    score: Interval | None
-    lead: dict[str, Interval | None]
-    gains: "dict[str, Gain]"
-    error: Interval | None
+    @cached_property
+    def places(self) -> "dict[Scale, list[int]]":
+        """Places of the tasks that are judged alike; success first."""
+        found: dict[Scale, list[int]] = {SUCCESS: [], self.scale_of_others: []}
+        for number, task in enumerate(self.tasks):
+            found[self.scale(task)].append(number)
+        return {scale: places for scale, places in found.items() if places}
 
     @property
-    def is_base(self) -> bool:
-        """Whether it is a baseline itself."""
-        return self.method in self.bases.values()
+    def judged(self) -> Scale:
+        """What all tasks together are judged by."""
+        return next(iter(self.places))
 
     @property
-    def step_ratio(self) -> float:
-        """Time of a training step over that of the first baseline."""
-        return self.method.milliseconds / next(iter(self.bases.values())).milliseconds
-
-
-@dataclass(frozen=True)
-class Gain:
-    """What a method gains over single-task models (delta-m).
-
-    Attributes:
-        success: Relative gain of success, mean of the tasks; None where they never succeed.
-        solved: The same of the tasks that they solve in `SOLVED` of the episodes or more.
-        error: Of the error of actions, if that was measured.
-    """
-
-    success: Interval | None
-    solved: Interval | None
-    error: Interval | None
-
-
-SOLVED = 0.05
-"""A relative gain over a rate of success below this says little."""
+    def judging(self) -> Scores:
+        """The scores of the tasks that are judged by that, `[seeds, tasks]`."""
+        return self.scores[:, self.places[self.judged]]
 
 
 def tasks_of(runs: Sequence[Sequence[Path]], protocol: Protocol) -> tuple[str, ...]:
@@ -147,7 +121,11 @@ def measure(name: str, runs: Sequence[Sequence[Path]], tasks: tuple[str, ...], s
     """
     protocol, references, heldout_data = sweep.protocol, sweep.references, sweep.heldout_data
     reports = [[report_of(folder, protocol) for folder in folders] for folders in runs]
-    rates = [{row.task: row.rate for report in group for row in report.tasks()} for group in reports]
+    scale = _scale_of_others(reports[0])
+    rates = [
+        {row.task: row.on(scale if row.returns_only else SUCCESS).value for report in group for row in report.tasks()}
+        for group in reports
+    ]
     if any(set(found) != set(tasks) for found in rates):
         raise InputError(
             f"runs of {name} were evaluated on other tasks than the baseline; expected {', '.join(tasks)}."
@@ -179,7 +157,27 @@ def measure(name: str, runs: Sequence[Sequence[Path]], tasks: tuple[str, ...], s
         1000 / float(np.median([row.steps_per_second for row in entries])),
         sum(log.minutes() for log in logs) / len(runs),
         sum(Run(folder).parameters() for folder in runs[0]),
+        _earned(reports, scale),
+        scale,
     )
+
+
+def _scale_of_others(reports: Sequence[EvalReport]) -> Scale:
+    """What tasks without success are judged by: normalised scores if all of them have one."""
+    others = [row for report in reports for row in report.tasks() if row.returns_only]
+    return SCORE if others and all(row.bounds for row in others) else RETURN
+
+
+def _earned(reports: Sequence[Sequence[EvalReport]], scale: Scale) -> dict[str, Scores]:
+    """What every episode earned in tasks without success, over all seeds."""
+    found: dict[str, list[Scores]] = {}
+    for report in (report for group in reports for report in group):
+        for row in (row for row in report.tasks() if row.returns_only):
+            returns = report.returns(row.task)
+            found.setdefault(row.task, []).append(
+                normalised(returns, row.bounds) if scale is SCORE and row.bounds else returns
+            )
+    return {task: np.concatenate(parts) for task, parts in found.items()}
 
 
 def _spread(entries: Sequence[TrainingEntry]) -> float | None:
@@ -191,62 +189,3 @@ def _spread(entries: Sequence[TrainingEntry]) -> float | None:
 
 def _errors(folder: Path, heldout_data: str) -> dict[str, float]:
     return Run(folder).action_errors(heldout_data).tasks
-
-
-def row_of(method: Method, bases: dict[str, Method], models: dict[str, Method]) -> Row:
-    """A method beside others.
-
-    Args:
-        method: What was measured of it.
-        bases: What it is compared to, by the baselines' labels.
-        models: Single-task models by their labels; none for these themselves.
-    """
-
-    def with_interval(statistic: Callable[..., float], *samples: Scores) -> Interval:
-        return statistic(*samples), *bootstrap_interval(statistic, *samples)
-
-    def mean(scores: Scores) -> float:
-        return float(np.nanmean(scores))
-
-    def difference(scores: Scores, other: Scores) -> float:
-        return mean(scores) - mean(other)
-
-    scores, errors = method.scores, method.errors
-    return Row(
-        method,
-        with_interval(mean, scores),
-        with_interval(interquartile_mean, scores),
-        bases,
-        {
-            label: None if method is base else with_interval(probability_of_improvement, scores, base.scores)
-            for label, base in bases.items()
-        },
-        with_interval(mean, method.normalised) if method.normalised is not None else None,
-        {
-            label: None if method is base else with_interval(difference, method.normalised, base.normalised)
-            for label, base in bases.items()
-            if method.normalised is not None and base.normalised is not None
-        },
-        {name: _gain(method, single) for name, single in models.items()},
-        with_interval(mean, errors) if errors is not None else None,
-    )
-
-
-def _gain(method: Method, single: Method) -> Gain:
-    """A method's gain over single-task models, with intervals."""
-
-    def success(tasks: NDArray[np.bool_]) -> Interval | None:
-        ours, theirs = method.scores[:, tasks], single.scores[:, tasks]
-        if not (theirs > 0).all(0).any():  # in every draw of seeds some task has a relative gain
-            return None
-        return delta_m(ours, theirs), *bootstrap_interval(delta_m, ours, theirs)
-
-    def error_gain(errors: Scores, reference: Scores) -> float:
-        return delta_m(errors, reference, lower_is_better=True)
-
-    error = None
-    if method.errors is not None and single.errors is not None:
-        measured = method.errors, single.errors
-        error = error_gain(*measured), *bootstrap_interval(error_gain, *measured)
-    every = np.ones(len(method.tasks), dtype=bool)
-    return Gain(success(every), success(single.scores.mean(0) >= SOLVED), error)

@@ -20,4 +20,6 @@ def page(name: str, content: Document) -> bytes:
     environment.filters["shell"] = shlex.join
     environment.filters["percent"] = lambda value: "-" if value is None else f"{100 * value:.0f} %"
     environment.filters["percent1"] = lambda value: f"{100 * value:.1f} %"
+    environment.filters["shown"] = lambda it, digits=0: it.text(digits, " ")
+    environment.filters["interval"] = lambda it, digits=0: it.interval(digits, ", ", " ")
     return environment.get_template(name).render(content).encode()

@@ -3,15 +3,17 @@
 import json
 import shlex
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from mtorl import InputError
+from mtorl.datasets.spec import DataSpec
 from mtorl.envs.protocol import ProtocolName, TaskVisibility
-from mtorl.envs.results import EvalReport, TaskResult
+from mtorl.envs.results import EvalReport
 from mtorl.files import DamageWarning, write_atomically, write_json
+from mtorl.measures import RETURN, SCORE_NOTE, SUCCESS, common_scale
 from mtorl.reports.charts.base import picture
 from mtorl.reports.charts.conflicts import draw_measured
 from mtorl.reports.charts.fronts import draw_front
@@ -19,9 +21,9 @@ from mtorl.reports.charts.success import MARKS, draw_bars
 from mtorl.reports.charts.training import draw_conflicts, draw_curves, draw_relations, draw_routing
 from mtorl.reports.entries import RunEntry, distinct_specs, entries_of
 from mtorl.reports.pages import page
+from mtorl.reports.run_json import as_json, fronts_of
 from mtorl.reports.settings import Asked, choose, differences
 from mtorl.runs.conflicts import Conflicts, kept_conflicts
-from mtorl.runs.fronts import Front, kept_fronts
 from mtorl.runs.run import Run
 from mtorl.schema import Document
 from mtorl.trainers.entries import ConflictsEntry, RelationsEntry, RoutingEntry
@@ -87,7 +89,7 @@ def report(
         "checkpoint": checkpoint,
         "measured": _measured_conflicts(entries, checkpoint),
     }
-    write_json(target.with_suffix(".json"), _as_json(entries, references_found))
+    write_json(target.with_suffix(".json"), as_json(entries, references_found))
     html = page("report.html", content)
     write_atomically(target, lambda file: file.write(html))
     return target
@@ -111,57 +113,6 @@ def _find_references(folder: Path, report: EvalReport) -> dict[str, EvalReport]:
     return found
 
 
-def _as_json(entries: Sequence[RunEntry], references: Mapping[str, EvalReport]) -> Document:
-    def costs(entry: RunEntry) -> Document:
-        return {
-            "models": len(entry.parts),
-            "parameters": entry.parameters,
-            "training_steps": entry.steps,
-            "training_minutes": entry.minutes,
-            "groups": [list(group) for group in entry.run.spec.grouped] or None,
-        }
-
-    def summary(name: str, report: EvalReport, rows: Sequence[TaskResult]) -> Document:
-        low, high = report.mean_interval()
-        return {
-            "name": name,
-            "mean_success": report.mean_success,
-            "low": low,
-            "high": high,
-            "protocol": vars(report.protocol),
-            "tasks": [row._asdict() | {"rate": row.rate} for row in rows],
-        }
-
-    return {
-        "mean_success": entries[0].report.mean_success,
-        "runs": [
-            summary(entry.name, entry.report, entry.rows) | costs(entry) | _fronts_as_json(fronts)
-            for entry, fronts in zip(entries, _fronts(entries), strict=True)
-        ],
-        "references": [summary(name, report, report.tasks()) for name, report in references.items()],
-    }
-
-
-def _fronts(entries: Sequence[RunEntry]) -> list[list[Front]]:
-    """For every run what was played along its manifold by the same weights, in the same way."""
-    return [[front for front in kept_fronts(entry.run) if front.is_of(entry.report)] for entry in entries]
-
-
-def _fronts_as_json(fronts: Sequence[Front]) -> Document:
-    """Success at the points; nothing for most runs."""
-    return (
-        {
-            "along_manifold": [
-                {"point": list(point), "goals": it.protocol.goals, "tasks": {row.task: row.rate for row in it.tasks()}}
-                for front in fronts
-                for point, it in zip(front.points, front.reports, strict=True)
-            ]
-        }
-        if fronts
-        else {}
-    )
-
-
 def _content(entries: Sequence[RunEntry], references: dict[str, EvalReport]) -> Document:
     report, specs = entries[0].report, distinct_specs(entries)
     reference_rows = {name: other.tasks() for name, other in references.items()}
@@ -171,12 +122,17 @@ def _content(entries: Sequence[RunEntry], references: dict[str, EvalReport]) -> 
         "goals": "training goals" if report.protocol.split == "train" else "held-out goals (never trained on)",
         "entries": entries,
         "references": references,
+        "judged": common_scale([row.measure.scale for row in report.tasks()]),
+        "any_success": SUCCESS in report.scales,
+        "scored": any(row.score for row in report.tasks()),
+        "score_note": SCORE_NOTE,
+        "data_success": [_success_of_data(spec) for _, spec in specs],
         "tasks": [
             {
                 "name": task,
                 "runs": [entry.rows[number] for entry in entries],
                 "references": [rows[number] for rows in reference_rows.values()],
-                "data": [dict(zip(spec.task_names, spec.success_rate, strict=True)).get(task) for _, spec in specs],
+                "data": [_of_data(spec, task) for _, spec in specs],
             }
             for number, task in enumerate(report.task_names)
         ],
@@ -187,7 +143,7 @@ def _content(entries: Sequence[RunEntry], references: dict[str, EvalReport]) -> 
         "relations": _pictures(entries, RelationsEntry, draw_relations),
         "fronts": [
             (entry.name, front.reports[0].protocol, picture(draw_front(front)))
-            for entry, fronts in zip(entries, _fronts(entries), strict=True)
+            for entry, fronts in zip(entries, fronts_of(entries), strict=True)
             for front in fronts
         ],
         "collections": _collections(entries),
@@ -197,6 +153,24 @@ def _content(entries: Sequence[RunEntry], references: dict[str, EvalReport]) -> 
         "specs": specs,
         "versions": report.versions,
     }
+
+
+def _of_data(spec: DataSpec, task: str) -> str:
+    """What a task's cell says of the data: how many of its episodes succeed, or their median return."""
+    if task not in spec.task_names:
+        return "-"
+    place = spec.task_names.index(task)
+    if task in spec.returns_only:
+        return RETURN.text(spec.return_quantiles[place][10])
+    return SUCCESS.text(spec.success_rate[place], space=" ")
+
+
+def _success_of_data(spec: DataSpec) -> float | None:
+    """Mean over tasks with success of how many recorded episodes succeed; None if there are none."""
+    rates = [
+        rate for name, rate in zip(spec.task_names, spec.success_rate, strict=True) if name not in spec.returns_only
+    ]
+    return sum(rates) / len(rates) if rates else None
 
 
 def _left_out(fault: object) -> None:

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
+from mtorl.measures import SCALES, SUCCESS, common_scale
 from mtorl.reports.terminal import show as _print
 from mtorl.reports.terminal import table as _table
 
@@ -13,8 +14,8 @@ if TYPE_CHECKING:
 
     from mtorl.datasets.grouping import Grouping
     from mtorl.datasets.store import EpisodeStore
-    from mtorl.envs.results import EvalReport
     from mtorl.families import Member
+    from mtorl.measures import Scale
     from mtorl.reports.masks import MaskSummary
     from mtorl.runs.action_error import ActionErrors
     from mtorl.runs.fronts import Front
@@ -50,9 +51,11 @@ def _comparison_columns(content: dict[str, Any]) -> "list[tuple[str, Column]]":
     def of(key: str, name: str, form: "Callable[[Any], str]") -> "Column":
         return lambda row: form(row[key].get(name))
 
+    scale = SCALES[content.get("judged_by", SUCCESS.name)]
     columns: list[tuple[str, Column]] = [
-        ("mean", lambda row: f"{row['mean'][0]:.1%}"),
-        ("IQM", lambda row: _share(row["interquartile_mean"], 1)),
+        ("mean" if scale is SUCCESS else f"mean {scale.name}", lambda row: scale.text(row["mean"][0], 1)),
+        ("IQM", lambda row: _bracketed(row["interquartile_mean"], scale, 1)),
+        *_mean_of_others(content),
         *(("P(better)", of("probability_of_improvement", base, _share)) for base in bases),
     ]
     if content["methods"][0]["normalised_score"] is not None:
@@ -67,6 +70,21 @@ def _comparison_columns(content: dict[str, Any]) -> "list[tuple[str, Column]]":
         ("moves a step", lambda row: f"{row['moves_per_step']:.3g}"),
         ("ms a step", lambda row: f"{row['milliseconds_per_step']:.1f} ({row['step_over_baseline']:.2f}x)"),
     ]
+
+
+def _mean_of_others(content: dict[str, Any]) -> "list[tuple[str, Column]]":
+    """The column of tasks without success, beside those with it."""
+    if "others_judged_by" not in content:
+        return []
+    scale = SCALES[content["others_judged_by"]]
+    return [(f"mean {scale.name}", lambda row: _bracketed(row["mean_of_others"], scale))]
+
+
+def _bracketed(value: "Sequence[float]", scale: "Scale", digits: int = 0) -> str:
+    """A value with its interval."""
+    if scale.unit:
+        return _share(value, digits)
+    return f"{scale.text(value[0])} [{scale.text(value[1])}, {scale.text(value[2])}]"
 
 
 def _share(value: "Sequence[float] | None", digits: int = 0) -> str:
@@ -118,12 +136,14 @@ def show_run(run: "Run") -> None:
 
 
 def show_front(front: "Front") -> None:
-    """Prints success of every task at every point of a manifold."""
-    protocol, tasks = front.reports[0].protocol, front.reports[0].task_names
-    title = f"success of each task along the manifold, {protocol.name}, {protocol.goals} goals"
-    table = _table(title, f"shares of {', '.join(front.mixed)}", *tasks, "mean")
+    """Prints what every task is judged by at every point of a manifold."""
+    first = front.reports[0]
+    what = common_scale([row.measure.scale for row in first.tasks()])
+    title = f"{what} of each task along the manifold, {first.protocol.name}, {first.protocol.goals} goals"
+    means = ["mean"] if [*first.scales] == [SUCCESS] else [f"mean {scale.name}" for scale in first.scales]
+    table = _table(title, f"shares of {', '.join(front.mixed)}", *first.task_names, *means)
     for name, report in zip(front.names, front.reports, strict=True):
-        table.add_row(name, *[f"{row.rate:.0%}" for row in report.tasks()], f"{report.mean_success:.1%}")
+        table.add_row(name, *[row.measure.text() for row in report.tasks()], *[it.text(1) for it in report.means])
     _print(table)
 
 
@@ -210,10 +230,10 @@ def show_store(store: "EpisodeStore") -> None:
             f"{task['steps'] / max(task['episodes'], 1):.0f}",
             f"{task['return_mean']:.1f}",
             f"{task['return_quantiles'][10]:.1f}",
-            f"{task['success_rate']:.0%}",
-            f"{task['success_last_rate']:.0%}",
+            *_success(task, store),
         )
     tasks = manifest["tasks"]
+    succeed = [task for task in tasks if task["name"] not in store.returns_only]
     table.add_section()
     table.add_row(
         f"{len(tasks)} tasks",
@@ -222,49 +242,17 @@ def show_store(store: "EpisodeStore") -> None:
         f"{manifest['steps'] / max(manifest['episodes'], 1):.0f}",
         "",
         "",
-        f"{sum(task['success_rate'] for task in tasks) / len(tasks):.0%}",
-        f"{sum(task['success_last_rate'] for task in tasks) / len(tasks):.0%}",
+        *(
+            f"{sum(task[key] for task in succeed) / len(succeed):.0%}" if succeed else "-"
+            for key in ("success_rate", "success_last_rate")
+        ),
     )
     _print(table)
     print("versions:", ", ".join(f"{name} {value[:12]}" for name, value in manifest["versions"].items()))
 
 
-def show_report(report: "EvalReport") -> None:
-    """Prints success per task with its interval; the mean over tasks comes last."""
-    protocol = report.protocol
-    kind = "training goals" if protocol.split == "train" else "held-out goals"
-    stop = "".join(f", {remark}" for remark in [*protocol.remarks, *(["goal hidden"] if report.goal_hidden else [])])
-    table = _table(
-        f"{report.policy}: {protocol.name} protocol, {protocol.goals} {kind} per task{stop}",
-        "task",
-        "success",
-        "95 % interval",
-        "episodes",
-        "at last step",
-        "return",
-        "length",
-    )
-    rows = report.tasks()
-    for row in rows:
-        table.add_row(
-            row.task,
-            f"{row.rate:.0%}",
-            f"{row.low:.0%} to {row.high:.0%}",
-            f"{row.episodes}",
-            "-" if row.success_last_rate is None else f"{row.success_last_rate:.0%}",
-            f"{row.mean_return:.0f}",
-            f"{row.mean_length:.0f}",
-        )
-    low, high = report.mean_interval()
-    last = [row.success_last_rate for row in rows if row.success_last_rate is not None]
-    table.add_section()
-    table.add_row(
-        f"mean of {len(rows)} tasks",
-        f"{report.mean_success:.1%}",
-        f"{low:.1%} to {high:.1%}",
-        f"{sum(row.episodes for row in rows)}",
-        f"{sum(last) / len(last):.0%}" if len(last) == len(rows) else "-",
-        "",
-        "",
-    )
-    _print(table)
+def _success(task: dict[str, Any], store: "EpisodeStore") -> list[str]:
+    """How often recorded episodes of a task succeed, at any step and at the last; nothing where there is no success."""
+    if task["name"] in store.returns_only:
+        return ["-", "-"]
+    return [f"{task['success_rate']:.0%}", f"{task['success_last_rate']:.0%}"]

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from mtorl.reports.charts.base import BLUE, GREY, dress, subplots
-from mtorl.reports.methods import Interval, Row
+from mtorl.reports.methods import Interval
+from mtorl.reports.standings import Row
 
 
 def draw_comparison(rows: Sequence[Row]) -> Any:
@@ -33,8 +34,9 @@ def draw_comparison(rows: Sequence[Row]) -> Any:
 
 def _panels(rows: Sequence[Row]) -> list[tuple[str, float, list[Interval | None]]]:
     """Title, unit and values of each picture."""
+    judged = rows[0].method.judged
     panels: list[tuple[str, float, list[Interval | None]]] = [
-        ("interquartile mean of success, %", 100, [row.middle for row in rows]),
+        (f"interquartile mean of {judged.axis}", judged.factor, [row.middle for row in rows]),
         *(
             (f"probability of improvement over {label}, %", 100, [row.improvement[label] for row in rows])
             for label in rows[0].bases

@@ -1,9 +1,11 @@
-"""What a policy does along its manifold: success of every task at every point between the tasks."""
+"""What a policy does along its manifold: what every task is judged by at every point between the tasks."""
 
 from typing import Any
 
 import numpy as np
 
+from mtorl.envs.task_result import TaskResult
+from mtorl.measures import SUCCESS, Scale
 from mtorl.reports.charts.base import dress, heat_map, label, short, subplots
 from mtorl.reports.entries import COLOURS
 from mtorl.runs.fronts import Front
@@ -27,11 +29,14 @@ def _draw_edge(front: Front) -> Any:
     names, shares = short(front.reports[0].task_names), [point[1] for point in front.points]
     for number, name in enumerate(names):
         rows, colour = [report.tasks()[number] for report in front.reports], COLOURS[number % len(COLOURS)]
-        left.plot(shares, [100 * row.rate for row in rows], color=colour, marker="o", markersize=4, label=name)
-        low, high = [100 * row.low for row in rows], [100 * row.high for row in rows]
-        left.fill_between(shares, low, high, color=colour, alpha=0.15, linewidth=0)
-    left.set_ylim(-2, 102)
-    dress(left, x=f"share of {short(front.mixed)[1]}", y="success, %  (band: 95 % Wilson interval)")
+        left.plot(
+            shares, [_shown(row.measure.value, row) for row in rows], color=colour, marker="o", markersize=4, label=name
+        )
+        ends = [(_shown(row.measure.low, row), _shown(row.measure.high, row)) for row in rows]
+        left.fill_between(shares, *zip(*ends, strict=True), color=colour, alpha=0.15, linewidth=0)
+    if _what(front) == SUCCESS.axis:
+        left.set_ylim(-2, 102)
+    dress(left, x=f"share of {short(front.mixed)[1]}", y=f"{_what(front)}  (band: 95 % interval)")
     left.legend(frameon=False, fontsize=8)
     if len(names) == 2:
         _draw_trade(right, front, names)
@@ -41,13 +46,16 @@ def _draw_edge(front: Front) -> Any:
 
 def _draw_trade(axis: Any, front: Front, names: list[str]) -> None:
     """Success of two tasks against each other, from one end of the edge to the other."""
-    across, up = ([100 * report.tasks()[number].rate for report in front.reports] for number in (0, 1))
+    across, up = (_values(front, number) for number in (0, 1))
     axis.plot(across, up, color="#bbbbbb", linewidth=1, zorder=1)
     dots = axis.scatter(across, up, c=[point[1] for point in front.points], cmap="viridis", s=40, zorder=2)
     axis.figure.colorbar(dots, ax=axis, shrink=0.8, label=f"share of {short(front.mixed)[1]}")
-    axis.set_xlim(-3, 103)
-    axis.set_ylim(-3, 103)
-    dress(axis, x=f"success in {names[0]}, %", y=f"success in {names[1]}, %")
+    if _what(front) == SUCCESS.axis:
+        axis.set_xlim(-3, 103)
+        axis.set_ylim(-3, 103)
+    scales = [row.measure.scale for row in front.reports[0].tasks()]
+    labels = [_titled(scale, name) for scale, name in zip(scales, names, strict=True)]
+    dress(axis, x=labels[0], y=labels[1])
 
 
 def _draw_triangles(front: Front) -> Any:
@@ -56,17 +64,19 @@ def _draw_triangles(front: Front) -> Any:
     places = np.array(front.points) @ CORNERS
     figure, axes = subplots(1, len(names), (4.0 * len(names) + 0.5, 3.6))
     for number, (axis, name) in enumerate(zip(axes[0], names, strict=True)):
-        success = [100 * report.tasks()[number].rate for report in front.reports]
-        dots = axis.scatter(*places.T, c=success, cmap="viridis", vmin=0, vmax=100, s=320, marker="h")
-        for (x, y), value in zip(places, success, strict=True):
-            axis.text(x, y, f"{value:.0f}", ha="center", va="center", fontsize=7, color="w" if value < 65 else "k")
+        values, scale = _values(front, number), front.reports[0].tasks()[number].measure.scale
+        low, high = (0, 100) if scale is SUCCESS else (min(values), max(values))
+        dots = axis.scatter(*places.T, c=values, cmap="viridis", vmin=low, vmax=high, s=320, marker="h")
+        for (x, y), value in zip(places, values, strict=True):
+            dark = value < low + 0.65 * (high - low)
+            axis.text(x, y, f"{value:.0f}", ha="center", va="center", fontsize=7, color="w" if dark else "k")
         for (x, y), corner in zip(CORNERS, corners, strict=True):
             axis.annotate(corner, (x, y), (0, 14 if y else -20), textcoords="offset points", ha="center", fontsize=8)
         axis.set_xlim(-0.2, 1.2)
         axis.set_ylim(-0.25, 1.1)
         axis.set_aspect("equal")
         axis.set_axis_off()
-        axis.set_title(f"success in {name}, %", fontsize=10)
+        axis.set_title(_titled(scale, name), fontsize=10)
         figure.colorbar(dots, ax=axis, shrink=0.8)
     return figure
 
@@ -75,8 +85,29 @@ def _draw_rows(front: Front) -> Any:
     """Points down, tasks across; the last row is the middle."""
     names = short(front.reports[0].task_names)
     figure, axes = subplots(1, 1, (3.5 + 0.35 * len(names), 2.5 + 0.25 * len(front.points)))
-    success = np.array([[100 * row.rate for row in report.tasks()] for report in front.reports])
-    heat_map(figure, axes[0][0], success, "success, %", cmap="viridis", vmin=0, vmax=100, aspect="auto")
+    values = np.array([_values(front, number) for number in range(len(names))]).T
+    low, high = (0, 100) if _what(front) == SUCCESS.axis else (values.min(), values.max())
+    heat_map(figure, axes[0][0], values, _what(front), cmap="viridis", vmin=low, vmax=high, aspect="auto")
     label(axes[0][0], names, short(front.names))
     dress(axes[0][0], x="task", y="played at", grid="")
     return figure
+
+
+def _what(front: Front) -> str:
+    """What tasks are judged by, for an axis of all of them."""
+    return " or ".join(dict.fromkeys(row.measure.scale.axis for row in front.reports[0].tasks()))
+
+
+def _titled(scale: Scale, name: str) -> str:
+    """What one task is judged by, for its own axis."""
+    return f"{scale.name} in {name}" + (f", {scale.unit}" if scale.unit else "")
+
+
+def _values(front: Front, number: int) -> list[float]:
+    """What a task is judged by at every point, as it is shown."""
+    return [_shown(row.measure.value, row) for row in (report.tasks()[number] for report in front.reports)]
+
+
+def _shown(value: float | None, row: TaskResult) -> float:
+    """A number of a task as it is shown; its mean where nothing is known of an interval."""
+    return row.measure.scale.factor * (row.measure.value if value is None else value)

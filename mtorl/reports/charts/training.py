@@ -6,27 +6,35 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mtorl.measures import SUCCESS
 from mtorl.reports.charts.base import FEW_TASKS, dress, heat_map, legend_beside, line, short, subplots
 from mtorl.reports.entries import RunEntry
 from mtorl.trainers.entries import ConflictsEntry, EvaluationEntry, RelationsEntry, RoutingEntry, TrainingEntry
 
 
 def draw_curves(entries: Sequence[RunEntry]) -> Any:
-    """Training loss, and success on training goals, over steps; a line for each model."""
-    figure, axes = subplots(1, 2, (11, 3.2))
-    left, right = axes[0]
+    """Training loss, and what runs are judged by on training goals, over steps; a line for each model."""
+    parts = [part for entry in entries for part in entry.parts]
+    scales = dict.fromkeys(it for part in parts for row in part.log.of(EvaluationEntry) for it in row.judged)
+    figure, axes = subplots(1, 2 if len(scales) < 2 else 3, (11 if len(scales) < 2 else 16, 3.2))
+    left, *others = axes[0]
+    if not scales:  # nothing to see if no evaluation was asked for
+        others.pop().set_visible(False)
     for entry, number, part in ((one, *it) for one in entries for it in enumerate(one.parts)):
         losses = [(row.step, row.loss) for row in part.log.of(TrainingEntry)]
-        success = [(row.step, 100 * row.mean_success) for row in part.log.of(EvaluationEntry)]
+        judged = [(row.step, row.judged) for row in part.log.of(EvaluationEntry)]
         name = f"{entry.name}, each of {len(entry.parts)} models" if len(entry.parts) > 1 else entry.name
         look = {"color": entry.colour, "linewidth": 1.5 if len(entry.parts) == 1 else 0.8}
         line(left, losses, "_" if number else name, **look)  # matplotlib lists no labels that begin so
-        line(right, success, "_" if number else name, **look, marker="o", markersize=3)
+        for right, scale in zip(others, scales, strict=True):
+            points = [(step, scale.factor * it[scale] if scale in it else None) for step, it in judged]
+            line(right, points, "_" if number else name, **look, marker="o", markersize=3)
     _scale(left)
     dress(left, x="training step", y="training loss of the policy, mean of tasks")
-    right.set_ylim(-2, 102)
-    dress(right, x="training step", y="success on training goals, %")
-    right.set_visible(bool(right.lines))  # nothing to see if no evaluation was asked for
+    for right, scale in zip(others, scales, strict=True):
+        if scale is SUCCESS:
+            right.set_ylim(-2, 102)
+        dress(right, x="training step", y=f"{scale.name} on training goals{f', {scale.unit}' if scale.unit else ''}")
     left.legend(frameon=False)
     return figure
 

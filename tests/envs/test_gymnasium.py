@@ -1,0 +1,177 @@
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.spaces import Box, Dict
+
+from mtorl import InputError
+from mtorl.datasets.d4rl_scores import BOUNDS, d4rl_bounds
+from mtorl.envs import AntDir, CheetahDir, CheetahVel, Gymnasium
+from mtorl.envs.base import Suite
+from mtorl.envs.gymnasium import GymnasiumEnv, spaces_of
+from mtorl.envs.protocol import Protocol
+
+pytestmark = pytest.mark.simulator
+
+
+class Small(gymnasium.Env):
+    """Two bounded actions, observations in a dictionary, success in the info."""
+
+    observation_space = Dict({"goal": Box(-1, 1, (2,)), "place": Box(-9, 9, (3,))})
+    action_space = Box(np.array([-2, 0], np.float32), np.array([2, 3], np.float32))
+    ends = False
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[dict, dict]:
+        super().reset(seed=seed)
+        self.seen: list[np.ndarray] = []
+        return self._observe(), {}
+
+    def step(self, action: np.ndarray) -> tuple[dict, float, bool, bool, dict]:
+        self.seen.append(action)
+        return self._observe(), 1.0, False, self.ends, {"is_success": len(self.seen) == 2}
+
+    def _observe(self) -> dict:
+        return {"goal": np.ones(2, np.float32), "place": np.full(3, 2, np.float32)}
+
+
+@pytest.fixture(autouse=True)
+def registered():
+    for name, options in (("MtorlSmall-v0", {"max_episode_steps": 7}), ("MtorlEndless-v0", {})):
+        gymnasium.register(name, entry_point=Small, **options)
+    yield
+    for name in ("MtorlSmall-v0", "MtorlEndless-v0"):
+        del gymnasium.registry[name]
+        spaces_of.cache_clear()
+
+
+def test_actions_are_mapped_affinely_onto_the_bounds() -> None:
+    environment = Small()
+    played = GymnasiumEnv("small", environment)
+    environment.reset()
+    played._observed = lambda observation: np.zeros(5, np.float32)  # type: ignore[method-assign]
+    for action in ([-1, -1], [1, 1], [0, 0], [0.5, -0.5], [7, -7]):
+        played.step(np.array(action, np.float32))
+    np.testing.assert_allclose(environment.seen, [[-2, 0], [2, 3], [0, 1.5], [1, 0.75], [2, 0]])
+    assert all(it.dtype == np.float32 and environment.action_space.contains(it) for it in environment.seen)
+
+
+def test_bounds_of_one_leave_actions_as_they_are() -> None:
+    suite = Gymnasium(["HalfCheetah-v5"])
+    ours, theirs = suite.make(0), gymnasium.make("HalfCheetah-v5")
+    draw = np.random.default_rng(0)
+    np.testing.assert_array_equal(ours.reset(61), theirs.reset(seed=61)[0].astype(np.float32))
+    for _ in range(20):
+        action = draw.uniform(-1, 1, 6).astype(np.float32)
+        step, (observation, reward, *_) = ours.step(action), theirs.step(action)
+        np.testing.assert_array_equal(step.observation, observation.astype(np.float32))
+        assert step.reward == reward and not step.success
+
+
+def test_dictionaries_are_laid_out_and_success_is_read() -> None:
+    suite = Gymnasium(["MtorlSmall-v0"], success="is_success")
+    assert (suite.observation_dim, suite.action_dim, suite.horizon, suite.returns_only) == (5, 2, 7, ())
+    environment = suite.make(0)
+    assert environment.reset(0).tolist() == [1, 1, 2, 2, 2]
+    assert [environment.step(np.zeros(2, np.float32)).success for _ in range(3)] == [False, True, False]
+    environment = Gymnasium(["MtorlSmall-v0"], success="won").make(0)
+    environment.reset(0)
+    with pytest.raises(InputError, match=r"info has no 'won'; it has \['is_success'\]"):
+        environment.step(np.zeros(2, np.float32))
+
+
+def test_whoever_plays_counts_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    suite = Gymnasium(["Pendulum-v1"])
+    environment = suite.make(0)
+    environment.reset(0)
+    for _ in range(suite.horizon + 5):
+        step = environment.step(np.zeros(1, np.float32))
+    assert suite.horizon == 200 and not step.terminated
+    hopper = Gymnasium(["Hopper-v5"]).make(0)
+    hopper.reset(0)
+    ends = [hopper.step(np.ones(3, np.float32)).terminated for _ in range(60)]
+    assert ends[-1] and not ends[0], "a fall is a final state"
+    monkeypatch.setattr(Small, "ends", True)
+    own = Gymnasium(["MtorlSmall-v0"]).make(0)
+    own.reset(0)
+    with pytest.raises(InputError, match="ends an episode by itself without a final state"):
+        own.step(np.zeros(2, np.float32))
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (
+            {"environments": ["HalfCheetah-v5", "Hopper-v5"]},
+            r"HalfCheetah-v5 .* 17 .*Hopper-v5 .*11.*Union",
+        ),
+        ({"environments": ["CartPole-v1"]}, r"CartPole-v1 has actions Discrete\(2\); expected bounded"),
+        ({"environments": ["NoSuchThing-v1"]}, "gymnasium has no environment 'NoSuchThing-v1'.*package:id"),
+        ({"environments": ["no_such_package:Ant-v5"]}, "no environment 'no_such_package:Ant-v5'"),
+        ({"environments": []}, "no environment was named"),
+        ({"environments": ["Ant-v5", "Ant-v5"]}, "listed twice .* names of tasks"),
+        ({"environments": ["MtorlEndless-v0"]}, "time limits .*None.*say one for all with --suite.horizon"),
+        ({"environments": ["Hopper-v5"], "horizon": 0}, "horizon is 0"),
+        ({"environments": ["Hopper-v5"], "tasks": []}, "list of tasks is empty"),
+    ],
+)
+def test_what_cannot_be_a_suite_is_refused(arguments: dict, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        Gymnasium(**arguments)
+
+
+def test_several_tasks_of_one_environment() -> None:
+    suite = Gymnasium({"cheetah-medium": "HalfCheetah-v5", "cheetah-expert": "HalfCheetah-v5"}, horizon=20)
+    assert suite.task_names == ("cheetah-medium", "cheetah-expert") and suite.horizon == 20
+    assert suite.return_bounds(0) == suite.return_bounds(1) == (-280.178953, 12135.0)
+    assert Gymnasium(["Humanoid-v5"]).return_bounds(0) is None
+    assert d4rl_bounds("Ant") == BOUNDS["ant"] == (-325.6, 3879.7)
+
+
+@pytest.mark.parametrize("suite", [CheetahVel(), CheetahDir(), AntDir()], ids=lambda it: type(it).__name__)
+def test_families_reward_as_the_literature_says(suite: Suite) -> None:
+    """Computed from the positions of the body before and after a step."""
+    task = len(suite.task_names) - 1
+    environment = suite.make(task)
+    environment.reset(3)
+    data = environment.environment.unwrapped.data
+    draw = np.random.default_rng(0)
+    for _ in range(5):
+        place = lambda: np.array(data.qpos[:1] if suite.action_dim == 6 else data.body(1).xpos[:2])  # noqa: E731
+        before, action = place(), draw.uniform(-1, 1, suite.action_dim).astype(np.float32)
+        reward = environment.step(action).reward
+        velocity, effort = (place() - before) / 0.05, float(np.square(action).sum())
+        if isinstance(suite, CheetahVel):
+            expected = -abs(velocity[0] - 3.0) - 0.05 * effort
+        elif isinstance(suite, CheetahDir):
+            expected = -velocity[0] - 0.05 * effort
+        else:
+            angle = 2 * np.pi * 49 / 50
+            contact = 5e-4 * np.square(np.clip(data.cfrc_ext, -1, 1)).sum()
+            expected = velocity @ [np.cos(angle), np.sin(angle)] - 0.5 * effort - contact + 1
+        assert reward == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("kind, count, unseen", [(CheetahVel, 35, "velocity-0.225"), (AntDir, 45, "direction-06")])
+def test_families_keep_tasks_for_testing(kind: type, count: int, unseen: str) -> None:
+    suite = kind(horizon=50)
+    others = Protocol("ml45-like").plays(suite)
+    assert len(suite.task_names) == count and len(others.task_names) == 5 and others.task_names[0] == unseen
+    assert not {*suite.task_names} & {*others.task_names} and others.horizon == 50
+    everything = kind(all_tasks=True)
+    assert {*everything.task_names} == {*suite.task_names, *others.task_names}
+    with pytest.raises(InputError, match=rf"{unseen}.* are among the tasks that are to be unseen.*all_tasks"):
+        everything.unseen()
+
+
+def test_a_family_without_unseen_tasks_says_so() -> None:
+    with pytest.raises(InputError, match="CheetahDir has no unseen tasks"):
+        CheetahDir().unseen()
+
+
+def test_directions_can_be_those_of_the_data() -> None:
+    given = AntDir(["direction-01"], directions=np.linspace(0, 1, 50).tolist())
+    assert given.changed(horizon=5).arguments["directions"][-1] == 1
+    assert given.make(0)._direction[1] == pytest.approx(np.sin(1 / 49))
+    with pytest.raises(InputError, match="directions are 3 numbers; expected 50"):
+        AntDir(directions=[0, 1, 2])
