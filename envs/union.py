@@ -66,8 +66,13 @@ class Union(Suite):
         return UnionEnv(suite, place, self.observation_dim, self._goal)
 
     def goals(self, split: Split) -> range:
-        """Training goals, and behind them held-out ones: as many as every suite has."""
-        train, heldout = (min(len(it.goals(name)) for it in self.suites if it.playable) for name in _SPLITS)
+        """Training goals, and behind them held-out ones: as many as every suite has, also those without tasks here.
+
+        Raises:
+            InputError: Some of the tasks are known from data alone.
+        """
+        played = [*self._played(), *(it for it in self.suites if it.playable)]
+        train, heldout = (min(len(it.goals(name)) for it in played) for name in _SPLITS)
         return range(train) if split == "train" else range(train, train + heldout)
 
     def expert(self, task: int) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:

@@ -5,7 +5,7 @@ import pytest
 from spatial import SpaceReach
 
 from mtorl import InputError
-from mtorl.envs import PointReach, Union, build_suite
+from mtorl.envs import PointReach, Recorded, Union, build_suite
 from mtorl.envs.base import RolloutContext
 from mtorl.envs.collect import collect
 from mtorl.envs.evaluator import evaluate
@@ -156,3 +156,13 @@ def test_random_actions_are_those_of_the_own_suite(union: Union) -> None:
     wide, own = draw(union, 1), draw(POINTS, 1)
     np.testing.assert_array_equal(wide[:2], own)
     assert wide[2] == 0
+
+
+def test_tasks_known_from_data_alone_cannot_be_played(union: Union) -> None:
+    recorded = Recorded(["somewhere"], 9, 1, 40)
+    both = build_suite(Union([union, recorded]).describe())
+    assert not both.playable and (both.observation_dim, both.action_dim, both.horizon) == (9, 3, 40)
+    assert both.dimensions_of(4) == (9, 1) and both.returns_only == ("up", "down", "somewhere")
+    with pytest.raises(InputError, match="somewhere: known from data alone"):
+        both.goals("train")
+    assert both.subset(union.task_names).goals("train") == union.goals("train")
