@@ -169,10 +169,22 @@ class Agent(nn.Module, ABC):
                     "only; where the task is hidden it cannot act unless it is shown an episode of it. "
                     "Say where there are some with --demonstrations DATA."
                 )
-            tasks = torch.zeros(len(context.goals), dtype=torch.long)
+            tasks = torch.full((len(context.goals),), self._of_dimensions(context.dimensions))
         else:
             tasks = torch.from_numpy(context.tasks)
         self.rollout = self.begin(tasks, context)
+
+    def _of_dimensions(self, dimensions: tuple[int, int] | None) -> int:
+        """A task that stands for a hidden one: where tasks have padding, one of its dimensions."""
+        known = self.spec.own_dimensions
+        if known is None:
+            return 0
+        if dimensions not in known:
+            raise InputError(
+                f"a hidden task has observation and action dimensions {dimensions}; {type(self).__name__} knows tasks "
+                f"with {sorted({*known})}. Play tasks of these dimensions."
+            )
+        return known.index(dimensions)
 
     @property
     def needs_task(self) -> bool:

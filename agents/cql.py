@@ -80,15 +80,15 @@ class CQL(ActorCritic):
         std, noise = self.head.deviations(task_ids), torch.randn_like(means)  # Deviation 4
         before = means + std * noise
         stretch = 2 * (math.log(2) - before - functional.softplus(-2 * before))  # log of the derivative of tanh
-        density = (-0.5 * noise.square() - std.log() - 0.5 * math.log(2 * math.pi) - stretch).sum(-1)
-        return torch.tanh(before), density
+        each = -0.5 * noise.square() - std.log() - 0.5 * math.log(2 * math.pi) - stretch
+        return self.head.owned_only(torch.tanh(before), task_ids), self.head.owned_only(each, task_ids).sum(-1)
 
     def _others(self, observed: Tensor, ahead: Tensor, task_ids: Tensor) -> tuple[Tensor, Tensor]:
         """Actions `[T, 3 * samples * B, L, A]` that are to be valued low, and their log-densities."""
         drawn = [self._draw(seen, task_ids, self.samples) for seen in (observed, ahead)]
-        uniform = 2 * torch.rand_like(drawn[0][0]) - 1
-        volume = uniform.shape[-1] * math.log(2)
-        densities = [torch.full_like(drawn[0][1], -volume), *[it[1] for it in drawn]]
+        uniform = self.head.owned_only(2 * torch.rand_like(drawn[0][0]) - 1, task_ids)
+        volume = torch.as_tensor(self.head.action_dims(task_ids, uniform.shape[-1]) * math.log(2))
+        densities = [-volume.to(uniform).view(-1, 1, 1).expand_as(drawn[0][1]), *[it[1] for it in drawn]]
         return torch.cat([uniform, *[it[0] for it in drawn]], 1), torch.cat(densities, 1)
 
     def _critic_losses(self, batch: TaskBatch) -> TaskLosses:
@@ -110,7 +110,7 @@ class CQL(ActorCritic):
     def _actor_losses(self, batch: TaskBatch) -> TaskLosses:
         observed, ids = self.observed(batch), batch.task_ids
         if int(self.moves) < self.imitation_steps:
-            errors = (self.mean_actions(observed, ids) - batch.actions).square().mean(-1)
+            errors = self.head.action_mean((self.mean_actions(observed, ids) - batch.actions).square(), ids)
             return TaskLosses(masked_mean(errors, batch.valid))
         actions, density = self._draw(observed, ids, 1)
         inputs, code = torch.cat([observed, actions], -1), self.code(ids)

@@ -73,7 +73,7 @@ class IQL(ActorCritic):
         if isinstance(self.head, GaussianHead):
             errors = -self.head.log_likelihood(features, batch.actions, ids)
         else:
-            errors = (self.head.predictions(features, ids) - batch.actions).square().mean(-1)
+            errors = self.head.action_mean((self.head.predictions(features, ids) - batch.actions).square(), ids)
         more = self.head.additions(features, batch.actions, batch.valid, ids)
         return TaskLosses(masked_mean(weight * errors, batch.valid) + more)
 

@@ -57,7 +57,7 @@ class TD3BC(ActorCritic):
         assert isinstance(self.target_head, Head)
         actions = self.target_head.means(features, batch.task_ids)
         noise = (self.target_noise * torch.randn_like(actions)).clamp(-self.noise_clip, self.noise_clip)
-        return (actions + noise).clamp(-1, 1)
+        return (actions + self.head.owned_only(noise, batch.task_ids)).clamp(-1, 1)
 
     def _critic_losses(self, batch: TaskBatch) -> TaskLosses:
         with torch.no_grad():
@@ -71,6 +71,6 @@ class TD3BC(ActorCritic):
         actions = self.head.predictions(features, ids)
         value = held(self.critics[0])(torch.cat([observed, actions], -1), self.code(ids), ids)
         size = masked_mean(value.detach().abs(), batch.valid).clamp(min=1e-6)  # Deviation 1
-        imitation = masked_mean((actions - batch.actions).square().mean(-1), batch.valid)
+        imitation = masked_mean(self.head.action_mean((actions - batch.actions).square(), ids), batch.valid)
         imitation = imitation + self.head.additions(features, batch.actions, batch.valid, ids)
         return TaskLosses(imitation - self.critic_weight / size * masked_mean(value, batch.valid))

@@ -206,3 +206,12 @@ def as_flags(values: NDArray[Any], where: str) -> NDArray[np.bool_]:
     if odd.size:
         raise InputError(f"{where} hold {odd.flat[0]}; expected flags: true or false, or exactly 0 or 1.")
     return values.astype(np.bool_, copy=False)
+
+
+def padded(values: NDArray[Any], size: int) -> NDArray[Any]:
+    """Values `[..., n]` of a task with zeros behind them, as where tasks have more: `[..., size]`."""
+    if values.shape[-1] == size:
+        return values
+    wide = np.zeros((*values.shape[:-1], size), dtype=values.dtype)
+    wide[..., : values.shape[-1]] = values
+    return wide

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mtorl import InputError, checks
-from mtorl.datasets.episode import Demonstration
+from mtorl.datasets.episode import Demonstration, padded
 from mtorl.datasets.store import EpisodeStore
 
 HELD_OUT = 2
@@ -192,6 +192,7 @@ class PromptPool:
     def _gather(self, chosen: list[list[tuple[int, int]]]) -> Prompt:
         """The prompts of these episodes: `[tasks, windows, K, ...]`."""
         length = self.settings.length
+        widths = max(it.observation_dim for it in self.stores), max(it.action_dim for it in self.stores)
         rows = []
         for position, number in (it for mine in chosen for it in mine):
             store = self.stores[position]
@@ -200,8 +201,8 @@ class PromptPool:
             seen = step + number  # earlier episodes have one observation more than steps
             rows.append(
                 (
-                    store.observations[seen : seen + length],
-                    store.actions[step : step + length],
+                    padded(store.observations[seen : seen + length], widths[0]),
+                    padded(store.actions[step : step + length], widths[1]),
                     store.returns_to_go[step : step + length],
                     np.arange(first, first + length),
                 )

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from mtorl import InputError, checks
 from mtorl.datasets.batch import TaskBatch
+from mtorl.datasets.episode import padded
 from mtorl.datasets.prompts import PromptPool, PromptSettings
 from mtorl.datasets.shares import SourceShares, check_shares
 from mtorl.datasets.store import EpisodeStore
@@ -49,7 +50,8 @@ class TaskSampler:
     read, so memory does not grow with the data.
 
     Args:
-        stores: Data sets that are used together, from `open_stores`.
+        stores: Data sets that are used together, from `open_stores`; windows of those with fewer dimensions have zeros
+            behind them.
         task_names: The tasks to draw, in the order of their ids.
         windows: B, windows per task and batch.
         length: L, steps per window.
@@ -92,6 +94,9 @@ class TaskSampler:
         self.sampling = sampling or SamplingSettings()
         self._generator = generator
         check_shares(shares, len(self.stores))
+        self._widest = {
+            name: max(getattr(store, name).shape[1:] for store in stores) for name in ("observations", "actions")
+        }
         self._index_episodes(shares)
 
     def _index_episodes(self, shares: Sequence[float] | None) -> None:
@@ -195,10 +200,12 @@ class TaskSampler:
         else:
             store_of = self._store_of[episode]
             column = getattr(self.stores[0], name)
-            values = np.empty((*rows.shape, *column.shape[1:]), dtype=column.dtype)
+            shape = self._widest.get(name, ())
+            values = np.empty((*rows.shape, *shape), dtype=column.dtype)
             for position, store in enumerate(self.stores):
                 inside = store_of == position
-                values[inside] = np.take(getattr(store, name), rows[inside], axis=0)
+                taken = np.take(getattr(store, name), rows[inside], axis=0)
+                values[inside] = padded(taken, *shape) if shape else taken
         if not valid.all():
             values[~valid] = 0
         return values

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from mtorl import InputError
 from mtorl.datasets.card import CARD
+from mtorl.datasets.episode import padded
 from mtorl.datasets.statistics import QUANTILES, pooled_moments
 from mtorl.datasets.store import SUITE, EpisodeStore
 from mtorl.files import sha256
@@ -122,13 +123,26 @@ class DataSpec:
                 one does.
 
         Returns:
-            Two arrays `[T, O]`; with `per_task=False` all rows are equal.
+            Two arrays `[T, O]`; with `per_task=False` all rows are equal, but for a task's padding, which has mean zero
+            and the floor.
         """
         means, stds = np.array(self.observation_mean), np.array(self.observation_std)
         if not per_task:
-            mean, std = pooled_moments(self.steps, means, stds)
+            mean, std = self.pooled_moments()
             means, stds = np.broadcast_to(mean, means.shape), np.broadcast_to(std, stds.shape)
+        if self.own_dimensions is not None:
+            own = np.arange(self.observation_dim) < np.array(self.own_dimensions)[:, :1]
+            means, stds = means * own, stds * own
         return means.astype(np.float32), np.maximum(stds, floor).astype(np.float32)
+
+    def dimensions_of(self, task: int) -> tuple[int, int]:
+        """Observation and action dimension of a task, beyond which it has zeros."""
+        return self.own_dimensions[task] if self.own_dimensions else (self.observation_dim, self.action_dim)
+
+    def pooled_moments(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Mean and standard deviation `[O]` of all tasks together, of each dimension over the tasks that have it."""
+        sizes = None if self.own_dimensions is None else [size for size, _ in self.own_dimensions]
+        return pooled_moments(self.steps, np.array(self.observation_mean), np.array(self.observation_std), sizes)
 
     def return_quantile(self, quantile: float) -> NDArray[np.float32]:
         """That quantile of each task's episode returns, `[T]`, interpolated between the stored ones."""
@@ -161,7 +175,8 @@ def same_settings(suite: Document, store: EpisodeStore) -> bool:
 
 def check_fits(spec: DataSpec, store: EpisodeStore) -> None:
     """Raises InputError unless a policy that was built from `spec` can act on what a store recorded."""
-    suite = spec.data[0]["suite"]
+    suites = [spec.suite, *(entry["suite"] for entry in spec.data)]
+    suite = next((it for it in suites if same_settings(it, store)), suites[1])
     for name, expected, found in (
         ("suite", suite["class_path"], store.suite["class_path"]),
         ("suite settings", _settings(suite), _settings(store.suite)),
@@ -176,38 +191,49 @@ def check_fits(spec: DataSpec, store: EpisodeStore) -> None:
         raise InputError(f"data set {store.path} has no episodes of {missing}. Collect some.")
 
 
-def open_stores(paths: Sequence[Path | str]) -> list[EpisodeStore]:
+def open_stores(paths: Sequence[Path | str], union: bool = False) -> list[EpisodeStore]:
     """Opens stores that are to be used together.
 
+    Args:
+        paths: Their folders.
+        union: They may be of several suites.
+
     Raises:
-        InputError: Suites, their settings, versions or dimensions differ.
+        InputError: Suites, their settings, versions or dimensions differ, of one suite if there may be several.
     """
     if not paths:
         raise InputError("no data set was given; expected at least one folder made by `mtorl collect`.")
     if len({Path(path).resolve() for path in paths}) < len(paths):
         raise InputError(f"a data set is given twice in {[str(path) for path in paths]}; expected each once.")
     stores = [EpisodeStore(path) for path in paths]
-    first = stores[0]
-    for store in stores[1:]:
-        for name, expected, found in (
-            ("suite", first.suite["class_path"], store.suite["class_path"]),
-            ("suite settings", _settings(first.suite), _settings(store.suite)),
-            ("versions", first.manifest["versions"], store.manifest["versions"]),
-            ("observation dimension", first.observation_dim, store.observation_dim),
-            ("action dimension", first.action_dim, store.action_dim),
-        ):
-            if expected != found:
-                raise InputError(
-                    f"data sets {first.path} and {store.path} cannot be joined: {name} {expected} and {found} differ."
-                )
-        if _endings(first) != _endings(store):
-            warnings.warn(
-                f"episodes of {first.path} and {store.path} end differently ({_endings(first)} and {_endings(store)}): "
-                "their returns are not comparable, which matters to agents that are conditioned on returns. Collect "
-                "both with the same --after_success.",
-                stacklevel=2,
-            )
+    for number, store in enumerate(stores):
+        others = [it for it in stores[:number] if not union or same_settings(it.suite, store)]
+        if others:
+            _check_joined(others[0], store)
     return stores
+
+
+def _check_joined(first: EpisodeStore, store: EpisodeStore) -> None:
+    """Raises InputError unless the episodes of two stores are alike; warns if they end differently."""
+    for name, expected, found in (
+        ("suite", first.suite["class_path"], store.suite["class_path"]),
+        ("suite settings", _settings(first.suite), _settings(store.suite)),
+        ("versions", first.manifest["versions"], store.manifest["versions"]),
+        ("observation dimension", first.observation_dim, store.observation_dim),
+        ("action dimension", first.action_dim, store.action_dim),
+    ):
+        if expected != found:
+            raise InputError(
+                f"data sets {first.path} and {store.path} cannot be joined: {name} {expected} and {found} differ."
+                + ("" if name == "versions" else " To train one policy for tasks of several suites, add --union true.")
+            )
+    if _endings(first) != _endings(store):
+        warnings.warn(
+            f"episodes of {first.path} and {store.path} end differently ({_endings(first)} and {_endings(store)}): "
+            "their returns are not comparable, which matters to agents that are conditioned on returns. Collect "
+            "both with the same --after_success.",
+            stacklevel=3,
+        )
 
 
 def _endings(store: EpisodeStore) -> dict[str, Any]:
@@ -217,7 +243,10 @@ def _endings(store: EpisodeStore) -> dict[str, Any]:
 
 def _settings(suite: Document) -> Document:
     """The suite's arguments that change what an episode is; which tasks were recorded does not."""
-    return {key: value for key, value in suite["init_args"].items() if key not in ("benchmark", "tasks", "fast")}
+    chosen = {key: it for key, it in suite["init_args"].items() if key not in ("benchmark", "tasks", "fast")}
+    if "suites" in chosen:
+        chosen["suites"] = [[it["class_path"], _settings(it)] for it in chosen["suites"]]
+    return chosen
 
 
 def describe_stores(
@@ -225,6 +254,7 @@ def describe_stores(
     tasks: Sequence[str] | None = None,
     pooled: bool = False,
     order: Sequence[str] | None = None,
+    suite: Document | None = None,
 ) -> DataSpec:
     """What agents must know of these stores together.
 
@@ -233,6 +263,7 @@ def describe_stores(
         tasks: Use only these tasks; all of them by default.
         pooled: Give every task the observations' statistics of all tasks of the stores, used or not.
         order: The order of the tasks that are used; by default those of the first store first.
+        suite: In which their tasks are played together; by default that of the first.
 
     Raises:
         InputError: A task is unknown or has no episodes.
@@ -244,25 +275,24 @@ def describe_stores(
     if unknown:
         raise InputError(f"unknown tasks {unknown}; the data set holds {names}.")
     chosen = [name for name in order or names if tasks is None or name in tasks]
-    spec = _describe(stores, chosen)
-    return _with_statistics_of(_describe(stores, names), spec) if pooled else spec
+    suite = suite or stores[0].suite
+    spec = _describe(stores, chosen, suite)
+    return _with_statistics_of(_describe(stores, names, suite), spec) if pooled else spec
 
 
 def _with_statistics_of(everything: DataSpec, spec: DataSpec) -> DataSpec:
     """A specification whose tasks all have the moments of another one's tasks together."""
-    moments = np.array(everything.observation_mean), np.array(everything.observation_std)
-    mean, std = (tuple(values.tolist()) for values in pooled_moments(everything.steps, *moments))
+    mean, std = (tuple(values.tolist()) for values in everything.pooled_moments())
     count = len(spec.task_names)
     return replace(spec, observation_mean=(mean,) * count, observation_std=(std,) * count)
 
 
-def _describe(stores: Sequence[EpisodeStore], chosen: Sequence[str]) -> DataSpec:
+def _describe(stores: Sequence[EpisodeStore], chosen: Sequence[str], suite: Document) -> DataSpec:
     rows = [_join_task(stores, name) for name in chosen]
-    suite = stores[0].suite
     return DataSpec(
         task_names=tuple(chosen),
-        observation_dim=stores[0].observation_dim,
-        action_dim=stores[0].action_dim,
+        observation_dim=max(store.observation_dim for store in stores),
+        action_dim=max(store.action_dim for store in stores),
         horizon=max(max(store.manifest["horizon"], int(store.index["length"].max())) for store in stores),
         suite={**suite, "init_args": {**suite["init_args"], "tasks": chosen}},
         data=tuple(
@@ -282,11 +312,10 @@ def _describe(stores: Sequence[EpisodeStore], chosen: Sequence[str]) -> DataSpec
 
 
 def _own_dimensions(stores: Sequence[EpisodeStore], chosen: Sequence[str]) -> tuple[tuple[int, int], ...] | None:
-    """The dimensions of each task, if any data set says that some of its own are padding."""
-    if all(store.own_dimensions is None for store in stores):
-        return None
+    """The dimensions of each task, if some of them have padding behind them."""
     known = {name: store.dimensions_of(name) for store in stores for name in store.task_names}
-    return tuple(known[name] for name in chosen)
+    widest = max(store.observation_dim for store in stores), max(store.action_dim for store in stores)
+    return tuple(known[name] for name in chosen) if {known[name] for name in chosen} != {widest} else None
 
 
 def _join_task(stores: Sequence[EpisodeStore], name: str) -> dict[str, Any]:
@@ -305,11 +334,12 @@ def _join_task(stores: Sequence[EpisodeStore], name: str) -> dict[str, Any]:
             if name in store.task_names
         ]
     )
+    width = max(store.observation_dim for store in stores)
     return {
         "steps": sum(steps),
         "episodes": sum(episodes),
-        "observation_mean": tuple(mean.tolist()),
-        "observation_std": tuple(std.tolist()),
+        "observation_mean": tuple(padded(mean, width).tolist()),
+        "observation_std": tuple(padded(std, width).tolist()),
         "return_quantiles": tuple(np.quantile(returns.astype(np.float64), QUANTILES).tolist()),
         "success_rate": float(np.average([p["success_rate"] for p in parts], weights=episodes)),
         "success_last_rate": float(np.average([p["success_last_rate"] for p in parts], weights=episodes)),

@@ -1,6 +1,7 @@
 """Running statistics over episodes."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,7 +48,10 @@ class RunningMoments:
 
 
 def pooled_moments(
-    counts: Sequence[int], means: NDArray[np.float64], stds: NDArray[np.float64]
+    counts: Sequence[int],
+    means: NDArray[np.float64],
+    stds: NDArray[np.float64],
+    sizes: Sequence[int] | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean and standard deviation of the union of groups of rows.
 
@@ -55,14 +59,28 @@ def pooled_moments(
         counts: `[groups]`, rows in each group.
         means: `[groups, dimension]`.
         stds: `[groups, dimension]`, population standard deviations.
+        sizes: `[groups]`, how many dimensions each group has, from the first; None: all have all.
 
     Returns:
-        Mean and standard deviation `[dimension]`.
+        Mean and standard deviation `[dimension]`, of each dimension over the groups that have it; zero if none has.
     """
+    if sizes is not None:
+        return _pooled_by_size(counts, means, stds, np.array(sizes))
     pooled = RunningMoments(means.shape[1])
     for count, mean, std in zip(counts, means, stds, strict=True):
         pooled.merge(count, mean, std**2 * count)
     return pooled.mean, pooled.std
+
+
+def _pooled_by_size(
+    counts: Sequence[int], means: NDArray[np.float64], stds: NDArray[np.float64], sizes: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    parts = []
+    for low, high in pairwise([0, *sorted({*sizes.tolist(), means.shape[1]})]):  # the same groups have all of these
+        groups, columns = np.flatnonzero(sizes >= high).tolist(), slice(low, high)
+        parts.append(pooled_moments([counts[it] for it in groups], means[groups, columns], stds[groups, columns]))
+    mean, std = (np.concatenate(values) for values in zip(*parts, strict=True))
+    return mean, std
 
 
 def returns_to_go(rewards: NDArray[np.floating]) -> NDArray[np.float32]:

@@ -11,3 +11,4 @@ from .metaworld import MetaWorld as MetaWorld
 from .point_reach import PointReach as PointReach
 from .policies import Policy as Policy
 from .recorded import Recorded as Recorded
+from .union import Union as Union

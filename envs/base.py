@@ -52,7 +52,7 @@ class Suite(ABC):
         task_names: In the suite's order, which is the order of every table.
         observation_dim: O.
         action_dim: A.
-        horizon: Steps of an episode.
+        horizon: Steps of an episode; of the longest, where tasks differ.
         goal_visible: Whether agents see the goal's part of the observation; scripted experts always do.
         arguments: The constructor's arguments, to build it again.
         returns_only: Names of the tasks without a success flag; they are judged by their returns.
@@ -94,6 +94,14 @@ class Suite(ABC):
     @abstractmethod
     def versions(self) -> dict[str, str]:
         """Versions of the simulator and fingerprint of the goals: what makes two results comparable."""
+
+    def of(self, task: int) -> "Suite":
+        """The suite as it is in one task: its horizon, what agents see, how it holds still. Mostly itself."""
+        return self
+
+    def dimensions_of(self, task: int) -> tuple[int, int]:
+        """Observation and action dimension of a task."""
+        return self.own_dimensions[task] if self.own_dimensions else (self.observation_dim, self.action_dim)
 
     def hold(self, action: NDArray[np.float32]) -> NDArray[np.float32]:
         """The action that stands still after `action` `[A]`: zero, unless a suite says otherwise."""
@@ -234,6 +242,8 @@ class RolloutContext:
         context: How agents with a window of past steps move it on; see `envs.protocol.Protocol`.
         episodes: int64 `[N]`, number of each row's episode within its task where episodes are recorded, which have a
             goal again and again: part of the rows' random streams. None: each goal is played once.
+        dimensions: Observation and action dimension of the task, beyond which there is padding; None: nothing is known
+            of them.
     """
 
     tasks: NDArray[np.int64] | None
@@ -242,6 +252,7 @@ class RolloutContext:
     demonstration: Demonstration | None = None
     context: ContextMode = "exact"
     episodes: NDArray[np.int64] | None = None
+    dimensions: tuple[int, int] | None = None
 
 
 def checked_action(action: NDArray[np.floating], task: str) -> NDArray[np.float32]:

@@ -137,7 +137,7 @@ def _check_policy(policy: BehaviorPolicy, recipe: Recipe, hold: bool | None, sui
 
 
 def _card(suite: Suite, recording: Recording) -> Card:
-    return Card(f"recorded by mtorl {__version__}: {recipe_origin(type(suite).__name__, recording.recipe)}")
+    return Card(f"recorded by mtorl {__version__}: {recipe_origin(type(suite).__name__, str(recording.recipe))}")
 
 
 def _source(recording: Recording, policy: BehaviorPolicy | None) -> Document:

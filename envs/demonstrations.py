@@ -46,4 +46,7 @@ def demonstrations(protocol: Protocol, suite: Suite, steps: int) -> Sequence[Dem
             f"shown the solution. Demonstrate with data collected with --split {other}."
         )
     pool = PromptPool([store], suite.task_names, PromptSettings(length=steps))
-    return [replace(it, observations=suite.observe(it.observations)) for it in pool.demonstrations()]
+    return [
+        replace(it, observations=suite.of(task).observe(it.observations))
+        for task, it in enumerate(pool.demonstrations())
+    ]

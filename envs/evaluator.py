@@ -164,7 +164,8 @@ def play_block(
     """
     rows = len(goals)
     size = max(protocol.block, rows)
-    policy.reset(_context(policy, protocol, task, [*goals, *[goals[-1]] * (size - rows)], demonstration))
+    rows_of = [*goals, *[goals[-1]] * (size - rows)]
+    policy.reset(_context(policy, protocol, suite, task, rows_of, demonstration))
     environments = [CheckedEnv(environment, suite, task) for environment in environments]
     full = np.zeros((size, suite.observation_dim), dtype=np.float32)
     for row, (environment, goal) in enumerate(zip(environments, goals, strict=True)):
@@ -174,9 +175,10 @@ def play_block(
     succeeded, last = np.zeros(rows, dtype=bool), np.zeros(rows, dtype=bool)
     running: NDArray[np.bool_] = np.ones(rows, dtype=bool)
     privileged = getattr(policy, "privileged", False)
-    for _ in range(suite.horizon):
+    own = suite.of(task)
+    for _ in range(own.horizon):
         seen = full.copy()  # policies may keep what they are given, or write to it
-        actions = policy.act(seen if privileged else suite.observe(seen), rewards.copy())
+        actions = policy.act(seen if privileged else own.observe(seen), rewards.copy())
         actions = checked_actions(actions, (size, suite.action_dim), running, suite.task_names[task])
         for row in np.flatnonzero(running).tolist():
             full[row], reward, success, over = environments[row].step(actions[row])
@@ -195,7 +197,13 @@ def play_block(
 
 
 def _context(
-    policy: Policy, protocol: Protocol, task: int, goals: Sequence[int], demonstration: Demonstration | None
+    policy: Policy,
+    protocol: Protocol,
+    suite: Suite,
+    task: int,
+    goals: Sequence[int],
+    demonstration: Demonstration | None,
 ) -> RolloutContext:
     tasks = np.full(len(goals), task) if is_told(policy, protocol) else None
-    return RolloutContext(tasks, np.array(goals), protocol.seed, demonstration, protocol.context)
+    sizes = suite.dimensions_of(task)
+    return RolloutContext(tasks, np.array(goals), protocol.seed, demonstration, protocol.context, dimensions=sizes)

@@ -65,6 +65,7 @@ class RandomPolicy:
     def __init__(self, suite: Suite) -> None:
         self.suite, self.task_names = suite, suite.task_names
         self._streams: list[np.random.Generator] = []
+        self._sizes: list[int] = []
 
     def reset(self, context: RolloutContext) -> None:
         """Starts each row's own random stream."""
@@ -78,11 +79,15 @@ class RandomPolicy:
             np.random.default_rng([context.seed, int(number), *name.encode()])
             for name, number in zip(names, numbers, strict=True)
         ]
+        known = [None] * len(names) if context.tasks is None else [int(task) for task in context.tasks]
+        self._sizes = [self.suite.action_dim if it is None else self.suite.dimensions_of(it)[1] for it in known]
 
     def act(self, observations: NDArray[np.float32], rewards: NDArray[np.float32]) -> NDArray[np.float32]:
         """One draw per row."""
-        draws = [stream.uniform(-1, 1, self.suite.action_dim) for stream in self._streams]
-        return np.stack(draws).astype(np.float32)
+        actions = np.zeros((len(self._streams), self.suite.action_dim), dtype=np.float32)
+        for row, stream, size in zip(actions, self._streams, self._sizes, strict=True):
+            row[:size] = stream.uniform(-1, 1, size)
+        return actions
 
 
 def check_positions(policy: Policy, task_names: Sequence[str]) -> None:

@@ -71,19 +71,24 @@ class Disturbed:
     """
 
     def __init__(self, suite: Suite, task: int, kind: Behaviour, draw: np.random.Generator) -> None:
-        self._suite, self._kind, self._draw = suite, kind, draw
+        self._suite, self._kind, self._draw = suite.of(task), kind, draw
+        self._size = suite.dimensions_of(task)[1]
         self._expert = None if kind.random == 1 else suite.expert(task)
         self._detour: NDArray[np.float64] | None = None
 
     def act(self, step: int, full: NDArray[np.float32], done: bool, last: NDArray[np.float32]) -> NDArray[Any]:
         """The next action; `done`: hold still. The draws depend on the step alone."""
-        size = self._suite.action_dim
         if step % self._kind.block == 0:
-            self._detour = self._draw.uniform(-1, 1, size) if self._draw.random() < self._kind.random else None
-        noise = self._kind.noise * self._draw.standard_normal(size)
+            self._detour = self._draw.uniform(-1, 1, self._size) if self._draw.random() < self._kind.random else None
+        noise = self._kind.noise * self._padded(self._draw.standard_normal(self._size))
         if done:
             return self._suite.hold(last)
         if self._detour is not None:
-            return self._detour + noise
+            return self._padded(self._detour) + noise
         assert self._expert is not None
         return self._expert(full) + noise
+
+    def _padded(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """With zeros where the task has no action dimensions."""
+        missing = self._suite.action_dim - self._size
+        return np.pad(values, (0, missing)) if missing else values

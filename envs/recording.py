@@ -104,7 +104,7 @@ class Tape(Env):
     """
 
     def __init__(self, environment: Env, suite: Suite, task: int, recording: Recording) -> None:
-        self._played, self._suite, self._recording = CheckedEnv(environment, suite, task), suite, recording
+        self._played, self._suite, self._recording = CheckedEnv(environment, suite, task), suite.of(task), recording
         self._task = suite.task_names[task]
         self._goal, self._since_success = -1, 0  # steps since the first success, counting it; 0 before
         self._observations: list[NDArray[np.float32]] = []
@@ -168,7 +168,7 @@ def record(suite: Suite, environment: Env, task: int, number: int, recording: Re
     tape = Tape(environment, suite, task, recording)
     full = tape.reset(_goal(suite, recording, number))
     action = np.zeros(suite.action_dim, dtype=np.float32)
-    for step in range(suite.horizon):
+    for step in range(suite.of(task).horizon):
         done = recording.hold and tape.succeeded
         action = _experts_action(actor.act(step, full, done, action), name, suite.action_dim)
         full, _, _, over = tape.step(action)

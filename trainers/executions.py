@@ -111,6 +111,7 @@ class PhaseFunctions:
             _joined([one.targets for one in each]),
             _joined([one.valid for one in each]),
             each[0].linear,
+            owned=_joined([one.owned for one in each]),
         )
 
     def at(self, parameters: dict[str, Tensor], batch: TaskBatch, sharing: Sharing, task: int) -> TaskLosses:

@@ -20,10 +20,11 @@ class TaskLosses:
     Attributes:
         values: `[T]`, differentiable, one per task of the batch; each a mean over valid positions.
         features: `[T, B, L, F]`, what the heads saw, for methods that balance at the representation.
-        targets: `[T, B, L, A]`, what the heads should have said.
+        targets: `[T, B, L, A]`, what the heads should have said; zero, as the predictions, where tasks have padding.
         valid: bool `[T, B, L]`.
-        predictions: `[T, B, L, A]`, what the heads said, where the loss is their squared error (a mean over the last
-            axis, and over valid positions); None where it is another.
+        predictions: `[T, B, L, A]`, what the heads said, where the loss is their squared error (a mean over the task's
+            action dimensions, and over valid positions); None where it is another.
+        owned: `[T, A]`, see `Head.owned`.
         linear: The predictions are linear in the features, the loss is their squared error, and every task has its own
             head.
     """
@@ -34,6 +35,7 @@ class TaskLosses:
     valid: Tensor | None = None
     linear: bool = False
     predictions: Tensor | None = None
+    owned: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -56,9 +58,41 @@ class Head(nn.Module, ABC):
 
     Attributes:
         per_task: Each task acts with its own.
+        owned: `[tasks, A]`, one where a task has the action dimension, zero where there is padding; None: all have all.
+            What stands there is zero, and no loss is charged for it.
     """
 
     per_task: bool
+    owned: Tensor | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("owned", None, persistent=False)
+
+    def own(self, owned: Tensor | None) -> None:
+        """Told once which action dimensions each task has, see `owned`."""
+        self.owned = owned
+
+    def owned_of(self, task_ids: Tensor) -> Tensor | None:
+        """`owned` of tasks `[T]`: `[T, A]`."""
+        return None if self.owned is None else self.owned[task_ids]
+
+    def owned_only(self, values: Tensor, task_ids: Tensor) -> Tensor:
+        """Values `[T, ..., A]` of tasks `[T]`, with zeros where they have no action dimension."""
+        if self.owned is None:
+            return values
+        return values * self.owned[task_ids].view(len(task_ids), *[1] * (values.ndim - 2), -1)
+
+    def action_dims(self, task_ids: Tensor, actions: int) -> Tensor | int:
+        """How many of so many action dimensions tasks `[T]` have: `[T]`, or one number for all."""
+        return actions if self.owned is None else self.owned[task_ids].sum(-1)
+
+    def action_mean(self, values: Tensor, task_ids: Tensor) -> Tensor:
+        """Means `[T, B, L]` of values `[T, B, L, A]` over the action dimensions that a task has."""
+        if self.owned is None:
+            return values.mean(-1)
+        mean = self.owned[task_ids] / self.owned[task_ids].sum(-1, keepdim=True)
+        return (values * mean[:, None, None]).sum(-1)
 
     @abstractmethod
     def losses(self, features: Tensor, targets: Tensor, valid: Tensor, task_ids: Tensor) -> Tensor:
@@ -133,7 +167,8 @@ class Head(nn.Module, ABC):
             batch: The windows that they are of.
         """
         values = self.losses(features, batch.actions, batch.valid, batch.task_ids)
-        return TaskLosses(values, features, batch.actions, batch.valid, self.linear)
+        owned = self.owned_of(batch.task_ids)
+        return TaskLosses(values, features, batch.actions, batch.valid, self.linear, owned=owned)
 
     def task_rows(self) -> list[nn.Parameter]:
         """Parameters whose rows belong to tasks, one to each or as `row_of` says; none by default."""

@@ -67,11 +67,14 @@ class GaussianHead(RegressionHead):
         """Of recorded actions, `[T, B, L]`; arguments as of `losses`."""
         log_std = self._log_std(task_ids)
         z = (targets - self.means(features, task_ids)) * torch.exp(-log_std)
-        return (-0.5 * z.square() - log_std - 0.5 * math.log(2 * math.pi)).sum(-1)
+        return self.owned_only(-0.5 * z.square() - log_std - 0.5 * math.log(2 * math.pi), task_ids).sum(-1)
 
     def losses(self, features: Tensor, targets: Tensor, valid: Tensor, task_ids: Tensor) -> Tensor:
         """See `Head.losses`: the mean over action dimensions, too."""
-        return masked_mean(-self.log_likelihood(features, targets, task_ids) / targets.shape[-1], valid)
+        dimensions = self.action_dims(task_ids, targets.shape[-1])
+        if isinstance(dimensions, Tensor):
+            dimensions = dimensions[:, None, None]
+        return masked_mean(-self.log_likelihood(features, targets, task_ids) / dimensions, valid)
 
 
 def make_head(
@@ -108,7 +111,7 @@ def build_head(
     """
     tasks = len(spec.task_names)
     if head is None:
-        return make_head(distribution, features, spec.action_dim, tasks, kind, spec.groups)
+        return _told(make_head(distribution, features, spec.action_dim, tasks, kind, spec.groups), spec)
     if distribution == "gaussian":
         raise InputError(
             "head is named, and distribution is 'gaussian', which is a head by itself; expected one of them. Leave out "
@@ -121,4 +124,12 @@ def build_head(
         )
     made = head(features, spec.action_dim, tasks)
     made.expect(torch.tensor(spec.steps))
-    return made
+    return _told(made, spec)
+
+
+def _told(head: Head, spec: DataSpec) -> Head:
+    """The head, which now knows the action dimensions of each task."""
+    if spec.own_dimensions is not None:
+        sizes = torch.tensor(spec.own_dimensions)[:, 1:]
+        head.own((torch.arange(spec.action_dim) < sizes).to(torch.get_default_dtype()))
+    return head

@@ -81,23 +81,28 @@ class RegressionHead(Head):
 
     def losses(self, features: Tensor, targets: Tensor, valid: Tensor, task_ids: Tensor) -> Tensor:
         """See `Head.losses`."""
-        return squared_error(self.means(features, task_ids), targets, valid)
+        return self._squared_error(self.means(features, task_ids), targets, valid, task_ids)
 
     def forward(self, features: Tensor, batch: TaskBatch) -> TaskLosses:
         """See `Head.forward`; with the predictions."""
         if type(self).losses is not RegressionHead.losses:  # those of a class whose loss is another say little of it
             return super().forward(features, batch)
         predictions = self.means(features, batch.task_ids)
-        values = squared_error(predictions, batch.actions, batch.valid)
-        return TaskLosses(values, features, batch.actions, batch.valid, self.linear, predictions)
+        values = self._squared_error(predictions, batch.actions, batch.valid, batch.task_ids)
+        owned = self.owned_of(batch.task_ids)
+        return TaskLosses(values, features, batch.actions, batch.valid, self.linear, predictions, owned)
 
     def means(self, features: Tensor, task_ids: Tensor) -> Tensor:
         """Predictions `[T, B, L, A]` from features `[T, B, L, F]` of tasks `[T]`."""
         predicted = self.linear_map(features, task_ids)
-        return predicted if self.linear else torch.tanh(predicted)
+        return self.owned_only(predicted if self.linear else torch.tanh(predicted), task_ids)
+
+    def _squared_error(self, predictions: Tensor, targets: Tensor, valid: Tensor, task_ids: Tensor) -> Tensor:
+        """Of predictions `[T, B, L, A]`: the mean over action dimensions and valid positions of each task, `[T]`."""
+        return masked_mean(self.action_mean((predictions - targets).square(), task_ids), valid)
 
     def linear_map(self, features: Tensor, task_ids: Tensor) -> Tensor:
-        """The same without `tanh`."""
+        """The same without `tanh`, and with whatever there is where tasks have padding."""
         chosen = self.rows(task_ids)
         flat = features.flatten(1, 2)  # t b l f -> t (b l) f
         predicted = torch.baddbmm(self.bias[chosen][:, None], flat, self.weight[chosen])
@@ -106,12 +111,7 @@ class RegressionHead(Head):
     def act(self, features: Tensor, task_ids: Tensor) -> Tensor:
         """See `Head.act`."""
         if not self.per_task:
-            return torch.tanh(torch.addmm(self.bias[0], features, self.weight[0]))
+            return self.owned_only(torch.tanh(torch.addmm(self.bias[0], features, self.weight[0])), task_ids)
         chosen = self.rows(task_ids)
         predicted = torch.einsum("nf,nfa->na", features, self.weight[chosen]) + self.bias[chosen]
-        return predicted.clamp(-1, 1) if self.linear else torch.tanh(predicted)
-
-
-def squared_error(predictions: Tensor, targets: Tensor, valid: Tensor) -> Tensor:
-    """Of predictions `[T, B, L, A]`: the mean over action dimensions and valid positions of each task, `[T]`."""
-    return masked_mean((predictions - targets).square().mean(-1), valid)
+        return self.owned_only(predicted.clamp(-1, 1) if self.linear else torch.tanh(predicted), task_ids)

@@ -57,6 +57,11 @@ class SmallTowers(Head):
         self.towers: Towers | None = Towers(tasks, sizes)
         self.per_task = self.main.per_task
 
+    def own(self, owned: Tensor | None) -> None:
+        """See `Head.own`."""
+        super().own(owned)
+        self.main.own(owned)
+
     def losses(self, features: Tensor, targets: Tensor, valid: Tensor, task_ids: Tensor) -> Tensor:
         """See `Head.losses`; without towers that of the main head."""
         return self.main.losses(features, targets, valid, task_ids) + self._lesson(features, targets, valid, task_ids)
@@ -69,8 +74,8 @@ class SmallTowers(Head):
     def _lesson(self, features: Tensor, targets: Tensor, valid: Tensor, task_ids: Tensor) -> Tensor:
         if self.towers is None:
             return torch.zeros_like(features[:, 0, 0, 0])
-        errors = (self.towers(features, task_ids) - targets).square().mean(-1)  # Deviation 1
-        return self.gamma * masked_mean(errors, valid)
+        errors = (self.towers(features, task_ids) - targets).square()  # Deviation 1
+        return self.gamma * masked_mean(self.action_mean(errors, task_ids), valid)
 
     @property
     def plain(self) -> bool:

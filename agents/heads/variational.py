@@ -127,13 +127,25 @@ class VariationalHeads(RegressionHead):
         """Means and variances `[T, F, A]` of the priors of tasks `[T]`: standard normal for a single task."""
         shares, alone = self.coefficients(task_ids, noise=self.training), len(self.logits) == 1
         means, variances = self.weight.detach(), functional.softplus(self.rho.detach()).square()  # Deviation 5
+        if self.owned is not None:
+            return self._prior_of_owners(shares, means, variances)
         spread = mixed(shares.square(), variances)
         return mixed(shares, means), spread + 1 if alone else spread
+
+    def _prior_of_owners(self, shares: Tensor, means: Tensor, variances: Tensor) -> tuple[Tensor, Tensor]:
+        """The same where tasks have padding: of every action dimension among the tasks that have it."""
+        assert self.owned is not None
+        shares = shares[..., None] * self.owned  # t s a
+        shares = shares / shares.sum(1, keepdim=True).clamp(min=TINY)
+        nobody = 1 - shares.sum(1)[:, None].round()
+        spread = torch.einsum("tsa,sfa->tfa", shares.square(), variances)
+        return torch.einsum("tsa,sfa->tfa", shares, means), spread + nobody
 
     def divergences(self, task_ids: Tensor) -> Tensor:
         """Of the heads of tasks `[T]` from their priors, `[T]`, in nats."""
         means, variances = self.prior(task_ids)
-        return divergence(self.weight[task_ids], self._variances(task_ids), means, variances).sum((1, 2))
+        each = divergence(self.weight[task_ids], self._variances(task_ids), means, variances)
+        return self.owned_only(each, task_ids).sum((1, 2))
 
     def _variances(self, task_ids: Tensor) -> Tensor:
         return functional.softplus(self.rho[task_ids]).square()
@@ -148,22 +160,22 @@ class VariationalHeads(RegressionHead):
         values = self.linear_map(features, task_ids)  # Deviation 6: and plain biases
         if self.training:  # Deviation 2
             values = values + (self._output_variances(features, task_ids) + TINY).sqrt() * torch.randn_like(values)
-        return torch.tanh(values)
+        return self.owned_only(torch.tanh(values), task_ids)
 
     def losses(self, features: Tensor, targets: Tensor, valid: Tensor, task_ids: Tensor) -> Tensor:
         """See `Head.losses`: per action dimension, without constants."""
         # Deviation 1: of features as they are
-        errors = masked_mean((self.predictions(features, task_ids) - targets).square().mean(-1), valid)
+        errors = self._squared_error(self.predictions(features, task_ids), targets, valid, task_ids)
         log_variance = self.log_variance[task_ids]
         likelihood = errors / (2 * log_variance.exp())
         if self._learned:
             likelihood = likelihood + 0.5 * valid.flatten(1).any(1) * log_variance
-        return likelihood + self._pull(valid, task_ids) / targets.shape[-1]
+        return likelihood + self._pull(valid, task_ids) / self.action_dims(task_ids, targets.shape[-1])
 
     def additions(self, features: Tensor, targets: Tensor, valid: Tensor, task_ids: Tensor) -> Tensor:
         """See `Head.additions`: the divergence, in the unit of the squared error."""
         scale = 2 * self.log_variance[task_ids].detach().exp()
-        return scale * self._pull(valid, task_ids) / targets.shape[-1]
+        return scale * self._pull(valid, task_ids) / self.action_dims(task_ids, targets.shape[-1])
 
     def _pull(self, valid: Tensor, task_ids: Tensor) -> Tensor:
         """What the divergences count `[T]`; 0 for a task without valid positions.
@@ -185,7 +197,7 @@ class VariationalHeads(RegressionHead):
         slopes = 1 - self.means(features, task_ids).square()
         deviations = slopes * self._output_variances(features, task_ids).sqrt()
         everybody = torch.arange(len(self.logits), device=task_ids.device)
-        return Relations(self.coefficients(everybody), masked_mean(deviations.mean(-1), valid))
+        return Relations(self.coefficients(everybody), masked_mean(self.action_mean(deviations, task_ids), valid))
 
 
 def mixed(shares: Tensor, values: Tensor) -> Tensor:

@@ -98,7 +98,7 @@ def action_errors(policy: Policy, store: EpisodeStore, task_names: tuple[str, ..
 
 def _task_error(policy: Policy, store: EpisodeStore, name: str, number: int) -> float:
     mine = np.flatnonzero(store.index["task"] == store.task_names.index(name))
-    total, steps = 0.0, 0
+    total, steps, size = 0.0, 0, store.dimensions_of(name)[1]
     for start in range(0, len(mine), BLOCK):
         episodes = [store.episode(int(it)) for it in mine[start : start + BLOCK]]
         goals = np.array([episode.goal for episode in episodes])
@@ -110,7 +110,7 @@ def _task_error(policy: Policy, store: EpisodeStore, name: str, number: int) -> 
             recorded = np.stack([episode.actions[row] for episode, row in zip(episodes, rows, strict=True)])
             running = np.array([step < len(episode) for episode in episodes])
             actions = checked_actions(policy.act(seen, rewards), recorded.shape, running, name)
-            errors = np.square(actions.astype(float) - recorded).mean(1)
+            errors = np.square(actions.astype(float) - recorded)[:, :size].mean(1)
             total += float(errors[running].sum())
             steps += int(running.sum())
             rewards = np.array([episode.rewards[row] for episode, row in zip(episodes, rows, strict=True)])

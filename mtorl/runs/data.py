@@ -3,16 +3,37 @@
 from collections.abc import Sequence
 
 from mtorl import InputError
-from mtorl.datasets.spec import DataSpec, describe_stores
+from mtorl.datasets.spec import DataSpec, describe_stores, same_settings
 from mtorl.datasets.store import EpisodeStore
 from mtorl.envs.base import Suite, build_suite
+from mtorl.envs.union import Union
+from mtorl.schema import Document
 
 
 def describe_data(stores: Sequence[EpisodeStore], tasks: Sequence[str] | None = None, pooled: bool = False) -> DataSpec:
     """What agents must know of these stores together, with their tasks in the suite's order; see `describe_stores`."""
-    spec = describe_stores(stores, tasks, pooled)
+    suite = _union_of(stores)
+    spec = describe_stores(stores, tasks, pooled, suite=suite)
     order = _suite(spec).task_names
-    return spec if order == spec.task_names else describe_stores(stores, tasks, pooled, order)
+    return spec if order == spec.task_names else describe_stores(stores, tasks, pooled, order, suite)
+
+
+def _union_of(stores: Sequence[EpisodeStore]) -> Document | None:
+    """The union of the stores' suites with all recorded tasks, if there are several."""
+    alike: list[list[EpisodeStore]] = []
+    for store in stores:
+        mine = next((it for it in alike if same_settings(it[0].suite, store)), None)
+        if mine is None:
+            alike.append([store])
+        else:
+            mine.append(store)
+    if len(alike) == 1:
+        return None
+    return Union([build_suite(it[0].suite).changed(tasks=_names(it)) for it in alike]).describe()
+
+
+def _names(stores: Sequence[EpisodeStore]) -> list[str]:
+    return list(dict.fromkeys(name for store in stores for name in store.task_names))
 
 
 def suite_of(spec: DataSpec) -> Suite:

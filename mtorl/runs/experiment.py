@@ -56,6 +56,8 @@ class Experiment:
         sampling: Which recorded steps windows begin at.
         shares: Of each folder of `data` in every task's windows, relative to each other (0.7 0.3); by default all
             recorded steps are as likely. A task that only one of them has takes all windows from there.
+        union: Let the data be of several suites: one policy for tasks whose dimensions, horizons and measures differ,
+            each of which is played as in its own suite (see the suite Union).
         tasks: Train on these tasks of the data only.
         statistics: What observations are normalised with: the statistics of these tasks (tasks), or of all tasks of the
             data (data), as a policy for all of them would have.
@@ -92,6 +94,7 @@ class Experiment:
     schedule: Schedule
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
     shares: list[float] | None = None
+    union: bool = False
     tasks: list[str] | None = None
     statistics: Literal["tasks", "data"] = "tasks"
     windows: int = 64
@@ -112,7 +115,7 @@ class Experiment:
 
     def open_data(self) -> tuple[list[EpisodeStore], DataSpec]:
         """The data sets, verified if asked for, and what the agent must know of them: the tasks' groups, too."""
-        stores = open_stores(self.data)
+        stores = open_stores(self.data, self.union)
         for store in stores if self.verify else ():
             store.verify()
         spec = describe_data(stores, self.tasks, pooled=self.statistics == "data")

@@ -35,7 +35,7 @@ from mtorl.runs.plan import CONFIG, SINGLE, Cell, compared_rows, plan, single_ta
 from mtorl.runs.run import Run
 from mtorl.runs.training import train
 
-DATA = (CONFIG, "data", "tasks")
+DATA = (CONFIG, "data", "union", "tasks")
 """Options that decide on what a run trains."""
 
 
@@ -192,7 +192,7 @@ def _describe(base: str, options: Mapping[str, Any] | None = None) -> DataSpec:
     """What the base configuration trains on, or a run that differs from it in some options."""
     changed = {"out": "unused", **(options or {})}
     chosen = Configuration.parse(command_line([base, *changed.pop(CONFIG, [])], changed)).options
-    return describe_data(open_stores(chosen.data), chosen.tasks)
+    return describe_data(open_stores(chosen.data, chosen.union), chosen.tasks)
 
 
 def _references(
@@ -212,7 +212,8 @@ def _references(
             "stop_at_success on, or make an ablation for each suite."
         )
     try:
-        suites[0].expert(0)
+        for task in range(len(suites[0].task_names)):
+            suites[0].expert(task)
     except InputError:
         return None
     return evaluate_references(suites[0], protocol, folder, workers, quiet)

@@ -12,6 +12,7 @@ from families import AGENT_VARIANTS, SMALL_AGENTS, concrete, sampler_of
 from mtorl import InputError
 from mtorl.agents import Agent, PromptDecisionTransformer
 from mtorl.agents.actor_critic import ActorCritic
+from mtorl.agents.heads import Head
 from mtorl.datasets.episode import Demonstration
 from mtorl.datasets.sampler import TaskBatch
 from mtorl.datasets.spec import DataSpec
@@ -194,3 +195,54 @@ def test_what_is_learned_is_what_is_played(agent: Agent, batch: TaskBatch, store
                 history.acted(batch.actions[task, 0, step][None])
         np.testing.assert_allclose(found[0], expected.detach().numpy(), atol=2e-4)
     assert sure.any()
+
+
+MORE = 5
+"""Further action dimensions; no other axis of a small agent has as many as these and the store's two."""
+
+
+@pytest.mark.parametrize("variant", AGENT_VARIANTS)
+def test_padded_action_dimensions_change_no_loss(variant: tuple, store: EpisodeStore, spec: DataSpec) -> None:
+    """Beside a task with more of them, the losses of the others are those of an agent without."""
+    kind, options = variant
+    observed, acted = spec.observation_dim, spec.action_dim
+    sizes = tuple((observed, acted + more) for more in (0, MORE, 0))
+    with isolated(0, "init"):
+        narrow = kind(spec, **options).double().eval()
+        wide = kind(replace(spec, action_dim=acted + MORE, own_dimensions=sizes), **options).double().eval()
+        with torch.no_grad():
+            for parameter in wide.parameters():
+                parameter.add_(torch.randn(parameter.shape, dtype=torch.float64), alpha=0.05)
+    narrow.load_state_dict({name: _cut(value, narrow, name) for name, value in wide.state_dict().items()})
+    batch = sampler_of(narrow, store, spec).draw().to("cpu", torch.float64)
+    found = losses(wide, _with_padding(batch))[[0, 2]]
+    torch.testing.assert_close(found, losses(narrow, batch)[[0, 2]])
+    found.sum().backward()
+    heads = [part for part in wide.modules() if isinstance(part, Head)]
+    lasts = {it for head in heads for it in head.parameters() if it.requires_grad and it.shape[-1] == acted + MORE}
+    assert lasts
+    for parameter in lasts:
+        assert parameter.grad is not None and not parameter.grad[..., acted:].any(), "something learned from padding"
+
+
+def _cut(value: torch.Tensor, narrow: Agent, name: str) -> torch.Tensor:
+    """A wide agent's tensor without what reads or makes the further action dimensions."""
+    shape = narrow.state_dict()[name].shape
+    for axis, (size, wanted) in enumerate(zip(value.shape, shape, strict=True)):
+        if size != wanted:
+            place = wanted if wanted == narrow.spec.action_dim else narrow.spec.observation_dim + narrow.spec.action_dim
+            kept = [*range(place), *range(place + MORE, size)]
+            value = value.index_select(axis, torch.tensor(kept))
+    return value
+
+
+def _with_padding(batch: TaskBatch) -> TaskBatch:
+    """The same steps with zeros in the further dimensions of the first and last task; the other one moves in them."""
+
+    def wider(actions: torch.Tensor) -> torch.Tensor:
+        more = actions.new_zeros(*actions.shape[:-1], MORE)
+        more[1] = 0.5
+        return torch.cat([actions, more], -1)
+
+    prompt = batch.prompt and replace(batch.prompt, actions=wider(batch.prompt.actions))
+    return replace(batch, actions=wider(batch.actions), prompt=prompt)

@@ -197,3 +197,47 @@ def test_losses_made_of_plain_heads_can_be_their_own(head: Head) -> None:
     made = errors + head.additions(features, targets, valid, IDS)
     torch.testing.assert_close(made, head.losses(features, targets, valid, IDS), rtol=1e-12, atol=1e-12)
     assert head.means(features, IDS).abs().max() <= 1
+
+
+def widened(name: str, narrow: Head, more: int) -> Head:
+    """The same head with further action dimensions, in which there is something else."""
+    kind, (features, actions, *rest) = HEADS[name]
+    wide: Head = kind(features, actions + more, *rest).double()
+    with torch.no_grad():
+        for new, old in zip(wide.parameters(), narrow.parameters(), strict=True):
+            new.copy_(torch.randn_like(new))
+            new[tuple(map(slice, old.shape))] = old
+    return wide
+
+
+@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("owners", [(), (1,)])
+def test_padded_action_dimensions_are_not_there(name: str, owners: tuple[int, ...]) -> None:
+    """Losses, gradients and actions of the tasks of a batch are those of a head of their own dimensions.
+
+    Another task may have them all: the prior of related heads is made of those tasks that have the dimension.
+    """
+    kind, arguments = HEADS[name]
+    torch.manual_seed(0)
+    narrow: Head = kind(*arguments).double()
+    wide = widened(name, narrow, 5)
+    owned = torch.ones(TASKS, ACTIONS + 5).double()
+    owned[[task for task in range(TASKS) if task not in owners], ACTIONS:] = 0
+    wide.own(owned)
+    features, targets, valid = batch()
+    padding = targets.new_zeros(*targets.shape[:-1], 5)
+    found, expected = (
+        head.losses(features, values, valid, IDS) + head.additions(features, values, valid, IDS)
+        for head, values in ((wide, torch.cat([targets, padding], -1)), (narrow, targets))
+    )
+    torch.testing.assert_close(found, expected)
+    found.sum().backward()
+    expected.sum().backward()
+    for new, old in zip(wide.parameters(), narrow.parameters(), strict=True):
+        own = tuple(map(slice, old.shape))
+        torch.testing.assert_close(new.grad[own], old.grad)
+        new.grad[own] = 0
+        assert not new.grad.any(), "something is learned from padding"
+    acts = wide.act(features[:, 0, 0], IDS)
+    torch.testing.assert_close(acts[:, :ACTIONS], narrow.act(features[:, 0, 0], IDS))
+    assert not acts[:, ACTIONS:].any() and not wide.predictions(features, IDS)[..., ACTIONS:].any()

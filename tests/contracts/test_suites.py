@@ -8,7 +8,7 @@ import pytest
 from families import concrete
 
 from mtorl import InputError
-from mtorl.envs import AntDir, CheetahDir, CheetahVel, Gymnasium, MetaWorld, PointReach
+from mtorl.envs import AntDir, CheetahDir, CheetahVel, Gymnasium, MetaWorld, PointReach, Union
 from mtorl.envs.base import Env, RolloutContext, Suite, build_suite, checked_action
 from mtorl.envs.policies import RandomPolicy
 
@@ -25,6 +25,11 @@ SUITES = [
     ),
     pytest.param((CheetahDir, {}), id="CheetahDir", marks=pytest.mark.simulator),
     pytest.param((AntDir, {"tasks": ["direction-00", "direction-25"]}), id="AntDir", marks=pytest.mark.simulator),
+    pytest.param(
+        (Union, {"suites": [PointReach(["towards-0", "away-3"], horizon=30), MetaWorld(tasks=["reach-v3"])]}),
+        id="Union",
+        marks=pytest.mark.simulator,
+    ),
 ]
 WITHOUT_EXPERT = (Gymnasium, CheetahVel, CheetahDir, AntDir)
 
@@ -140,8 +145,8 @@ def test_hidden_goals(suite: Suite) -> None:
             suite.changed(goal_visible=False)
         return
     hidden = type(suite)(**{**suite.arguments, "goal_visible": False})
-    assert (suite.observe(full) == full).all()
-    assert 0 < (hidden.observe(full) == 0).sum() < full.size
+    assert (suite.of(0).observe(full) == full).all()
+    assert 0 < (hidden.of(0).observe(full) == 0).sum() < full.size
     assert (full == 1).all(), "the input was edited"
 
 
@@ -168,7 +173,7 @@ def test_a_suite_that_cannot_take_tasks_says_so() -> None:
 
 def test_holding_still_keeps_the_actions_shape(suite: Suite) -> None:
     action = np.full(suite.action_dim, 0.7, np.float32)
-    held = suite.hold(action)
+    held = suite.of(0).hold(action)
     assert held.shape == action.shape and held.dtype == np.float32 and not held[:2].any()
 
 

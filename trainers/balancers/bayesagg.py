@@ -85,7 +85,7 @@ class BayesAgg(Balancer):
             self._statistics["mean"][ids], self._statistics["covariance"][ids], features, targets, self.temper
         )
         gradient, variance = gradient_moments(features, targets, mean, covariance)
-        cotangent = self.aggregate(gradient[..., :-1], variance[..., :-1], losses.valid.flatten(1))
+        cotangent = self.aggregate(gradient[..., :-1], variance[..., :-1], losses.valid.flatten(1), losses.owned)
         cotangent = cotangent.view(losses.features.shape).to(losses.features) / count
         return update.descend_features(losses, cotangent)  # Deviation 4: the heads move by their own gradients
 
@@ -110,24 +110,28 @@ class BayesAgg(Balancer):
             statistics["covariance"] = torch.cholesky_inverse(factor)
             statistics["mean"] = statistics["covariance"] @ statistics["evidence"]
 
-    def aggregate(self, gradient: Tensor, variance: Tensor, valid: Tensor) -> Tensor:
+    def aggregate(self, gradient: Tensor, variance: Tensor, valid: Tensor, owned: Tensor | None = None) -> Tensor:
         """What goes back from the features of every task: the gradient of its loss, reweighted.
 
         Args:
             gradient: `[T, N, A, F]`, expected gradient of each output's squared error.
             variance: `[T, N, A, F]`.
             valid: `[T, N]`.
+            owned: `[T, A]`, one where a task has the output, zero where there is padding; None: all have all.
 
         Returns:
             `[T, N, F]`; zero where not valid.
         """
+        there = None if owned is None else owned[:, None, :, None].to(gradient)
         trust = variance.clamp(min=LEAST_VARIANCE) ** -self.power
         share = valid / valid.sum(1, keepdim=True).clamp(min=1)  # of a datum in its task's loss
         if self.mode == "outputs":  # Deviation 1
+            trust = trust if there is None else trust * there
             return share[..., None] * (trust * gradient).sum(2) / trust.sum(2)
-        of_datum = (variance.clamp(min=LEAST_VARIANCE).mean(2) / variance.shape[2]) ** -self.power
+        outputs = variance.shape[2] if there is None else there.sum(2)
+        of_datum = (_output_mean(variance.clamp(min=LEAST_VARIANCE), there) / outputs) ** -self.power
         usual = (share[..., None] * of_datum).sum((0, 1)) / len(valid)
-        return share[..., None] * (of_datum / usual) * gradient.mean(2)
+        return share[..., None] * (of_datum / usual) * _output_mean(gradient, there)
 
     def get_extra_state(self) -> State:
         """The statistics, whose size the first batch decides."""
@@ -137,6 +141,11 @@ class BayesAgg(Balancer):
         """Continues from `get_extra_state`."""
         super().set_extra_state(state)
         self._calls, self._statistics = state["calls"], dict(state["statistics"])
+
+
+def _output_mean(values: Tensor, there: Tensor | None) -> Tensor:
+    """Means of values `[T, N, A, F]` over all outputs, or over those that a task has (`[T, 1, A, 1]`)."""
+    return values.mean(2) if there is None else (values * there).sum(2) / there.sum(2)
 
 
 def _rows(losses: TaskLosses) -> tuple[Tensor, Tensor]:

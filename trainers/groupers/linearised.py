@@ -134,7 +134,7 @@ class Linearisation:
             for batch in batches:
                 for row, task in enumerate(batch.task_ids.tolist()):
                     alone = batch.select([row])
-                    count = int(alone.valid.sum()) * alone.actions.shape[-1]
+                    count = int(alone.valid.sum()) * self.functions.agent.spec.dimensions_of(task)[1]
                     gradient, loss = self._whole(alone, task)
                     slope[task] -= count * gradient / 2
                     losses[task] += count * loss

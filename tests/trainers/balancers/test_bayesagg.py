@@ -66,6 +66,17 @@ def test_without_trust_it_is_the_gradient_of_the_mean_loss(mode: str) -> None:
     assert (7 * trusted <= gradient.max(2).values + 1e-9).all() and (7 * trusted >= gradient.min(2).values - 1e-9).all()
 
 
+@pytest.mark.parametrize("mode", ["outputs", "batch"])
+def test_padded_outputs_do_not_count(mode: str) -> None:
+    draw = torch.Generator().manual_seed(0)
+    gradient, variance = (torch.rand(2, 7, 5, 4, dtype=torch.float64, generator=draw) for _ in range(2))
+    owned = tensor([[1.0, 1, 1, 0, 0]] * 2)
+    valid = torch.rand(2, 7, generator=draw) > 0.3
+    balancer = BayesAgg(mode, power=0.6)  # type: ignore[arg-type]
+    expected = balancer.aggregate(gradient[:, :, :3], variance[:, :, :3], valid)
+    torch.testing.assert_close(balancer.aggregate(gradient, variance, valid, owned), expected)
+
+
 def test_batch_mode_keeps_the_total_weight() -> None:
     gradient, variance = torch.ones(2, 5, 3, 4).double(), torch.rand(2, 5, 3, 4).double()
     cotangent = BayesAgg("batch", power=0.5).aggregate(gradient, variance, torch.ones(2, 5))
