@@ -65,7 +65,8 @@ class DataSpec:
         success_last_rate: `[T]`, the same at the last step.
         data: Where it came from: path, sha256 of the manifest, suite and recipe of each store.
         groups: `[T]`, the group of each task, from 0 without gaps; None: tasks are in no groups.
-        returns_only: Names of the tasks without a success flag, which are judged by their returns.
+        returns_only: Names of the tasks whose data know no success; whether policies are judged by it, the suite
+            says in which they are played.
         own_dimensions: `[T, 2]`, the O and A of each task, beyond which it has zeros; None: all have the same.
 
     Raises:
