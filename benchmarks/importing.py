@@ -89,9 +89,40 @@ def write_npz(folder: Path, steps: int) -> list[str]:
     return write_folders(folder, steps, ("observations", "actions", "rewards"))
 
 
+def write_minari(folder: Path, steps: int) -> list[str]:
+    """One data set, a group for each episode, as Minari writes them."""
+    import h5py
+
+    def box(size: int, bound: float) -> str:
+        return json.dumps(
+            {"type": "Box", "dtype": "float32", "shape": [size], "low": [-bound] * size, "high": [bound] * size}
+        )
+
+    (data := folder / "set-v0/data").mkdir(parents=True)
+    spaces = {"observation_space": box(OBSERVATIONS, np.inf), "action_space": box(ACTIONS, 1.0)}
+    (data / "metadata.json").write_text(json.dumps({"total_episodes": steps // LENGTH, **spaces}))
+    with h5py.File(data / "main_data.hdf5", "w") as file:
+        for _, arrays in blocks(steps):
+            for start in range(0, len(arrays["rewards"]), LENGTH):
+                rows = slice(start, start + LENGTH)
+                observations = arrays["observations"][rows]
+                episode = {
+                    "observations": np.concatenate([observations, observations[-1:]]),
+                    "actions": arrays["actions"][rows],
+                    "rewards": arrays["rewards"][rows].astype(np.float64),
+                    "terminations": arrays["terminals"][rows],
+                    "truncations": arrays["timeouts"][rows],
+                }
+                group = file.create_group(f"episode_{len(file)}")
+                for name, values in episode.items():
+                    group.create_dataset(name, data=values, chunks=True, maxshape=(None, *values.shape[1:]))
+    return [str(folder / "set-v0")]
+
+
 WRITERS: dict[str, Callable[[Path, int], list[str]]] = {
     "d4rl": write_d4rl,
     "harmodt": write_folders,
+    "minari": write_minari,
     "npz": write_npz,
 }
 """Each writes files of so many steps into a folder; what `mtorl import KIND` is to be given."""
