@@ -9,6 +9,7 @@ An importer joins with a function that writes its files, in WRITERS.
 import argparse
 import json
 import os
+import resource
 import shutil
 import statistics
 import subprocess
@@ -129,8 +130,6 @@ WRITERS: dict[str, Callable[[Path, int], list[str]]] = {
 
 def child(kind: str, words: list[str], out: str) -> None:
     """Imports, and prints seconds and the most memory of this process and those that it started."""
-    import resource
-
     from mtorl.commands.base import kind_of
     from mtorl.envs.importing import import_data
 
@@ -143,17 +142,24 @@ def child(kind: str, words: list[str], out: str) -> None:
     print(json.dumps([seconds, *most]))
 
 
+def processor_seconds() -> float:
+    """Of all processes that this one has started and that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def measure(kind: str, steps: int, rounds: int) -> dict[str, Any]:
     """Median seconds and largest memory of some imports of the same files."""
     home = Path(tempfile.mkdtemp(prefix="importing-"))
     try:
         (home / "files").mkdir()
         words = WRITERS[kind](home / "files", steps)
-        found = []
+        found, before = [], processor_seconds()
         for _ in range(rounds):
             command = [sys.executable, __file__, kind, "--child", str(home / "store"), "--words", *words]
             found.append(json.loads(subprocess.run(command, check=True, capture_output=True).stdout))
             shutil.rmtree(home / "store")
+        processor = (processor_seconds() - before) / rounds
         size = sum(path.stat().st_size for path in (home / "files").rglob("*") if path.is_file())
     finally:
         shutil.rmtree(home)
@@ -162,6 +168,7 @@ def measure(kind: str, steps: int, rounds: int) -> dict[str, Any]:
         "steps": steps,
         "megabytes": round(size / 1e6),
         "seconds": round(statistics.median(seconds), 2),
+        "processor_seconds_with_start": round(processor, 2),
         "memory_mib": round(max(own)),
         "reader_memory_mib": round(max(reader)),
     }
