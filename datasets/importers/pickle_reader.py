@@ -13,7 +13,7 @@ from mtorl.datasets.importers.npy_header import dtype_of
 
 DAMAGED = (LookupError, ValueError, TypeError, OverflowError)
 """What malformed operations lead to."""
-ENCODED = 1 << 27
+ENCODED = 1 << 26
 """Bytes that are made of texts in one pickle, at most: one text may be asked for many times."""
 _NAMES = {
     f"{module} {name}": name

@@ -18,8 +18,8 @@ from mtorl.datasets.importers.npy_header import read_header
 from mtorl.datasets.importers.pickle_reader import DAMAGED, PickledArray, PickleReader
 from mtorl.files import regular
 
-LARGEST = 1 << 27
-"""Bytes of a file, at most: it is held in memory."""
+LARGEST = 1 << 26
+"""Bytes of a file, at most: it is held in memory, where texts of it may take four times as much."""
 OPERATIONS = 400_000
 """At most; an array takes about thirty."""
 
