@@ -136,6 +136,9 @@ class EvalReport:
         path: The file that holds it, if there is one.
         returns_only: Names of the tasks without a success flag, which are judged by their returns.
         return_bounds: Of some tasks the returns that count as 0 and as 100 in normalised scores.
+
+    Raises:
+        InputError: Of two such returns the first is not the lower one.
     """
 
     policy: str
@@ -148,6 +151,11 @@ class EvalReport:
     path: Path | None = field(default=None, compare=False)
     returns_only: tuple[str, ...] = ()
     return_bounds: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for task, ends in self.return_bounds.items():
+            if not ends[0] < ends[1]:
+                raise InputError(f"the reference returns of {task} are {ends}; expected the lower one first.")
 
     def tasks(self) -> list[TaskResult]:
         """One row per task, in the suite's order."""
@@ -203,7 +211,7 @@ class EvalReport:
         It covers which episodes were played, not which seed was trained.
         """
         mean = self.mean_of(SUCCESS, self.task_names)
-        return (mean.low, mean.high) if mean and mean.low is not None and mean.high is not None else (float("nan"),) * 2
+        return mean.ends if mean else (float("nan"), float("nan"))
 
     @cached_property
     def scales(self) -> dict[Scale, tuple[TaskResult, ...]]:
