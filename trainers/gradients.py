@@ -61,7 +61,9 @@ class DenseGradients:
 BLOCK = 128
 """Columns whose products are summed in the rows' own precision."""
 CACHED = 1 << 15
-"""Columns at a time, so that their products stay in a processor's cache."""
+"""Columns at a time, so that their products stay in a processor's cache; fewer of more than `USUAL` tasks."""
+USUAL = 64
+"""Tasks."""
 FEW = 1 << 16
 """So many columns are cheap in float64."""
 ACCURACY = 5e-8
@@ -84,7 +86,8 @@ def products(one: Tensor, other: Tensor) -> Tensor:
     """
     whole = one.shape[1] // BLOCK * BLOCK if one.shape[1] > FEW else 0
     found = one[:, whole:].double() @ other[:, whole:].double().T
-    at_once = whole if one.is_cuda else CACHED
+    share = max(1.0, len(one) * len(other) / USUAL**2)  # 160 tasks: in half of the time
+    at_once = whole if one.is_cuda else max(BLOCK, int(CACHED / share) // BLOCK * BLOCK)
     for start in range(0, whole, at_once or 1):
         place = slice(start, min(start + at_once, whole))
         left, right = (rows[:, place].unflatten(1, (-1, BLOCK)).transpose(0, 1) for rows in (one, other))  # views
