@@ -67,6 +67,8 @@ def odd(arrays: Arrays, draw: Generator) -> Arrays:
     """The same arrays, and one of them has another type, shape, value or name, or is not there."""
     name = str(draw.choice(sorted(arrays)))
     values = np.asarray(arrays[name])
+    if values.dtype.kind not in "biuf":  # it is odd already
+        return arrays
     change = ODDITIES[draw.integers(len(ODDITIES))]
     try:
         changed = change(values, draw)
@@ -78,7 +80,7 @@ def odd(arrays: Arrays, draw: Generator) -> Arrays:
 
 def _value(value: float) -> Callable[[NDArray[Any], Generator], NDArray[Any]]:
     def change(values: NDArray[Any], draw: Generator) -> NDArray[Any]:
-        values = values.astype(np.float64)
+        values = np.real(values).astype(np.float64)
         if values.size:
             values.flat[draw.integers(values.size)] = value
         return values

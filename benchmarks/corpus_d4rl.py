@@ -6,8 +6,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 from corpus import ELSEWHERE, SECRET, Arrays, Corpus, episodes_of, files_in, hostile_pickle, odd
+from exports import export
 from numpy.random import Generator
 
+from mtorl.datasets import exporters
 from mtorl.datasets.enclosed import KEY
 from mtorl.datasets.importers import D4RL
 
@@ -172,10 +174,30 @@ def not_hdf5(folder: Path, draw: Generator) -> None:
     (folder / "file.hdf5").write_bytes(content)
 
 
+def exported(folder: Path, draw: Generator) -> None:
+    """Our own export of two tasks."""
+    export(exporters.HDF5, folder, draw)
+
+
+def odd_export(folder: Path, draw: Generator) -> None:
+    """An array of our own export is odd."""
+    exported(folder, draw)
+    with h5py.File(sorted(folder.iterdir())[0], "a") as file:
+        arrays: Arrays = {}
+        file.visititems(lambda name, item: arrays.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
+        changed = odd(arrays, draw)
+        for name in arrays:
+            if changed.get(name) is not arrays[name]:
+                del file[name]
+                if name in changed:
+                    file[name] = changed[name]
+
+
 CORPUS = Corpus(
     D4RL,
-    (plain, packed, wide),
+    (plain, packed, wide, exported),
     (
+        odd_export,
         odd_arrays,
         links,
         two_odd_arrays,

@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 from corpus import ELSEWHERE, MARKER, SECRET, Arrays, Corpus, episodes_of, hostile_pickle, odd
+from exports import export
 from numpy.random import Generator
 
+from mtorl.datasets import exporters
 from mtorl.datasets.enclosed import KEY
 from mtorl.datasets.importers import Npz
 
@@ -195,10 +197,35 @@ def not_npz(folder: Path, draw: Generator) -> None:
     (folder / "file.npz").write_bytes(content[draw.integers(4)])
 
 
+def exported(folder: Path, draw: Generator) -> None:
+    """Our own export of two tasks."""
+    export(exporters.Npz, folder, draw)
+
+
+def odd_export(folder: Path, draw: Generator) -> None:
+    """An array of our own export is odd."""
+    exported(folder, draw)
+    path = sorted(folder.iterdir())[0]
+    write(path, odd(dict(np.load(path)), draw))
+
+
 CORPUS = Corpus(
     Npz,
-    (flat, followed, single, ogbench),
-    (odd_arrays, objects, bomb, odd_files, headers, members, odd_arrays, links, manifest, not_npz, odd_files),
+    (flat, followed, single, ogbench, exported),
+    (
+        odd_export,
+        odd_arrays,
+        objects,
+        bomb,
+        odd_files,
+        headers,
+        members,
+        odd_arrays,
+        links,
+        manifest,
+        not_npz,
+        odd_files,
+    ),
     lambda folder: [str(folder)],
     links=True,
 )

@@ -237,6 +237,7 @@ def main() -> int:
     result = {
         "seed": options.seed,
         "count": len(numbers),
+        "forked": options.forked,
         "outcomes": dict(sorted(counts.items())),
         "longest_seconds": round(seconds, 1),
         "most_memory_mb": round(memory / 1e6),

@@ -9,6 +9,7 @@ An importer joins with a function that writes its files, in WRITERS.
 import argparse
 import json
 import os
+import resource
 import shutil
 import statistics
 import subprocess
@@ -88,9 +89,40 @@ def write_npz(folder: Path, steps: int) -> list[str]:
     return write_folders(folder, steps, ("observations", "actions", "rewards"))
 
 
+def write_minari(folder: Path, steps: int) -> list[str]:
+    """One data set, a group for each episode, as Minari writes them."""
+    import h5py
+
+    def box(size: int, bound: float) -> str:
+        return json.dumps(
+            {"type": "Box", "dtype": "float32", "shape": [size], "low": [-bound] * size, "high": [bound] * size}
+        )
+
+    (data := folder / "set-v0/data").mkdir(parents=True)
+    spaces = {"observation_space": box(OBSERVATIONS, np.inf), "action_space": box(ACTIONS, 1.0)}
+    (data / "metadata.json").write_text(json.dumps({"total_episodes": steps // LENGTH, **spaces}))
+    with h5py.File(data / "main_data.hdf5", "w") as file:
+        for _, arrays in blocks(steps):
+            for start in range(0, len(arrays["rewards"]), LENGTH):
+                rows = slice(start, start + LENGTH)
+                observations = arrays["observations"][rows]
+                episode = {
+                    "observations": np.concatenate([observations, observations[-1:]]),
+                    "actions": arrays["actions"][rows],
+                    "rewards": arrays["rewards"][rows].astype(np.float64),
+                    "terminations": arrays["terminals"][rows],
+                    "truncations": arrays["timeouts"][rows],
+                }
+                group = file.create_group(f"episode_{len(file)}")
+                for name, values in episode.items():
+                    group.create_dataset(name, data=values, chunks=True, maxshape=(None, *values.shape[1:]))
+    return [str(folder / "set-v0")]
+
+
 WRITERS: dict[str, Callable[[Path, int], list[str]]] = {
     "d4rl": write_d4rl,
     "harmodt": write_folders,
+    "minari": write_minari,
     "npz": write_npz,
 }
 """Each writes files of so many steps into a folder; what `mtorl import KIND` is to be given."""
@@ -98,8 +130,6 @@ WRITERS: dict[str, Callable[[Path, int], list[str]]] = {
 
 def child(kind: str, words: list[str], out: str) -> None:
     """Imports, and prints seconds and the most memory of this process and those that it started."""
-    import resource
-
     from mtorl.commands.base import kind_of
     from mtorl.envs.importing import import_data
 
@@ -112,17 +142,24 @@ def child(kind: str, words: list[str], out: str) -> None:
     print(json.dumps([seconds, *most]))
 
 
+def processor_seconds() -> float:
+    """Of all processes that this one has started and that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def measure(kind: str, steps: int, rounds: int) -> dict[str, Any]:
     """Median seconds and largest memory of some imports of the same files."""
     home = Path(tempfile.mkdtemp(prefix="importing-"))
     try:
         (home / "files").mkdir()
         words = WRITERS[kind](home / "files", steps)
-        found = []
+        found, before = [], processor_seconds()
         for _ in range(rounds):
             command = [sys.executable, __file__, kind, "--child", str(home / "store"), "--words", *words]
             found.append(json.loads(subprocess.run(command, check=True, capture_output=True).stdout))
             shutil.rmtree(home / "store")
+        processor = (processor_seconds() - before) / rounds
         size = sum(path.stat().st_size for path in (home / "files").rglob("*") if path.is_file())
     finally:
         shutil.rmtree(home)
@@ -131,6 +168,7 @@ def measure(kind: str, steps: int, rounds: int) -> dict[str, Any]:
         "steps": steps,
         "megabytes": round(size / 1e6),
         "seconds": round(statistics.median(seconds), 2),
+        "processor_seconds_with_start": round(processor, 2),
         "memory_mib": round(max(own)),
         "reader_memory_mib": round(max(reader)),
     }

@@ -47,15 +47,13 @@ class GoalFamily(Suite, ABC):
     environment: ClassVar[str]
     held_back: ClassVar[tuple[int, ...]] = ()
 
-    def __init__(
-        self, every: tuple[str, ...], tasks: Sequence[str] | None, all_tasks: bool, horizon: int, **arguments: Any
-    ) -> None:
+    def __init__(self, every: tuple[str, ...], tasks: Sequence[str] | None, all_tasks: bool, horizon: int) -> None:
         checks.at_least(1, horizon=horizon)
         self.every = every
         known = tuple(name for place, name in enumerate(every) if all_tasks or place not in self.held_back)
         self.task_names = known if tasks is None else chosen_tasks(type(self).__name__, every, tasks)
         self.horizon, self.goal_visible, self.returns_only = horizon, True, self.task_names
-        self.arguments = {"tasks": list(self.task_names), "horizon": horizon, **arguments}
+        self.arguments = {"tasks": list(self.task_names), "horizon": horizon}
 
     @abstractmethod
     def make(self, task: int) -> GymnasiumEnv:
@@ -181,13 +179,9 @@ class AntDir(GoalFamily):
         if directions is not None and len(directions) != DIRECTIONS:
             raise InputError(f"directions are {len(directions)} numbers; expected {DIRECTIONS}, in radians.")
         given = None if directions is None else [float(it) for it in directions]
-        super().__init__(
-            tuple(f"direction-{number:02d}" for number in range(DIRECTIONS)),
-            tasks,
-            all_tasks,
-            horizon,
-            directions=given,
-        )
+        every = tuple(f"direction-{number:02d}" for number in range(DIRECTIONS))
+        super().__init__(every, tasks, all_tasks, horizon)
+        self.arguments["directions"] = given
         self._directions = given or [2 * np.pi * number / DIRECTIONS for number in range(DIRECTIONS)]  # Deviation 3
         self.observation_dim, self.action_dim = 27, 8
 

@@ -4,7 +4,10 @@
 |---|---|---|
 | `official` | the 50 training goals of each task (Meta-World's own protocol) | one each |
 | `heldout` | 50 goals that no training episode and no choice of a checkpoint has seen | one each |
-| `ml45-like` | the same of tasks that were not trained on (Meta-World: the five test tasks of ML45) | one each |
+| `ml45-like` | the same of tasks that were not trained on, `Suite.unseen` | one each |
+
+Unseen are in Meta-World the five test tasks of ML45, which gave the protocol its name; in `CheetahVel` and `AntDir`
+five of the literature's; in `PointReach` all that are not in the suite.
 
 A policy is told its task, or not (`task_identity`): then it sees observations and rewards alone, or a recorded episode
 of the task as well (`demonstrations`). In tasks that were not trained on it is never told.

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from mtorl import InputError
 from mtorl.datasets.store import SUITE
 from mtorl.envs.protocol import EvaluationSettings, Protocol, record_of
+from mtorl.envs.task_result import TaskResult
 from mtorl.files import read_json, write_json
 from mtorl.intervals import mean_interval, mean_rate_interval, wilson_interval
 from mtorl.measures import RETURN, SCORE, SUCCESS, Measure, Scale, normalised
@@ -89,55 +90,6 @@ class Played(NamedTuple):
     length: int
 
 
-class TaskResult(NamedTuple):
-    """Success of one task."""
-
-    task: str
-    episodes: int
-    successes: int
-    low: float
-    """Lower end of the 95 % Wilson interval of the success rate."""
-    high: float
-    success_last_rate: float | None
-    mean_return: float
-    mean_length: float
-    return_interval: tuple[float, float] | None = None
-    """95 % interval of the mean return; None of a single episode."""
-    returns_only: bool = False
-    """Whether there is no success flag."""
-    bounds: tuple[float, float] | None = None
-    """Returns that count as 0 and as 100 in normalised scores."""
-
-    @property
-    def rate(self) -> float:
-        """Share of episodes with success at any step."""
-        return self.successes / self.episodes
-
-    @property
-    def measure(self) -> Measure:
-        """What the task is judged by: success, or its return where there is no success."""
-        return self.on(RETURN if self.returns_only else SUCCESS)
-
-    @property
-    def score(self) -> Measure | None:
-        """Its normalised score, if there are reference returns."""
-        return self.on(SCORE) if self.bounds else None
-
-    def on(self, scale: Scale) -> Measure:
-        """The task on one of the scales; a normalised score only where there are reference returns."""
-        if scale is SUCCESS:
-            return Measure(scale, self.rate, self.low, self.high)
-        low, high = self.return_interval or (None, None)
-        if scale is RETURN:
-            return Measure(scale, self.mean_return, low, high)
-        assert self.bounds is not None
-        value, low, high = (
-            None if it is None else float(normalised(np.array(it), self.bounds)) for it in (self.mean_return, low, high)
-        )
-        assert value is not None
-        return Measure(scale, value, low, high)
-
-
 @dataclass(frozen=True)
 class Source:
     """What identifies the policy of an evaluation, and what it was shown; nothing of it is known of every policy.
@@ -184,6 +136,9 @@ class EvalReport:
         path: The file that holds it, if there is one.
         returns_only: Names of the tasks without a success flag, which are judged by their returns.
         return_bounds: Of some tasks the returns that count as 0 and as 100 in normalised scores.
+
+    Raises:
+        InputError: Of two such returns the first is not the lower one.
     """
 
     policy: str
@@ -196,6 +151,11 @@ class EvalReport:
     path: Path | None = field(default=None, compare=False)
     returns_only: tuple[str, ...] = ()
     return_bounds: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for task, ends in self.return_bounds.items():
+            if not ends[0] < ends[1]:
+                raise InputError(f"the reference returns of {task} are {ends}; expected the lower one first.")
 
     def tasks(self) -> list[TaskResult]:
         """One row per task, in the suite's order."""
@@ -251,7 +211,7 @@ class EvalReport:
         It covers which episodes were played, not which seed was trained.
         """
         mean = self.mean_of(SUCCESS, self.task_names)
-        return (mean.low, mean.high) if mean and mean.low is not None and mean.high is not None else (float("nan"),) * 2
+        return mean.ends if mean else (float("nan"), float("nan"))
 
     @cached_property
     def scales(self) -> dict[Scale, tuple[TaskResult, ...]]:

@@ -19,8 +19,10 @@ from mtorl.documents import dump_yaml, inline_yaml
 
 HANDED_OVER = ("spec", "inputs", "code", "features", "actions", "tasks")
 """Parameters of agents, networks and heads that are no options."""
-LISTS = ("data", "tasks", "suite.tasks", "baselines")
+LISTS = ("data", "tasks", "suite.tasks", "suite.environments", "baselines")
 """Options that take one or more words: `--tasks reach-v3 push-v3`."""
+NAMED = ("suite.environments",)
+"""Those of them that may be mappings as well: `{slow: HalfCheetah-v5}`."""
 
 
 class Parser(ArgumentParser):
@@ -284,7 +286,8 @@ def _gather_lists(arguments: list[str]) -> list[str]:
         while place < len(arguments) and not arguments[place].startswith("--") and not equals:
             values.append(arguments[place])
             place += 1
-        gathered.append(f"{option}={_list(values)}" if values else option)
+        named = option[2:] in NAMED and values[:1] and values[0].lstrip().startswith("{")
+        gathered.append(f"{option}={values[0] if named else _list(values)}" if values else option)
     return gathered
 
 

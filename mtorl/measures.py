@@ -62,6 +62,12 @@ class Measure:
     high: float | None
     tasks: int = 1
 
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Of the interval; NaN where nothing is known of it."""
+        unknown = float("nan")
+        return unknown if self.low is None else self.low, unknown if self.high is None else self.high
+
     def text(self, digits: int = 0, space: str = "") -> str:
         """The value as it is shown."""
         return self.scale.text(self.value, digits, space)

@@ -141,6 +141,7 @@ def test_bare_folder_names_are_refused_with_a_remedy(folder: str) -> None:
         "import mtorl",
         "from mtorl.commands.main import main; main(['--help'])",
         "from mtorl.envs import PointReach",
+        "from mtorl.envs import CheetahVel, Gymnasium",
         "import mtorl.reports.tables",
     ],
 )

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from mtorl import InputError
+from mtorl import InputError, checks
 from mtorl.datasets.card import Card
 from mtorl.datasets.enclosed import contents_of
 from mtorl.datasets.episode import Episode
@@ -37,6 +37,7 @@ class Minari(Importer):
         horizon: int | None = None,
         clip_actions: bool = False,
     ) -> None:
+        checks.at_least(1, horizon=horizon)
         self.tasks, self.root, self.horizon, self.clip_actions = tasks, root, horizon, clip_actions
 
     @classmethod

@@ -9,7 +9,7 @@ def run(arguments: list[str]) -> None:
     """Runs the command."""
     from mtorl.commands.base import objects, parser_of
     from mtorl.families import load
-    from mtorl.reports.tables import show_report
+    from mtorl.reports.evaluation_table import show_report
     from mtorl.runs.evaluations import evaluate
 
     load("suites")

@@ -12,8 +12,9 @@ from mtorl.reports.charts.base import picture
 from mtorl.reports.charts.comparison import draw_comparison
 from mtorl.reports.charts.masks import draw_masks, draw_moves
 from mtorl.reports.masks import MaskSummary, summarise
-from mtorl.reports.methods import SOLVED, Method, Row, Scores, measure, row_of, tasks_of
+from mtorl.reports.methods import Method, Scores, measure, tasks_of
 from mtorl.reports.pages import page
+from mtorl.reports.standings import SOLVED, Row, row_of
 from mtorl.runs.run import Run
 from mtorl.runs.sweep import Sweep
 from mtorl.schema import Document

@@ -6,7 +6,8 @@ from functools import cached_property
 
 from mtorl import InputError
 from mtorl.datasets.spec import DataSpec
-from mtorl.envs.results import EvalReport, TaskResult
+from mtorl.envs.results import EvalReport
+from mtorl.envs.task_result import TaskResult
 from mtorl.runs.run import Run
 from mtorl.trainers.logs import Log
 

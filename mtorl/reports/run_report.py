@@ -3,7 +3,7 @@
 import json
 import shlex
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from mtorl import InputError
 from mtorl.datasets.spec import DataSpec
 from mtorl.envs.protocol import ProtocolName, TaskVisibility
-from mtorl.envs.results import EvalReport, TaskResult
+from mtorl.envs.results import EvalReport
 from mtorl.files import DamageWarning, write_atomically, write_json
 from mtorl.measures import RETURN, SCORE_NOTE, SUCCESS, common_scale
 from mtorl.reports.charts.base import picture
@@ -21,9 +21,9 @@ from mtorl.reports.charts.success import MARKS, draw_bars
 from mtorl.reports.charts.training import draw_conflicts, draw_curves, draw_relations, draw_routing
 from mtorl.reports.entries import RunEntry, distinct_specs, entries_of
 from mtorl.reports.pages import page
+from mtorl.reports.run_json import as_json, fronts_of
 from mtorl.reports.settings import Asked, choose, differences
 from mtorl.runs.conflicts import Conflicts, kept_conflicts
-from mtorl.runs.fronts import Front, kept_fronts
 from mtorl.runs.run import Run
 from mtorl.schema import Document
 from mtorl.trainers.entries import ConflictsEntry, RelationsEntry, RoutingEntry
@@ -89,7 +89,7 @@ def report(
         "checkpoint": checkpoint,
         "measured": _measured_conflicts(entries, checkpoint),
     }
-    write_json(target.with_suffix(".json"), _as_json(entries, references_found))
+    write_json(target.with_suffix(".json"), as_json(entries, references_found))
     html = page("report.html", content)
     write_atomically(target, lambda file: file.write(html))
     return target
@@ -111,75 +111,6 @@ def _find_references(folder: Path, report: EvalReport) -> dict[str, EvalReport]:
             if not differences(report, other):
                 found[other.policy] = other
     return found
-
-
-def _as_json(entries: Sequence[RunEntry], references: Mapping[str, EvalReport]) -> Document:
-    def costs(entry: RunEntry) -> Document:
-        return {
-            "models": len(entry.parts),
-            "parameters": entry.parameters,
-            "training_steps": entry.steps,
-            "training_minutes": entry.minutes,
-            "groups": [list(group) for group in entry.run.spec.grouped] or None,
-        }
-
-    def summary(name: str, report: EvalReport, rows: Sequence[TaskResult]) -> Document:
-        success = report.mean_of(SUCCESS, report.task_names)
-        return {
-            "name": name,
-            "mean_success": success and success.value,
-            "low": success and success.low,
-            "high": success and success.high,
-            **({"means": [mean.plain() for mean in report.means]} if report.returns_only else {}),
-            "protocol": vars(report.protocol),
-            "tasks": [_task_as_json(row) for row in rows],
-        }
-
-    success = entries[0].report.mean_of(SUCCESS, entries[0].report.task_names)
-    return {
-        "mean_success": success and success.value,
-        "runs": [
-            summary(entry.name, entry.report, entry.rows) | costs(entry) | _fronts_as_json(fronts)
-            for entry, fronts in zip(entries, _fronts(entries), strict=True)
-        ],
-        "references": [summary(name, report, report.tasks()) for name, report in references.items()],
-    }
-
-
-def _task_as_json(row: TaskResult) -> Document:
-    """One task; nothing is said of success where there is none."""
-    content = row._asdict()
-    for name in ("return_interval", "returns_only", "bounds"):
-        del content[name]
-    if row.returns_only:
-        content |= dict.fromkeys(("successes", "low", "high", "success_last_rate"))
-        content["return"] = row.measure.plain()
-    score = {"normalised_score": row.score.plain()} if row.score else {}
-    return content | {"rate": None if row.returns_only else row.rate} | score
-
-
-def _fronts(entries: Sequence[RunEntry]) -> list[list[Front]]:
-    """For every run what was played along its manifold by the same weights, in the same way."""
-    return [[front for front in kept_fronts(entry.run) if front.is_of(entry.report)] for entry in entries]
-
-
-def _fronts_as_json(fronts: Sequence[Front]) -> Document:
-    """What tasks are judged by at the points; nothing for most runs."""
-    return (
-        {
-            "along_manifold": [
-                {
-                    "point": list(point),
-                    "goals": it.protocol.goals,
-                    "tasks": {row.task: row.measure.value for row in it.tasks()},
-                }
-                for front in fronts
-                for point, it in zip(front.points, front.reports, strict=True)
-            ]
-        }
-        if fronts
-        else {}
-    )
 
 
 def _content(entries: Sequence[RunEntry], references: dict[str, EvalReport]) -> Document:
@@ -212,7 +143,7 @@ def _content(entries: Sequence[RunEntry], references: dict[str, EvalReport]) -> 
         "relations": _pictures(entries, RelationsEntry, draw_relations),
         "fronts": [
             (entry.name, front.reports[0].protocol, picture(draw_front(front)))
-            for entry, fronts in zip(entries, _fronts(entries), strict=True)
+            for entry, fronts in zip(entries, fronts_of(entries), strict=True)
             for front in fronts
         ],
         "collections": _collections(entries),

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from mtorl.measures import SCALES, SCORE, SCORE_NOTE, SUCCESS, common_scale
+from mtorl.measures import SCALES, SUCCESS, common_scale
 from mtorl.reports.terminal import show as _print
 from mtorl.reports.terminal import table as _table
 
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
     from mtorl.datasets.grouping import Grouping
     from mtorl.datasets.store import EpisodeStore
-    from mtorl.envs.results import EvalReport, TaskResult
     from mtorl.families import Member
     from mtorl.measures import Scale
     from mtorl.reports.masks import MaskSummary
@@ -257,53 +256,3 @@ def _success(task: dict[str, Any], store: "EpisodeStore") -> list[str]:
     if task["name"] in store.returns_only:
         return ["-", "-"]
     return [f"{task['success_rate']:.0%}", f"{task['success_last_rate']:.0%}"]
-
-
-def show_report(report: "EvalReport") -> None:
-    """Prints what every task is judged by, with its interval; means over tasks come last.
-
-    That is success, and the mean return of tasks without it; the two are never averaged together.
-    """
-    protocol, rows = report.protocol, report.tasks()
-    kind = "training goals" if protocol.split == "train" else "held-out goals"
-    stop = "".join(f", {remark}" for remark in [*protocol.remarks, *(["goal hidden"] if report.goal_hidden else [])])
-    succeed, scored = any(not row.returns_only for row in rows), any(row.score for row in rows)
-    table = _table(
-        f"{report.policy}: {protocol.name} protocol, {protocol.goals} {kind} per task{stop}",
-        "task",
-        common_scale([row.measure.scale for row in rows]),
-        "95 % interval",
-        "episodes",
-        *(["at last step", "return"] if succeed else []),
-        *(["normalised score"] if scored else []),
-        "length",
-    )
-    for row in rows:
-        table.add_row(
-            row.task,
-            row.measure.text(),
-            row.measure.interval(),
-            f"{row.episodes}",
-            *([_at_last_step(row), f"{row.mean_return:.0f}"] if succeed else []),
-            *([row.score.text() if row.score else "-"] if scored else []),
-            f"{row.mean_length:.0f}",
-        )
-    table.add_section()
-    for mean, part in zip(report.means, report.scales.values(), strict=True):
-        last = [row.success_last_rate for row in part if row.success_last_rate is not None and not row.returns_only]
-        apart = mean.scale is SCORE  # it has a column of its own
-        table.add_row(
-            f"mean {mean.scale.name + ' ' if len(report.means) > 1 else ''}of {mean.tasks} tasks",
-            *(["", ""] if apart else [mean.text(1), mean.interval(1)]),
-            f"{sum(row.episodes for row in part)}",
-            *([f"{sum(last) / len(last):.0%}" if len(last) == len(part) else "-", ""] if succeed else []),
-            *([f"{mean.text()} ({mean.interval()})" if apart else ""] if scored else []),
-            "",
-        )
-    if scored:
-        table.caption = SCORE_NOTE
-    _print(table)
-
-
-def _at_last_step(row: "TaskResult") -> str:
-    return "-" if row.success_last_rate is None or row.returns_only else f"{row.success_last_rate:.0%}"

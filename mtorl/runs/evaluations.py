@@ -28,12 +28,15 @@ def evaluate(
 ) -> EvalReport:
     """Plays a trained run, the scripted expert or random actions in every task and reports success per task.
 
+    Tasks without a success flag are judged by their returns.
+
     Args:
         run: Folder of a trained run.
         policy: Play the suite's scripted expert or random actions instead: the reference rows.
         suite: The suite, with --policy; a run knows its own.
         protocol: official (the 50 training goals, one episode each), heldout (50 goals never trained on) or ml45-like
-            (the same of tasks that were not trained on, with their identity hidden: the five test tasks of ML45).
+            (the same of tasks that were not trained on, with their identity hidden: the five test tasks of ML45, or
+            those that another suite keeps).
         goal_visible: Show the run the goal's position, or hide it; as in its data by default.
         act_with: Which policy of an agent that has several; by default what its configuration says.
         checkpoint: Which checkpoint of the run: last, best (on training goals), or a step.

@@ -1,3 +1,4 @@
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -6,6 +7,7 @@ import pytest
 from gymnasium.spaces import Box, Dict
 
 from mtorl import InputError
+from mtorl.commands.main import main
 from mtorl.datasets.d4rl_scores import BOUNDS, d4rl_bounds
 from mtorl.envs import AntDir, CheetahDir, CheetahVel, Gymnasium
 from mtorl.envs.base import Suite
@@ -175,3 +177,21 @@ def test_directions_can_be_those_of_the_data() -> None:
     assert given.make(0)._direction[1] == pytest.approx(np.sin(1 / 49))
     with pytest.raises(InputError, match="directions are 3 numbers; expected 50"):
         AntDir(directions=[0, 1, 2])
+
+
+@pytest.mark.parametrize(
+    "words, names",
+    [
+        (["HalfCheetah-v5"], ["HalfCheetah-v5"]),
+        (["HalfCheetah-v5", "Walker2d-v5"], ["HalfCheetah-v5", "Walker2d-v5"]),
+        (["[HalfCheetah-v5]"], ["HalfCheetah-v5"]),
+        (["{fast: HalfCheetah-v5, slow: HalfCheetah-v5}"], ["fast", "slow"]),
+    ],
+)
+def test_environments_on_the_command_line(
+    words: list[str], names: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--policy", "random", "--suite", "Gymnasium", "--suite.environments", *words, "--suite.horizon", "5"]
+    main(["evaluate", *arguments, "--goals", "1", "--out", str(tmp_path), "--quiet", "true", "--workers", "0"])
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in names) and f"mean of {len(names)} tasks" in printed

@@ -8,6 +8,7 @@ import pytest
 from mixed import MixedReach
 from scipy import stats
 
+from mtorl import InputError
 from mtorl.envs.evaluator import evaluate
 from mtorl.envs.policies import RandomPolicy
 from mtorl.envs.protocol import Protocol
@@ -74,6 +75,19 @@ def test_reports_survive_their_file_and_old_ones_are_read(mixed: EvalReport, tmp
     assert [*old.scales] == [SUCCESS] and old.returns_only == () and len(old.means) == 1
     play("towards-0").save(tmp_path / "new.json")
     assert json.loads((tmp_path / "new.json").read_text()).keys() == content.keys(), "nothing new where all succeed"
+
+
+def test_reference_returns_stand_in_their_order(mixed: EvalReport, tmp_path: Path) -> None:
+    mixed.save(tmp_path / "r.json")
+    content = json.loads((tmp_path / "r.json").read_text())
+    for wrong, words in (
+        ([3, 3], r"away-0 are \(3, 3\); expected the lower"),
+        ([1], r"return_bounds.away-0"),
+        (4, "4"),
+    ):
+        (tmp_path / "r.json").write_text(json.dumps(content | {"return_bounds": {"away-0": wrong}}))
+        with pytest.raises(InputError, match=words):
+            EvalReport.load(tmp_path / "r.json")
 
 
 def test_of_one_episode_nothing_is_known() -> None:

@@ -76,3 +76,29 @@ def test_it_is_of_evaluations_of_the_same_weights_whatever_the_number_of_goals()
     assert found.is_of(usual) and found.is_of(replace(usual, protocol=Protocol(goals=3)))
     assert not found.is_of(replace(usual, source=Source("last", 10, "1")))
     assert not found.is_of(replace(usual, protocol=Protocol("official", goals=10)))
+
+
+def test_tasks_without_success_have_axes_of_their_own() -> None:
+    """In an edge the second task earns its share; in rows the last two do."""
+
+    def earning(found: Front, count: int) -> Front:
+        silent = found.reports[0].task_names[-count:]
+        reports = []
+        for it in found.reports:
+            episodes = tuple(
+                one._replace(success=False, reward=1000.0 + one.goal + 100 * one.success) if one.task in silent else one
+                for one in it.episodes
+            )
+            reports.append(replace(it, episodes=episodes, returns_only=silent))
+        return Front(found.mixed, tuple(reports))
+
+    figure = draw_front(earning(front(2, [(1.0, 0.0), (0.7, 0.3), (0.0, 1.0)]), 1))
+    left, right, returns = figure.axes[:3]
+    assert left.lines[0].get_ydata().tolist() == [100.0, 70.0, 0.0] and len(left.lines) == 1
+    assert returns.lines[0].get_ydata().tolist() == [1004.5, 1034.5, 1104.5]
+    assert right.get_ylabel() == "return in away-0" and right.get_xlim()[1] == 103
+    corners = [tuple(float(place == task) for place in range(4)) for task in range(4)]
+    axes = draw_front(earning(front(4, [*corners, (0.25,) * 4]), 2)).axes
+    success, earned = [axis.images[0] for axis in axes if axis.images]
+    assert success.get_clim() == (0, 100) and success.get_array().tolist()[4] == [20.0, 20.0]
+    assert earned.get_clim() == (1004.5, 1104.5) and earned.get_array().shape == (5, 2)

@@ -12,8 +12,9 @@ from mtorl.envs.protocol import Protocol
 from mtorl.envs.references import evaluate_reference
 from mtorl.measures import SCORE, SUCCESS
 from mtorl.reports.comparison import compare
+from mtorl.reports.evaluation_table import show_report
 from mtorl.reports.run_report import report
-from mtorl.reports.tables import show_comparison, show_report, show_store
+from mtorl.reports.tables import show_comparison, show_store
 from mtorl.runs.run import Run
 from mtorl.runs.sweep import ablate
 from mtorl.runs.training import train

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from mtorl.reports.charts.base import BLUE, GREY, dress, subplots
-from mtorl.reports.methods import Interval, Row
+from mtorl.reports.methods import Interval
+from mtorl.reports.standings import Row
 
 
 def draw_comparison(rows: Sequence[Row]) -> Any:

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from mtorl.envs.results import TaskResult
+from mtorl.envs.task_result import TaskResult
 from mtorl.measures import SUCCESS, Scale
 from mtorl.reports.charts.base import dress, heat_map, label, short, subplots
 from mtorl.reports.entries import COLOURS
@@ -23,21 +23,24 @@ def draw_front(front: Front) -> Any:
 
 
 def _draw_edge(front: Front) -> Any:
-    """Success of every task over the second one's share, and of the two against each other."""
+    """What every task is judged by over the second one's share, and the two against each other."""
     figure, axes = subplots(1, 2, (10.5, 3.8))
     left, right = axes[0]
     names, shares = short(front.reports[0].task_names), [point[1] for point in front.points]
-    for number, name in enumerate(names):
-        rows, colour = [report.tasks()[number] for report in front.reports], COLOURS[number % len(COLOURS)]
-        left.plot(
-            shares, [_shown(row.measure.value, row) for row in rows], color=colour, marker="o", markersize=4, label=name
-        )
-        ends = [(_shown(row.measure.low, row), _shown(row.measure.high, row)) for row in rows]
-        left.fill_between(shares, *zip(*ends, strict=True), color=colour, alpha=0.15, linewidth=0)
-    if _what(front) == SUCCESS.axis:
-        left.set_ylim(-2, 102)
-    dress(left, x=f"share of {short(front.mixed)[1]}", y=f"{_what(front)}  (band: 95 % interval)")
-    left.legend(frameon=False, fontsize=8)
+    parts = _alike(front)
+    sides = {scale: left.twinx() if place else left for place, scale in enumerate(parts)}
+    for scale, axis in sides.items():
+        for number in parts[scale]:
+            rows, colour = [report.tasks()[number] for report in front.reports], COLOURS[number % len(COLOURS)]
+            look = {"color": colour, "marker": "o", "markersize": 4, "label": names[number]}
+            axis.plot(shares, _values(front, number), **look)
+            ends = [(_shown(row.measure.low, row), _shown(row.measure.high, row)) for row in rows]
+            axis.fill_between(shares, *zip(*ends, strict=True), color=colour, alpha=0.15, linewidth=0)
+        if scale is SUCCESS:
+            axis.set_ylim(-2, 102)
+        dress(axis, y=f"{scale.axis}  (band: 95 % interval)", grid="" if axis is not left else "both")
+        axis.legend(frameon=False, fontsize=8, loc="lower right" if axis is not left else "best")
+    left.set_xlabel(f"share of {short(front.mixed)[1]}")
     if len(names) == 2:
         _draw_trade(right, front, names)
     right.set_visible(len(names) == 2)
@@ -50,10 +53,10 @@ def _draw_trade(axis: Any, front: Front, names: list[str]) -> None:
     axis.plot(across, up, color="#bbbbbb", linewidth=1, zorder=1)
     dots = axis.scatter(across, up, c=[point[1] for point in front.points], cmap="viridis", s=40, zorder=2)
     axis.figure.colorbar(dots, ax=axis, shrink=0.8, label=f"share of {short(front.mixed)[1]}")
-    if _what(front) == SUCCESS.axis:
-        axis.set_xlim(-3, 103)
-        axis.set_ylim(-3, 103)
     scales = [row.measure.scale for row in front.reports[0].tasks()]
+    for scale, limit in zip(scales, (axis.set_xlim, axis.set_ylim), strict=True):
+        if scale is SUCCESS:
+            limit(-3, 103)
     labels = [_titled(scale, name) for scale, name in zip(scales, names, strict=True)]
     dress(axis, x=labels[0], y=labels[1])
 
@@ -83,19 +86,24 @@ def _draw_triangles(front: Front) -> Any:
 
 def _draw_rows(front: Front) -> Any:
     """Points down, tasks across; the last row is the middle."""
-    names = short(front.reports[0].task_names)
-    figure, axes = subplots(1, 1, (3.5 + 0.35 * len(names), 2.5 + 0.25 * len(front.points)))
-    values = np.array([_values(front, number) for number in range(len(names))]).T
-    low, high = (0, 100) if _what(front) == SUCCESS.axis else (values.min(), values.max())
-    heat_map(figure, axes[0][0], values, _what(front), cmap="viridis", vmin=low, vmax=high, aspect="auto")
-    label(axes[0][0], names, short(front.names))
-    dress(axes[0][0], x="task", y="played at", grid="")
+    names, parts = short(front.reports[0].task_names), _alike(front)
+    size = (3.5 * len(parts) + 0.35 * len(names), 2.5 + 0.25 * len(front.points))
+    figure, axes = subplots(1, len(parts), size)
+    for axis, (scale, places) in zip(axes[0], parts.items(), strict=True):
+        values = np.array([_values(front, number) for number in places]).T
+        low, high = (0, 100) if scale is SUCCESS else (values.min(), values.max())
+        heat_map(figure, axis, values, scale.axis, cmap="viridis", vmin=low, vmax=high, aspect="auto")
+        label(axis, [names[number] for number in places], short(front.names))
+        dress(axis, x="task", y="played at", grid="")
     return figure
 
 
-def _what(front: Front) -> str:
-    """What tasks are judged by, for an axis of all of them."""
-    return " or ".join(dict.fromkeys(row.measure.scale.axis for row in front.reports[0].tasks()))
+def _alike(front: Front) -> dict[Scale, list[int]]:
+    """Places of the tasks that are judged alike."""
+    found: dict[Scale, list[int]] = {}
+    for number, row in enumerate(front.reports[0].tasks()):
+        found.setdefault(row.measure.scale, []).append(number)
+    return found
 
 
 def _titled(scale: Scale, name: str) -> str:

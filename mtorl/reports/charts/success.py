@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from mtorl.datasets.spec import DataSpec
-from mtorl.envs.results import TaskResult
+from mtorl.envs.task_result import TaskResult
 from mtorl.measures import RETURN, SCORE, SUCCESS, Measure, Scale, normalised
 from mtorl.reports.charts.base import dress, short, subplots
 from mtorl.reports.entries import RunEntry, distinct_specs
