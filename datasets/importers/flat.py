@@ -167,6 +167,7 @@ def _numbered(open_: Open, path: Path) -> Iterator[tuple[int, Episode]]:
         for start in range(0, steps, BLOCK):
             stop = min(start + BLOCK, steps)
             block = {key: source.rows(key, start, stop) for key in KEYS}
+            check_finite(block[NUMBER], NUMBER, f"{source.where}, rows from {start}")
             if rest:
                 block = {key: np.concatenate([rest[key], block[key]]) for key in KEYS}
             ends = [*(np.flatnonzero(np.diff(block[NUMBER])) + 1), *([len(block[NUMBER])] if stop == steps else [])]

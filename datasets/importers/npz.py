@@ -83,6 +83,12 @@ class Npz(Importer):
                     f"of {first.layout.dimensions}; the tasks of a data set have the same. Import each on its own, and "
                     "train one policy on both with the suite Union."
                 )
+        empty = [it for it in summaries if not it.episodes]
+        if empty:
+            raise InputError(
+                f"{found[empty[0].task][0]}: every episode of {empty[0].task} is a state without a step in the layout "
+                "of OGBench; expected at least one step. If every row is a step, say --layout steps."
+            )
         return Contents(
             tuple(found),
             *first.layout.dimensions,

@@ -144,6 +144,7 @@ def test_damaged_columns_are_named(exported: Path, tmp_path: Path) -> None:
         ({"actions": good["actions"] * 2}, "expected [-1, 1]"),
         ({"success": good["success"] + 1.5}, "expected flags"),
         ({"infos/goal": good["infos/goal"] + 0.5}, "goal is"),
+        ({"infos/episode": good["infos/episode"] * np.inf}, "infos/episode hold NaN or infinity"),
         ({"infos/noise": good["infos/noise"] * np.nan}, "noise is nan"),
         ({"infos/seed": None}, "lacks the arrays ['infos/seed']"),
     ):

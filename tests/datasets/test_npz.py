@@ -131,6 +131,9 @@ def test_ogbench_is_read_as_by_its_own_loader(tmp_path: Path) -> None:
     for words in ("Not read of the files: qpos", "hold no rewards; all are 0", "its last state, as in OGBench"):
         assert words in notes(store)
 
+    alone = saved(tmp_path / "alone.npz", arrays | {"terminals": np.ones(sum(lengths))})
+    assert "alone.npz: every episode of alone is a state without a step" in refused(tmp_path, alone)
+
     with_rewards = saved(tmp_path / "maze.npz", arrays | {"rewards": np.arange(sum(lengths))})
     assert imported(tmp_path, with_rewards, layout="ogbench").rewards[:5].tolist() == [0, 1, 2, 3, 5]
     every = imported(tmp_path, saved(path, arrays), layout="steps", keys={"rewards": ""})
