@@ -236,9 +236,13 @@ def _parameters(run: Run) -> tuple[int, int] | None:
 
 
 def _collections(entries: Sequence[RunEntry]) -> list[str]:
-    """The commands that collect the runs' data again."""
+    """The commands that collect or import the runs' data again."""
     commands = []
     for data in (data for entry in entries for data in entry.run.spec.data):
+        if "importer" in data["source"]:
+            kind, files = data["source"]["importer"].lower(), shlex.join(data["source"]["files"])
+            commands.append(f"mtorl import {kind} {files} --out {shlex.quote(data['path'])}")
+            continue
         path = data["suite"]["class_path"]
         options = {"suite": path.rsplit(".", 1)[-1] if path.startswith("mtorl.") else path}
         options |= {f"suite.{key}": value for key, value in data["suite"]["init_args"].items() if value is not None}
