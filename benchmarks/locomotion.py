@@ -46,7 +46,7 @@ LEARNERS = {
     "dt": Learner(
         3000,
         "--agent DecisionTransformer --agent.context 20 --agent.width 128 --agent.layers 3 --agent.attention_heads 4 "
-        "--agent.dropout 0.1 --windows 64",
+        "--agent.dropout 0.1 --windows 16",
     ),
 }
 
