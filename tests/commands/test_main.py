@@ -153,6 +153,9 @@ def test_presets_are_valid(preset: Path, tmp_path: Path, capsys: pytest.CaptureF
         (["train", "--resume", "no/run"], "no run in no/run"),
         (["train", "--config", "no.yaml"], "no.yaml"),
         (["collect", *SUITE, "--out", "x", "--recipe", "best"], "recipe"),
+        (["collect", "--out", "x"], "no suite was named: add --suite"),
+        (["collect", *SUITE, "--out", "x", "--noise", "0.1"], "--noise: for --policy"),
+        (["collect", *SUITE, "--out", "x", "--policy", "nobody"], "nobody is neither the folder of a run"),
         (["collect", "--suite", "PointReach", "--suite.tasks", "[fly]", "--out", "x"], "unknown tasks ['fly']"),
         (["collect", "--suite", "PointReach", "--suite.tasks", "[]", "--out", "x"], "list of tasks is empty"),
         (

@@ -1,18 +1,24 @@
 """Policies by their names, and what a trained run does as data."""
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from mtorl import InputError
 from mtorl.agents import PromptDecisionTransformer
+from mtorl.commands.main import main
+from mtorl.datasets.spec import open_stores
 from mtorl.datasets.store import EpisodeStore, sha256
 from mtorl.envs import PointReach
 from mtorl.envs.collect import collect
 from mtorl.envs.protocol import Protocol
+from mtorl.reports.run_report import _collections
 from mtorl.runs.collecting import behavior_policy
+from mtorl.runs.data import describe_data
 from mtorl.runs.run import Run
 
 MODULE = """
@@ -76,6 +82,17 @@ def test_a_run_is_recorded_as_it_is_evaluated(run: Run, tmp_path: Path) -> None:
     assert 0.15 < np.std(first[1] - first[0]) < 0.4
     with pytest.raises(InputError, match="checkpoint: 'last' there, '20' asked for"):
         record(folder, store.path, checkpoint="20")
+
+
+def test_the_command_and_the_page(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    data, again = tmp_path / "data", tmp_path / "again"
+    words = ["--policy", str(run.folder), "--noise", "0.1", "--episodes", "2", "--workers", "0", "--quiet", "true"]
+    assert main(["collect", *words, "--out", str(data)]) == 0
+    assert f"policy {run.folder}, checkpoint last" in " ".join(capsys.readouterr().out.split())
+    entry = SimpleNamespace(run=SimpleNamespace(spec=describe_data(open_stores([data]))))
+    (command,) = _collections([entry])  # type: ignore[list-item]
+    assert main([*shlex.split(command)[1:-1], str(again), "--quiet", "true", "--workers", "0"]) == 0
+    assert (again / "manifest.json").read_bytes() == (data / "manifest.json").read_bytes()
 
 
 def test_a_prompted_agent_is_shown_and_told(
