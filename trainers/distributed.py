@@ -140,7 +140,7 @@ def joined() -> Iterator[Processes | None]:
     except (RuntimeError, ValueError) as error:
         raise InputError(
             f"the other processes cannot be reached: {str(error).splitlines()[0]}. Start all of them with `torchrun "
-            "--nproc-per-node N -m mtorl train ...`, and on several machines with its --rdzv-endpoint."
+            "--standalone --nproc-per-node N -m mtorl train ...`, and on several machines with its --rdzv-endpoint."
         ) from None
     _joined = Processes()
     try:

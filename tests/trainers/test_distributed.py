@@ -80,8 +80,8 @@ def spread(
     """Trains cases in that many processes; their runs are in the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "cases.json").write_text(json.dumps(chosen))
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(count), str(program)]
-    command += [str(folder / "cases.json"), str(folder)]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
+    command += [str(program), str(folder / "cases.json"), str(folder)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500)
 
