@@ -18,7 +18,7 @@ from mtorl.agents.networks import Network, build_network
 from mtorl.agents.networks.base import Backbone
 from mtorl.agents.parameters import ParameterSpace
 from mtorl.agents.task_parts import TaskEncoder, TaskGains, TaskIdentity
-from mtorl.datasets.sampler import TaskBatch
+from mtorl.datasets.batch import TaskBatch
 from mtorl.datasets.spec import DataSpec
 from mtorl.datasets.store import EpisodeStore
 

@@ -14,8 +14,8 @@ from mtorl import InputError, checks
 from mtorl.agents.heads import Head, Relations, TaskLosses
 from mtorl.agents.parameters import ParameterSpace
 from mtorl.agents.task_parts import TaskEncoder, TaskGains
+from mtorl.datasets.batch import TaskBatch
 from mtorl.datasets.prompts import PromptSettings
-from mtorl.datasets.sampler import TaskBatch
 from mtorl.datasets.spec import DataSpec
 from mtorl.datasets.store import EpisodeStore
 from mtorl.envs.base import RolloutContext

@@ -12,7 +12,7 @@ from mtorl.agents.actor_critic import ActorCritic
 from mtorl.agents.base import TaskLosses
 from mtorl.agents.heads import GaussianHead, masked_mean
 from mtorl.agents.parameters import held
-from mtorl.datasets.sampler import TaskBatch
+from mtorl.datasets.batch import TaskBatch
 from mtorl.datasets.spec import DataSpec
 
 

@@ -34,7 +34,7 @@ from mtorl.agents.parameters import ParameterSpace
 from mtorl.agents.returns import ReturnRange, expected_returns, recorded_reach
 from mtorl.agents.task_parts import TaskEncoder, TaskGains, TaskIdentity
 from mtorl.agents.transformer import CausalTransformer, FeedForward, initialise_transformer
-from mtorl.datasets.sampler import TaskBatch
+from mtorl.datasets.batch import TaskBatch
 from mtorl.datasets.spec import DataSpec
 from mtorl.datasets.store import EpisodeStore
 from mtorl.envs.base import RolloutContext

@@ -13,7 +13,7 @@ from mtorl.agents.heads import HeadMaker, OutputHeads, build_head
 from mtorl.agents.history import TransformerRollout
 from mtorl.agents.networks.soft_modules import Routing, SoftModularMLP
 from mtorl.agents.parameters import ParameterSpace
-from mtorl.datasets.sampler import TaskBatch
+from mtorl.datasets.batch import TaskBatch
 from mtorl.datasets.spec import DataSpec
 
 TRANSFORMER, MODULES = "transformer", "modules"

@@ -14,7 +14,7 @@ from mtorl.agents.heads import Head, Relations
 from mtorl.agents.networks.base import Backbone
 from mtorl.agents.parameters import ParameterSpace
 from mtorl.agents.task_parts import TaskEncoder, TaskGains
-from mtorl.datasets.sampler import TaskBatch
+from mtorl.datasets.batch import TaskBatch
 from mtorl.datasets.spec import DataSpec
 from mtorl.envs.base import RolloutContext
 

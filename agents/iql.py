@@ -8,7 +8,7 @@ from mtorl import checks
 from mtorl.agents.actor_critic import ActorCritic
 from mtorl.agents.base import TaskLosses
 from mtorl.agents.heads import GaussianHead, masked_mean
-from mtorl.datasets.sampler import TaskBatch
+from mtorl.datasets.batch import TaskBatch
 from mtorl.datasets.spec import DataSpec
 
 LARGEST_WEIGHT = 100.0

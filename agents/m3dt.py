@@ -26,8 +26,8 @@ from mtorl.agents.base import Phase, TaskLosses
 from mtorl.agents.decision_transformer import DecisionTransformer
 from mtorl.agents.parameters import ParameterSpace, held
 from mtorl.agents.transformer import Block, FeedForward, initialise_transformer
+from mtorl.datasets.batch import TaskBatch
 from mtorl.datasets.grouping import same_groups
-from mtorl.datasets.sampler import TaskBatch
 from mtorl.datasets.spec import DataSpec
 
 STAGES = ("backbone", "experts", "router")

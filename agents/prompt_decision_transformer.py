@@ -24,8 +24,8 @@ from mtorl.agents.decision_transformer import DecisionTransformer
 from mtorl.agents.history import TransformerRollout
 from mtorl.agents.task_parts import TaskIdentity
 from mtorl.agents.transformer import initialise_transformer
+from mtorl.datasets.batch import TaskBatch
 from mtorl.datasets.prompts import Prompt, PromptPick, PromptPool, PromptSettings, PromptSource, prompt_of
-from mtorl.datasets.sampler import TaskBatch
 from mtorl.datasets.spec import DataSpec
 from mtorl.datasets.store import EpisodeStore
 from mtorl.envs.base import RolloutContext

@@ -72,7 +72,7 @@ def _complete_flags(arguments: list[str], flags: Sequence[str]) -> list[str]:
     following = [*arguments[1:], ""]
     return [
         f"{word}=true" if word in options and after.lower() not in ("true", "false", "yes", "no") else word
-        for word, after in zip(arguments, following, strict=True)
+        for word, after in zip(arguments, following, strict=False)  # there may be none
     ]
 
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from mtorl import InputError, checks
 from mtorl.agents.heads.base import Head, OutputHeads, TaskLosses, masked_mean
-from mtorl.datasets.sampler import TaskBatch
+from mtorl.datasets.batch import TaskBatch
 
 
 class RegressionHead(Head):

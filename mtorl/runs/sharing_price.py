@@ -24,7 +24,7 @@ PRICE = Record(
         "mean_ratio": Number(0),
     }
 )
-TRAINING = ("optimizer.", "sampling.", "schedule.steps", "windows", "tasks_per_batch")
+TRAINING = ("optimizer.", "sampling.", "shares", "schedule.steps", "windows", "tasks_per_batch")
 """Options that change how much is learned of a task. Runs may differ in them, but that is said."""
 
 

@@ -16,7 +16,7 @@ from mtorl.families import members
 from mtorl.runs.plan import plan
 from mtorl.runs.training import train
 
-COMMANDS = ["collect", "info", "train", "evaluate", "report", "conflicts", "ablate", "list"]
+COMMANDS = ["collect", "info", "split", "filter", "merge", "train", "evaluate", "report", "conflicts", "ablate", "list"]
 SUITE = ["--suite", "PointReach", "--suite.tasks", "[towards-0, away-0]"]
 
 
@@ -403,3 +403,36 @@ def test_memory_that_does_not_suffice(
     monkeypatch.setattr("mtorl.commands.train.run", fail)
     text = run("train", code=2, capsys=capsys)
     assert text.startswith("error: the memory does not suffice") and message in text and "--windows" in text
+
+
+def test_data_sets_are_split_filtered_merged_and_shared(
+    store: EpisodeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = run("split", str(store.path), "--share", "0.5", "--out", "one", "two", capsys=capsys)
+    assert "made by: split of" in text and "part second" in text
+    run("filter", "two", "--success_only", "--min-return-quantile", "0.5", "--out", "good", capsys=capsys)
+    run("merge", "one", "good", "--out", "merged", capsys=capsys)
+    text = run("info", "merged", "--verify", capsys=capsys)
+    assert "origin: recorded by mtorl" in text and "licence: unknown" in text
+    assert "2 of 2 parents are still there and unchanged" in text
+    assert "min_return_quantile is 2" in run(
+        "filter", "one", "--min_return_quantile", "2", "--out", "x", code=2, capsys=capsys
+    )
+    options = ["--agent.hidden", "[8]", "--schedule.steps", "5", "--schedule.evaluate_every", "0", "--windows", "2"]
+    options += ["--data", "one", "good", "--shares", "3", "1", "--threads", "1", "--quiet", "--out", "trained"]
+    run("train", *options, capsys=capsys)
+    assert yaml.safe_load(Path("trained/config.yaml").read_text())["shares"] == [3.0, 1.0]
+    options[options.index("--shares") + 2 : options.index("--threads")] = []
+    assert "shares are [3.0]; expected 2" in run("train", *options[:-1], "x", code=2, capsys=capsys)
+
+
+def test_tasks_without_success_show_none(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    data = tmp_path / "data"
+    run("collect", *SUITE, "--episodes", "2", "--out", str(data), "--workers", "0", "--quiet", capsys=capsys)
+    manifest = json.loads((data / "manifest.json").read_text())
+    (data / "manifest.json").write_text(json.dumps(manifest | {"returns_only": ["away-0"]}))
+    rows = {line.split()[1]: line for line in run("info", str(data), capsys=capsys).splitlines() if "│" in line}
+    assert "%" not in rows["away-0"] and "100%" in rows["towards-0"] and "100%" in rows["2"]
+    (data / "manifest.json").write_text(json.dumps(manifest | {"returns_only": ["away-0", "towards-0"]}))
+    assert "%" not in run("info", str(data), capsys=capsys)

@@ -12,8 +12,10 @@ import pytest
 from conftest import episode, write
 
 from mtorl import InputError
+from mtorl.datasets.card import Card
 from mtorl.datasets.spec import describe_stores, open_stores
 from mtorl.datasets.store import EpisodeStore, sha256
+from mtorl.datasets.writer import StoreWriter
 
 
 def test_a_folder_without_a_store_is_refused(tmp_path: Path) -> None:
@@ -273,3 +275,47 @@ def test_opening_reads_little(small: EpisodeStore) -> None:
         while column.base is not None and not isinstance(column, np.memmap):
             column = column.base
         assert isinstance(column, np.memmap | mmap.mmap), name
+
+
+def padded(path: Path, **head: object) -> EpisodeStore:
+    """Two tasks, of which the second uses two of three observations and one of two actions."""
+    own = episode("b", 4)
+    one = dataclasses.replace(own, observations=own.observations * (1, 1, 0), actions=own.actions * (1, 0))
+    if "b" in head.get("returns_only", ()):  # type: ignore[operator]
+        one = dataclasses.replace(one, success=np.zeros(4, dtype=bool))
+    suite = {"class_path": "some.Suite", "init_args": {}}
+    options = {"own_dimensions": [(3, 2), (2, 1)], **head}
+    StoreWriter(path, suite, ("a", "b"), (3, 2), 9, {}, {}, **options).write([episode(), one])  # type: ignore[arg-type]
+    return EpisodeStore(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"own_dimensions": [[1, 2], [2, 1]]},
+            "observations.npy is not zero in dimension 1 at step 0 of episode 0 of a",
+        ),
+        ({"own_dimensions": [[3, 1], [2, 1]]}, "actions.npy is not zero in dimension 1 at step 0 of episode 0 of a"),
+        ({"own_dimensions": [[3, 2], [4, 1]]}, r"gives b the dimensions \[4, 1\]; expected at most \[3, 2\]"),
+        ({"returns_only": ["a"]}, "success.npy marks step 2 of episode 0 of a, a task .* without success"),
+        ({"returns_only": ["c"]}, r"counts \['c'\] among tasks without success, and has no such"),
+    ],
+)
+def test_what_is_said_of_single_tasks_is_verified(tmp_path: Path, change: dict, message: str) -> None:
+    store = padded(tmp_path / "x", returns_only=["b"])
+    store.verify()
+    path = tmp_path / "x" / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(InputError, match=message):
+        EpisodeStore(tmp_path / "x").verify()
+
+
+def test_a_store_without_a_card_has_one_from_its_source(small: EpisodeStore, store: EpisodeStore) -> None:
+    assert "card" not in small.manifest
+    assert small.card == Card("scripted experts of Suite, recipe test")
+    assert store.card.origin.startswith("recorded by mtorl ")
+    assert store.card.origin.endswith(": scripted experts of PointReach, recipe mixed")
+    other = {"suite": small.suite, "source": {"importer": "D4RL", "files": ["x.hdf5"]}}
+    assert Card.of_manifest(other).origin == "Suite, importer D4RL, files ['x.hdf5']"
+    assert Card.of_manifest({"suite": small.suite, "source": {}}).origin == "Suite, nothing else is known"
