@@ -179,6 +179,8 @@ class AntDir(GoalFamily):
         if directions is not None and len(directions) != DIRECTIONS:
             raise InputError(f"directions are {len(directions)} numbers; expected {DIRECTIONS}, in radians.")
         given = None if directions is None else [float(it) for it in directions]
+        for direction in given or ():
+            checks.within("(-inf, inf)", directions=direction)
         every = tuple(f"direction-{number:02d}" for number in range(DIRECTIONS))
         super().__init__(every, tasks, all_tasks, horizon)
         self.arguments["directions"] = given

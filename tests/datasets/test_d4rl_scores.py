@@ -1,6 +1,3 @@
-import importlib.util
-import zipfile
-from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -8,23 +5,13 @@ import pytest
 from mtorl.datasets.d4rl_scores import BOUNDS, d4rl_bounds
 from mtorl.datasets.importers.d4rl_names import package_infos
 
-WHEELS = Path("/tmp/pipx")
-
 
 @pytest.fixture
-def infos(tmp_path: Path) -> ModuleType:
-    """The table of the d4rl package, installed or as a wheel."""
+def infos() -> ModuleType:
+    """The table of the d4rl package."""
     found = package_infos()
     if found is None:
-        wheel = next(iter(sorted(WHEELS.glob("d4rl-*.whl"))), None)
-        if wheel is None:
-            pytest.skip("there is no d4rl package")
-        path = tmp_path / "infos.py"
-        path.write_bytes(zipfile.ZipFile(wheel).read("d4rl/infos.py"))
-        spec = importlib.util.spec_from_file_location("infos", path)
-        assert spec and spec.loader
-        found = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(found)
+        pytest.skip("there is no d4rl package")
     return found
 
 

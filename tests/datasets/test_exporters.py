@@ -21,7 +21,7 @@ from mtorl.datasets.flat import KEYS, columns_of
 from mtorl.datasets.importers import D4RL, Importer
 from mtorl.datasets.importers import Minari as MinariImporter
 from mtorl.datasets.importers import Npz as NpzImporter
-from mtorl.datasets.store import COLUMNS, EpisodeStore
+from mtorl.datasets.store import COLUMNS, Episode, EpisodeStore
 from mtorl.datasets.writer import StoreWriter
 from mtorl.envs import Recorded
 from mtorl.envs.importing import import_data
@@ -42,10 +42,23 @@ def kind(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
+def _own(whole: Episode, observation_dim: int, action_dim: int) -> Episode:
+    """With zeros beyond a task's own dimensions."""
+    seen, done = whole.observations.copy(), whole.actions.copy()
+    seen[:, observation_dim:] = done[:, action_dim:] = 0
+    return replace(whole, observations=seen, actions=done)
+
+
+def _blind(whole: Episode) -> Episode:
+    """Without success."""
+    return replace(whole, success=np.zeros_like(whole.success))
+
+
 @pytest.fixture
 def odd(tmp_path: Path) -> EpisodeStore:
     """Everything that a store may hold and few do: episodes of tasks in turn, ends without a flag, an empty task."""
     names = ("D4RL/a-b", "..", "ünï", "empty")
+    sizes = dict(zip(names, [(3, 2), (2, 2), (3, 1), (1, 1)], strict=True))
     none = np.zeros(6, dtype=bool)
     episodes = [
         episode(names[0], 5, 0),
@@ -55,6 +68,8 @@ def odd(tmp_path: Path) -> EpisodeStore:
         replace(episode(names[0], 6, 4), terminated=~none, success=none),
         replace(episode(names[1], 6, 4), terminated=np.arange(6) == 2, goal=2**31 - 1),
     ]
+    episodes = [_own(it, *sizes[it.task]) for it in episodes]
+    episodes = [it if it.task == names[0] else _blind(it) for it in episodes]
     suite = Recorded(names, 3, 2, 9).describe()
     card = Card("made for a test", "CC-BY-4.0", ("a note", "ünï"))
     StoreWriter(
@@ -67,7 +82,7 @@ def odd(tmp_path: Path) -> EpisodeStore:
         {"recipe": "test", "split": "heldout"},
         card,
         names[1:],
-        [(3, 2), (2, 2), (3, 1), (1, 1)],
+        [*sizes.values()],
         [{"path": "elsewhere"}],
     ).write(episodes)
     return EpisodeStore(tmp_path / "odd")
