@@ -24,9 +24,9 @@ import torch
 from common import make_agent, make_batch, save
 
 from mtorl.trainers.balancers import Balancer, Equal, PCGrad, UPGrad
-from mtorl.trainers.distributed import joined, leads
 from mtorl.trainers.optimizer import OptimizerSettings
 from mtorl.trainers.phase_trainer import phase_trainers
+from mtorl.trainers.processes import joined, leads
 from mtorl.trainers.sharing import Shared
 
 BALANCERS: dict[str, type[Balancer]] = {"Equal": Equal, "PCGrad": PCGrad, "UPGrad": UPGrad}

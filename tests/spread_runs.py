@@ -13,7 +13,7 @@ import torch
 from mtorl import InputError
 from mtorl.runs.run import Run
 from mtorl.runs.training import train
-from mtorl.trainers import distributed
+from mtorl.trainers.processes import joined
 
 
 def main() -> None:
@@ -21,7 +21,7 @@ def main() -> None:
     torch.randn_like = lambda values: torch.full_like(values, 0.3)  # as the fixture `even_noise`
     torch.rand_like = lambda values: torch.full_like(values, 0.8)
     cases, folder = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2])
-    with distributed.joined() as together:
+    with joined() as together:
         assert together is not None and together.count == int(os.environ["WORLD_SIZE"])
         for name, options in cases.items():
             sent = together.sent

@@ -26,6 +26,7 @@ LEVELS = {  # the longest matching prefix decides
     "mtorl.trainers": 4,
     "mtorl.trainers.executions": 5,
     "mtorl.trainers.distributed": 6,
+    "mtorl.trainers.processes": 4,
     "mtorl.trainers.update": 6,
     "mtorl.trainers.policy": 6,
     "mtorl.trainers.balancers": 7,

@@ -17,157 +17,23 @@ Sums over tasks and windows are taken in another order than in one process: resu
 dropout is drawn by every process for its own share.
 """
 
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
-from mtorl import InputError
 from mtorl.agents.heads import TaskLosses
 from mtorl.datasets.sampler import TaskBatch
-from mtorl.envs.workers import WorkerPool
 from mtorl.trainers.executions import PhaseFunctions
 from mtorl.trainers.gradients import DenseGradients, TaskGradients, gramian
+from mtorl.trainers.processes import Processes
 from mtorl.trainers.rows import GradientRows
 from mtorl.trainers.sharing.base import Sharing
-
-PATIENCE = timedelta(hours=12)
-"""How long a process waits for the others, which may be playing or saving; torchrun ends all when one has died."""
-
-
-class Processes:
-    """The processes that train together.
-
-    Attributes:
-        rank: Number of this one, from 0; the first one writes files.
-        count: N.
-        sent: Bytes that this process has sent to others, as far as the pattern of the exchange says.
-    """
-
-    def __init__(self) -> None:
-        self.rank, self.count, self.sent = dist.get_rank(), dist.get_world_size(), 0
-
-    def gather(self, mine: Tensor, lengths: Sequence[int]) -> list[Tensor]:
-        """What every process holds, first axes of these lengths."""
-        most = max(lengths)
-        padded = mine.new_zeros(most, *mine.shape[1:])
-        padded[: len(mine)] = mine.detach()
-        found = [torch.empty_like(padded) for _ in lengths]
-        dist.all_gather(found, padded)
-        self.sent += padded.nbytes * (self.count - 1)
-        return [it[:length] for it, length in zip(found, lengths, strict=True)]
-
-    def sum(self, values: Tensor) -> Tensor:
-        """The sum over processes, in place."""
-        dist.all_reduce(values)
-        self.sent += 2 * values.nbytes * (self.count - 1) // self.count
-        return values
-
-    def exchange(self, rows: Tensor, lengths: Sequence[int], columns: Sequence[int]) -> list[Tensor]:
-        """Turns rows into columns.
-
-        Args:
-            rows: `[own, P]`.
-            lengths: Of every process, its number of rows.
-            columns: Of every process, its number of columns; P in all.
-
-        Returns:
-            Of every process its rows, this one's columns of them.
-        """
-        mine = columns[self.rank]
-        parcels = torch.cat([part.reshape(-1) for part in rows.split(list(columns), 1)])
-        found = rows.new_empty(sum(lengths) * mine)
-        arriving = [length * mine for length in lengths]
-        dist.all_to_all_single(found, parcels, arriving, [len(rows) * width for width in columns])
-        self.sent += parcels.nbytes - len(rows) * mine * rows.element_size()
-        return [it.view(length, mine) for it, length in zip(found.split(arriving), lengths, strict=True)]
-
-    def first_says(self, flag: bool) -> bool:
-        """What the first process says."""
-        told = torch.tensor([float(flag)])
-        dist.broadcast(told, 0)
-        return bool(told)
-
-
-def processes() -> Processes | None:
-    """Those that this process trains with; None if it trains alone."""
-    return _joined if dist.is_available() and dist.is_initialized() else None
-
-
-_joined: Processes | None = None
-
-
-def leads() -> bool:
-    """Whether this process writes files and says things: it trains alone, or is the first one."""
-    found = processes()
-    return found is None or found.rank == 0
-
-
-def wait() -> None:
-    """Until all processes are here."""
-    if processes():
-        dist.barrier()
-
-
-def worker_pool(workers: int) -> WorkerPool:
-    """A pool of workers, those of all processes if there are several."""
-    together = processes()
-    return SharedPool(workers, together) if together else WorkerPool(workers)
-
-
-@contextmanager
-def joined() -> Iterator[Processes | None]:
-    """Joins the other processes that torchrun has started; alone, nothing happens.
-
-    Raises:
-        InputError: They cannot be reached.
-    """
-    global _joined
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or "MASTER_ADDR" not in os.environ or processes():
-        yield processes()
-        return
-    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    try:
-        dist.init_process_group(backend, timeout=PATIENCE)
-    except (RuntimeError, ValueError) as error:
-        raise InputError(
-            f"the other processes cannot be reached: {str(error).splitlines()[0]}. Start all of them with `torchrun "
-            "--standalone --nproc-per-node N -m mtorl train ...`, and on several machines with its --rdzv-endpoint."
-        ) from None
-    _joined = Processes()
-    try:
-        yield _joined
-    finally:
-        _joined = None
-        dist.destroy_process_group()
-
-
-class SharedPool(WorkerPool):
-    """Workers of all processes: each lets its own do a share of the jobs, and gets the results of all.
-
-    Args:
-        workers: Of each process.
-        together: The processes; all of them call `run` with the same jobs.
-    """
-
-    def __init__(self, workers: int, together: Processes) -> None:
-        super().__init__(workers)
-        self._together = together
-
-    def run(self, function: Callable[..., Any], jobs: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
-        """See `WorkerPool.run`."""
-        own = [job for number, job in enumerate(jobs) if number % self._together.count == self._together.rank]
-        found: list[list[Any]] = [[] for _ in range(self._together.count)]
-        dist.all_gather_object(found, list(super().run(function, own)))  # from processes of this very program
-        yield from (result for results in found for result in results)
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ from mtorl.interrupts import StopRequest
 from mtorl.progress import Progress
 from mtorl.schema import SINGLE, State
 from mtorl.trainers.checkpoint import CheckpointFolder, fitting, restore
-from mtorl.trainers.distributed import leads, processes
 from mtorl.trainers.entries import ConclusionEntry, EvaluationEntry, SharingEntry
 from mtorl.trainers.logs import RunLog
 from mtorl.trainers.monitor import conflicts, relations, routing
 from mtorl.trainers.phase_trainer import PARTS, PhaseTrainer
 from mtorl.trainers.policy import TaskPolicy
+from mtorl.trainers.processes import leads, processes
 from mtorl.trainers.records import Records
 from mtorl.trainers.schedule import Schedule
 from mtorl.trainers.seeding import isolated

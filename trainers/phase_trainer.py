@@ -13,10 +13,11 @@ from mtorl.datasets.sampler import TaskBatch, TaskSampler
 from mtorl.schema import State
 from mtorl.trainers.balancers.base import Balancer, LossWeighting
 from mtorl.trainers.checkpoint import fitting
-from mtorl.trainers.distributed import SharedFunctions, processes
+from mtorl.trainers.distributed import SharedFunctions
 from mtorl.trainers.executions import Execution, PhaseFunctions
 from mtorl.trainers.gradients import DenseGradients
 from mtorl.trainers.optimizer import OptimizerSettings, PhaseOptimizer
+from mtorl.trainers.processes import processes
 from mtorl.trainers.seeding import isolated, numpy_stream, torch_stream
 from mtorl.trainers.sharing.base import Sharing
 from mtorl.trainers.update import MultiTaskUpdate, refuse_mixture

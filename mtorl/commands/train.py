@@ -8,7 +8,7 @@ def run(arguments: list[str]) -> None:
     from mtorl.runs.configuration import Configuration
     from mtorl.runs.run import Run
     from mtorl.runs.training import continue_run, start
-    from mtorl.trainers.distributed import joined, leads
+    from mtorl.trainers.processes import joined, leads
 
     resumed = [value for option, value in _pairs(arguments) if option == "--resume"]
     with joined():

@@ -23,13 +23,13 @@ from mtorl.runs.memory import BatchSizes, check_memory
 from mtorl.runs.provenance import find_device, limited_threads
 from mtorl.trainers.balancers import Balancer, GradientAggregation, LossWeighting, MatrixAggregation
 from mtorl.trainers.checkpoint import CheckpointFolder
-from mtorl.trainers.distributed import leads, processes
 from mtorl.trainers.executions import Execution
 from mtorl.trainers.logs import NoLog, RunLog
 from mtorl.trainers.offline import OfflineTrainer
 from mtorl.trainers.optimizer import OptimizerSettings
 from mtorl.trainers.phase_trainer import PhaseTrainer, phase_trainers
 from mtorl.trainers.policy import TaskPolicy
+from mtorl.trainers.processes import leads, processes
 from mtorl.trainers.schedule import Schedule
 from mtorl.trainers.seeding import isolated, numpy_stream
 from mtorl.trainers.sharing import Sharing

@@ -18,8 +18,8 @@ from mtorl.runs.members import GROUPING, Member, folder_of, members_of
 from mtorl.runs.provenance import describe_machine, limited_threads
 from mtorl.runs.run import Run
 from mtorl.schema import State
-from mtorl.trainers.distributed import joined, leads, wait, worker_pool
 from mtorl.trainers.logs import NoLog, RunLog
+from mtorl.trainers.processes import joined, leads, wait, worker_pool
 from mtorl.trainers.schedule import Schedule
 
 
