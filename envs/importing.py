@@ -66,7 +66,6 @@ def _suite_of(contents: Contents, path: Path) -> Suite:
         list(contents.task_names),
         contents.observation_dim,
         contents.action_dim,
-        contents.horizon or 1000,  # nothing is ever played
         success=not contents.returns_only,
     )
 

@@ -17,14 +17,14 @@ class Recorded(Suite):
         tasks: Their names.
         observation_dim: O.
         action_dim: A.
-        horizon: Steps of the longest episode.
+        horizon: Steps of the longest episode that would be played.
         success: Whether the data know success.
     """
 
     playable = False
 
     def __init__(
-        self, tasks: Sequence[str], observation_dim: int, action_dim: int, horizon: int, success: bool = False
+        self, tasks: Sequence[str], observation_dim: int, action_dim: int, horizon: int = 1000, success: bool = False
     ) -> None:
         checks.at_least(1, observation_dim=observation_dim, action_dim=action_dim, horizon=horizon)
         self.task_names = tuple(tasks)

@@ -3,7 +3,6 @@
 import shlex
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +15,7 @@ from mtorl.datasets.store import EpisodeStore, sha256
 from mtorl.envs import PointReach
 from mtorl.envs.collect import collect
 from mtorl.envs.protocol import Protocol
-from mtorl.reports.run_report import _collections
+from mtorl.reports.data import commands_for
 from mtorl.runs.collecting import behavior_policy
 from mtorl.runs.data import describe_data
 from mtorl.runs.run import Run
@@ -89,8 +88,7 @@ def test_the_command_and_the_page(run: Run, tmp_path: Path, capsys: pytest.Captu
     words = ["--policy", str(run.folder), "--noise", "0.1", "--episodes", "2", "--workers", "0", "--quiet", "true"]
     assert main(["collect", *words, "--out", str(data)]) == 0
     assert f"policy {run.folder}, checkpoint last" in " ".join(capsys.readouterr().out.split())
-    entry = SimpleNamespace(run=SimpleNamespace(spec=describe_data(open_stores([data]))))
-    (command,) = _collections([entry])  # type: ignore[list-item]
+    (command,) = commands_for([describe_data(open_stores([data]))])
     assert main([*shlex.split(command)[1:-1], str(again), "--quiet", "true", "--workers", "0"]) == 0
     assert (again / "manifest.json").read_bytes() == (data / "manifest.json").read_bytes()
 
