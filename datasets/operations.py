@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from mtorl import InputError, checks
 from mtorl.datasets.card import joined_card
+from mtorl.datasets.opening import open_stores
 from mtorl.datasets.parents import Parent
-from mtorl.datasets.spec import open_stores
 from mtorl.datasets.staging import new_store
 from mtorl.datasets.store import Episode, EpisodeStore
 from mtorl.datasets.writer import StoreWriter

@@ -1,15 +1,13 @@
-"""Stores that are used together, and what agents must know of them."""
+"""What agents must know of stores that are used together."""
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mtorl import InputError
+from mtorl import InputError, earlier
 from mtorl.datasets.card import CARD
 from mtorl.datasets.episode import padded
 from mtorl.datasets.statistics import QUANTILES, pooled_moments
@@ -168,87 +166,6 @@ class DataSpec:
         return cls(**{name: freeze(value) for name, value in content.items()})
 
 
-def same_settings(suite: Document, store: EpisodeStore) -> bool:
-    """Whether a store was recorded in that suite (as `Suite.describe` says), whatever tasks were chosen of it."""
-    return suite["class_path"] == store.suite["class_path"] and _settings(suite) == _settings(store.suite)
-
-
-def check_fits(spec: DataSpec, store: EpisodeStore) -> None:
-    """Raises InputError unless a policy that was built from `spec` can act on what a store recorded."""
-    suites = [spec.suite, *(entry["suite"] for entry in spec.data)]
-    suite = next((it for it in suites if same_settings(it, store)), suites[1])
-    for name, expected, found in (
-        ("suite", suite["class_path"], store.suite["class_path"]),
-        ("suite settings", _settings(suite), _settings(store.suite)),
-        ("observation dimension", spec.observation_dim, store.observation_dim),
-        ("action dimension", spec.action_dim, store.action_dim),
-    ):
-        if expected != found:
-            raise InputError(f"data set {store.path} does not fit the policy: expected {name} {expected}, got {found}.")
-    recorded = {entry["name"] for entry in store.manifest["tasks"] if entry["episodes"]}
-    missing = [name for name in spec.task_names if name not in recorded]
-    if missing:
-        raise InputError(f"data set {store.path} has no episodes of {missing}. Collect some.")
-
-
-def open_stores(paths: Sequence[Path | str], union: bool = False) -> list[EpisodeStore]:
-    """Opens stores that are to be used together.
-
-    Args:
-        paths: Their folders.
-        union: They may be of several suites.
-
-    Raises:
-        InputError: Suites, their settings, versions or dimensions differ, of one suite if there may be several.
-    """
-    if not paths:
-        raise InputError("no data set was given; expected at least one folder made by `mtorl collect`.")
-    if len({Path(path).resolve() for path in paths}) < len(paths):
-        raise InputError(f"a data set is given twice in {[str(path) for path in paths]}; expected each once.")
-    stores = [EpisodeStore(path) for path in paths]
-    for number, store in enumerate(stores):
-        others = [it for it in stores[:number] if not union or same_settings(it.suite, store)]
-        if others:
-            _check_joined(others[0], store)
-    return stores
-
-
-def _check_joined(first: EpisodeStore, store: EpisodeStore) -> None:
-    """Raises InputError unless the episodes of two stores are alike; warns if they end differently."""
-    for name, expected, found in (
-        ("suite", first.suite["class_path"], store.suite["class_path"]),
-        ("suite settings", _settings(first.suite), _settings(store.suite)),
-        ("versions", first.manifest["versions"], store.manifest["versions"]),
-        ("observation dimension", first.observation_dim, store.observation_dim),
-        ("action dimension", first.action_dim, store.action_dim),
-    ):
-        if expected != found:
-            raise InputError(
-                f"data sets {first.path} and {store.path} cannot be joined: {name} {expected} and {found} differ."
-                + ("" if name == "versions" else " To train one policy for tasks of several suites, add --union true.")
-            )
-    if _endings(first) != _endings(store):
-        warnings.warn(
-            f"episodes of {first.path} and {store.path} end differently ({_endings(first)} and {_endings(store)}): "
-            "their returns are not comparable, which matters to agents that are conditioned on returns. Collect "
-            "both with the same --after_success.",
-            stacklevel=3,
-        )
-
-
-def _endings(store: EpisodeStore) -> dict[str, Any]:
-    """What a store's recipe says of when its episodes end."""
-    return {key: store.manifest["source"].get(key) for key in ("after_success", "hold")}
-
-
-def _settings(suite: Document) -> Document:
-    """The suite's arguments that change what an episode is; which tasks were recorded does not."""
-    chosen = {key: it for key, it in suite["init_args"].items() if key not in ("benchmark", "tasks", "fast")}
-    if "suites" in chosen:
-        chosen["suites"] = [[it["class_path"], _settings(it)] for it in chosen["suites"]]
-    return chosen
-
-
 def describe_stores(
     stores: Sequence[EpisodeStore],
     tasks: Sequence[str] | None = None,
@@ -344,3 +261,6 @@ def _join_task(stores: Sequence[EpisodeStore], name: str) -> dict[str, Any]:
         "success_rate": float(np.average([p["success_rate"] for p in parts], weights=episodes)),
         "success_last_rate": float(np.average([p["success_last_rate"] for p in parts], weights=episodes)),
     }
+
+
+__getattr__ = earlier.lookup(__name__)

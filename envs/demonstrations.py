@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from mtorl import InputError
 from mtorl.datasets.episode import Demonstration
-from mtorl.datasets.spec import same_settings
+from mtorl.datasets.opening import same_settings
 from mtorl.datasets.store import EpisodeStore
 from mtorl.envs.base import Suite
 from mtorl.envs.protocol import Protocol

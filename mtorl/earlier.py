@@ -39,10 +39,13 @@ PLACES: dict[str, dict[str, str]] = {
     "mtorl.envs.base": {
         name: f"envs.policies.{name}" for name in ("Policy", "ExpertPolicy", "RandomPolicy", "check_positions")
     },
+    "mtorl.datasets.spec": {
+        name: f"datasets.opening.{name}" for name in ("open_stores", "check_fits", "same_settings")
+    },
     "mtorl.cli": {"main": "commands.main.main"},
 }
 """By the module that had them: names, and where they are now within the package."""
-LESSENED = ("mtorl.trainers", "mtorl.envs.base")
+LESSENED = ("mtorl.trainers", "mtorl.envs.base", "mtorl.datasets.spec")
 """Modules that are still there, without these names."""
 
 

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from mtorl import InputError
-from mtorl.datasets.spec import DataSpec, describe_stores, same_settings
+from mtorl.datasets.opening import same_settings
+from mtorl.datasets.spec import DataSpec, describe_stores
 from mtorl.datasets.store import EpisodeStore
 from mtorl.envs.base import Suite, build_suite
 from mtorl.envs.union import Union

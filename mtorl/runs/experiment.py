@@ -11,8 +11,9 @@ import torch
 from mtorl import InputError, checks
 from mtorl.agents import Agent
 from mtorl.datasets.grouping import Grouping
+from mtorl.datasets.opening import open_stores
 from mtorl.datasets.sampler import SamplingSettings, TaskSampler
-from mtorl.datasets.spec import DataSpec, open_stores
+from mtorl.datasets.spec import DataSpec
 from mtorl.datasets.store import EpisodeStore
 from mtorl.datasets.turns import TaskOrder, largest_batch
 from mtorl.envs.base import Suite

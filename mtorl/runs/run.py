@@ -9,7 +9,7 @@ from torch import nn
 from mtorl import InputError
 from mtorl.agents import Agent
 from mtorl.datasets.grouping import Grouping
-from mtorl.datasets.spec import check_fits
+from mtorl.datasets.opening import check_fits
 from mtorl.datasets.store import EpisodeStore, sha256
 from mtorl.envs.evaluator import evaluate
 from mtorl.envs.protocol import EvaluationSettings, Protocol, ProtocolName

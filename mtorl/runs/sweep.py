@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from mtorl import InputError
-from mtorl.datasets.spec import DataSpec, check_fits, open_stores
+from mtorl.datasets.opening import check_fits, open_stores
+from mtorl.datasets.spec import DataSpec
 from mtorl.datasets.store import EpisodeStore
 from mtorl.envs.protocol import Protocol, ProtocolName, TaskVisibility
 from mtorl.envs.references import References, evaluate_references

@@ -8,7 +8,8 @@ import pytest
 from conftest import episode, write
 
 from mtorl import InputError
-from mtorl.datasets.spec import DataSpec, describe_stores, open_stores
+from mtorl.datasets.opening import open_stores
+from mtorl.datasets.spec import DataSpec, describe_stores
 from mtorl.datasets.statistics import QUANTILES
 from mtorl.datasets.store import EpisodeStore
 from mtorl.datasets.writer import StoreWriter

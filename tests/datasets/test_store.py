@@ -13,7 +13,8 @@ from conftest import episode, write
 
 from mtorl import InputError
 from mtorl.datasets.card import Card
-from mtorl.datasets.spec import describe_stores, open_stores
+from mtorl.datasets.opening import open_stores
+from mtorl.datasets.spec import describe_stores
 from mtorl.datasets.store import EpisodeStore, sha256
 from mtorl.datasets.writer import StoreWriter
 

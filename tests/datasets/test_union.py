@@ -7,9 +7,10 @@ import pytest
 from spatial import SpaceReach
 
 from mtorl import InputError
+from mtorl.datasets.opening import check_fits, open_stores
 from mtorl.datasets.prompts import PromptSettings
 from mtorl.datasets.sampler import TaskSampler
-from mtorl.datasets.spec import DataSpec, check_fits, describe_stores, open_stores
+from mtorl.datasets.spec import DataSpec, describe_stores
 from mtorl.datasets.statistics import pooled_moments
 from mtorl.datasets.store import EpisodeStore
 from mtorl.envs import PointReach, Union

@@ -10,7 +10,7 @@ import pytest
 from mtorl import InputError
 from mtorl.agents import PromptDecisionTransformer
 from mtorl.commands.main import main
-from mtorl.datasets.spec import open_stores
+from mtorl.datasets.opening import open_stores
 from mtorl.datasets.store import EpisodeStore, sha256
 from mtorl.envs import PointReach
 from mtorl.envs.collect import collect

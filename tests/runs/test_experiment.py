@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mtorl import InputError
-from mtorl.datasets.spec import open_stores
+from mtorl.datasets.opening import open_stores
 from mtorl.envs import PointReach
 from mtorl.envs.collect import collect
 from mtorl.envs.evaluator import evaluate
