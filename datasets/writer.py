@@ -132,7 +132,28 @@ class StoreWriter:
                 f"an episode of {episode.task} has {len(episode)} steps, more than the horizon of {self.horizon} that "
                 "the data set states. Cut it, or state a larger horizon."
             )
+        self._check_claims(episode)
         return episode
+
+    def _check_claims(self, episode: Episode) -> None:
+        """Raises InputError for a success where the data are said to know none, and for values in what is padding."""
+        if episode.task in self._head.get("returns_only", ()) and episode.success.any():
+            step = int(episode.success.argmax())
+            raise InputError(
+                f"an episode of {episode.task} has a success at step {step}, but its task is among those whose data "
+                "know no success. Leave it out of returns_only, or the flags out."
+            )
+        if "own_dimensions" in self._head:
+            sizes = self._head["own_dimensions"][self.task_names.index(episode.task)]
+            for values, size, name in zip((episode.observations, episode.actions), sizes, _PADDED, strict=True):
+                if values[:, size:].any():
+                    raise InputError(
+                        f"{name} of an episode of {episode.task} are not zero beyond the {size} dimensions of its own; "
+                        "expected padding there. Set it to zero, or state more dimensions."
+                    )
+
+
+_PADDED = ("observations", "actions")
 
 
 def _returns_to_go(episode: Episode) -> NDArray[np.float32]:

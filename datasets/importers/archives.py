@@ -73,10 +73,13 @@ class Archive:
         """What stands in `mtorl/manifest`; None: it is not there."""
         if KEY not in self._members:
             return None
-        if len(self.header(KEY).shape) != 1 or self.header(KEY).size > CHUNK:
-            raise InputError(f"{self.where}: {KEY} has the shape {self.header(KEY).shape}; expected bytes of a text.")
+        header = self.header(KEY)
+        if len(header.shape) != 1 or header.size > CHUNK or header.dtype != np.uint8:
+            raise InputError(
+                f"{self.where}: {KEY} holds {header.dtype} of the shape {header.shape}; expected bytes of a text."
+            )
         del self._open[KEY]  # from its first byte, whenever it is asked for
-        return self.whole(KEY).astype(np.uint8).tobytes()
+        return self.whole(KEY).tobytes()
 
     def rows(self, name: str, start: int, stop: int) -> NDArray[Any]:
         """Rows of an array `[stop - start, ...]`; they have to be asked for in their order, each once."""

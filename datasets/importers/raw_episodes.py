@@ -30,7 +30,7 @@ def cleaned(episode: Episode, where: str, clip: bool) -> Episode:
         values = getattr(episode, name)
         check_finite(values, name, where)
         numbers[name] = as_numbers(values, f"{name} of {where}")
-    reach = np.abs(numbers["actions"]).max(-1)
+    reach = np.abs(numbers["actions"]).max(-1, initial=0)  # there may be none
     if not clip and (reach > 1 + ROUNDING).any():
         step = int((reach > 1 + ROUNDING).argmax())
         raise InputError(

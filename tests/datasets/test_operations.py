@@ -161,7 +161,8 @@ def test_a_split_that_is_merged_again_is_what_it_was(store: EpisodeStore, tmp_pa
 )
 def test_what_does_not_belong_together_is_not_merged(tmp_path: Path, changes: dict, message: str) -> None:
     blind = dataclasses.replace(episode("a"), success=np.zeros(5, dtype=bool))
-    one, two = of(tmp_path / "one", [blind], **changes), of(tmp_path / "two", [episode("a")])
+    flat = dataclasses.replace(blind, observations=blind.observations * (1, 1, 0))
+    one, two = of(tmp_path / "one", [flat], **changes), of(tmp_path / "two", [episode("a")])
     with pytest.raises(InputError, match=message):
         merge([one.path, two.path], tmp_path / "both")
     assert not (tmp_path / "both").exists()

@@ -168,3 +168,18 @@ def test_what_a_manifest_cannot_say_is_refused_before_anything_is_written(
     with pytest.raises(InputError, match=message):
         StoreWriter(tmp_path / "x", **{**right, **changes})
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("claims", "message"),
+    [
+        ({"returns_only": ["a"]}, "success at step 2, but its task is among those whose data know no success"),
+        ({"own_dimensions": [(2, 2)]}, "observations of an episode of a are not zero beyond the 2 dimensions"),
+        ({"own_dimensions": [(3, 1)]}, "actions of an episode of a are not zero beyond the 1 dimensions"),
+    ],
+)
+def test_episodes_are_what_is_said_of_their_task(tmp_path: Path, claims: dict, message: str) -> None:
+    writer = StoreWriter(tmp_path / "x", {"class_path": "a.B", "init_args": {}}, ("a",), (3, 2), 9, {}, {}, **claims)
+    with pytest.raises(InputError, match=message):
+        writer.write([episode("a", 5)])
+    assert not (tmp_path / "x" / "manifest.json").exists()
