@@ -26,7 +26,7 @@ from common import make_agent, make_batch, save
 from mtorl.trainers.balancers import Balancer, Equal, PCGrad, UPGrad
 from mtorl.trainers.optimizer import OptimizerSettings
 from mtorl.trainers.phase_trainer import phase_trainers
-from mtorl.trainers.processes import joined, leads
+from mtorl.trainers.processes import joined, leads, leave
 from mtorl.trainers.sharing import Shared
 
 BALANCERS: dict[str, type[Balancer]] = {"Equal": Equal, "PCGrad": PCGrad, "UPGrad": UPGrad}
@@ -112,6 +112,7 @@ def main() -> None:
     chosen = parser.parse_args()
     if chosen.out:
         measure(chosen.out, chosen.balancer, chosen.tasks, chosen.windows, chosen.steps, chosen.quick)
+        leave()
         return
     steps, rounds = (6, 1) if chosen.quick else (50, 3)
     content = {name: compare(name, steps, rounds if name == "PCGrad" else 1, chosen.quick) for name in BALANCERS}

@@ -13,7 +13,7 @@ import torch
 from mtorl import InputError
 from mtorl.runs.run import Run
 from mtorl.runs.training import train
-from mtorl.trainers.processes import joined
+from mtorl.trainers.processes import joined, leave
 
 
 def main() -> None:
@@ -37,3 +37,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    leave()

@@ -1,6 +1,7 @@
 """The processes that torchrun has started: joining them, what they send each other, and their workers together."""
 
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -95,6 +96,18 @@ def worker_pool(workers: int) -> WorkerPool:
     """A pool of workers, those of all processes if there are several."""
     together = processes()
     return SharedPool(workers, together) if together else WorkerPool(workers)
+
+
+def leave() -> None:
+    """Ends a process that was one of several and has done its work, at once; a process that works alone goes on.
+
+    At the end of an interpreter the library that carries the messages aborts now and then (one exit in some fifty,
+    torch 2.13), and torchrun would call finished work a failure.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 @contextmanager

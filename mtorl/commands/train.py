@@ -8,7 +8,7 @@ def run(arguments: list[str]) -> None:
     from mtorl.runs.configuration import Configuration
     from mtorl.runs.run import Run
     from mtorl.runs.training import continue_run, start
-    from mtorl.trainers.processes import joined, leads
+    from mtorl.trainers.processes import joined, leads, leave
 
     resumed = [value for option, value in _pairs(arguments) if option == "--resume"]
     with joined():
@@ -19,6 +19,7 @@ def run(arguments: list[str]) -> None:
         if leads():
             folder = trained.folder
             print(f"trained: {folder}. Next: `mtorl evaluate {folder}`, then `mtorl report {folder}`.")
+    leave()
 
 
 def _pairs(arguments: list[str]) -> list[tuple[str, str]]:
