@@ -439,6 +439,20 @@ def sharing_cost() -> str:
     return f"{table(['a training step', 'measured', 'goal'], rows)}\n\n{origin(found)}"
 
 
+def distributed() -> str:
+    """Training in two processes beside one; bytes beside what a ring sends to sum a gradient."""
+    found = read("distributed")
+    goals, rows = found["goals"], []
+    for name, case in found["balancers"].items():
+        seconds = [f"{case[key]:.2f}" for key in ("seconds_one_process", "seconds_two_processes")]
+        sent = found["bytes_beside_a_sum"][f"{name}, 2 tasks and processes"]
+        apart = f"{case['largest_relative_difference_of_losses']:.0e}"
+        rows.append([name, *seconds, f"{case['speed']:.2f}x", apart, f"{sent:.2f}x"])
+    rows.append(["goal", "", "", f"{goals['speed']}x", f"{goals['losses']:.0e}", f"{goals['bytes']}x"])
+    heads = ["", "one process, s a step", "two, s a step", "speed", "losses apart", "bytes, T = N"]
+    return f"{table(heads, rows)}\n\n{origin(found)}"
+
+
 def groupers() -> str:
     """Which groupers find planted families, and how well Grad-TAG foresees fine-tuning."""
     found = read("groupers")
@@ -474,6 +488,7 @@ BLOCKS |= {
     "masks_cost": masks_cost,
     "sharing_cost": sharing_cost,
     "groupers": groupers,
+    "distributed": distributed,
     "balancers": lambda: ablation("balancers_mt10", APART, timed=False),
     "single_tasks": single_tasks,
     "contention": contention,
