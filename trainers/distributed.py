@@ -142,9 +142,8 @@ class SharedFunctions(PhaseFunctions):
                 windows, shares = cut.of(batch)
                 found = super().losses(windows, sharing).values
                 values.append(found if shares is None else found * shares.to(found))
-        if not values:  # a graph that leads to everything, and gives it nothing
-            moved = (*self.phase.module.parameters(), *sharing.parameters())
-            values = [torch.stack([it.sum() for it in moved if it.requires_grad]).sum().expand(1)[:0]]
+        if not values:  # a graph that leads to no parameter: what nobody has used must stay without a gradient
+            values = [self.agent.observation_mean.new_zeros(0).requires_grad_()]
         places = [task for cut in mine for task in cut.tasks]
         return TaskLosses(_Summed.apply(torch.cat(values), places, len(batch.task_ids), self._together))
 

@@ -101,8 +101,8 @@ def worker_pool(workers: int) -> WorkerPool:
 def leave() -> None:
     """Ends a process that was one of several and has done its work, at once; a process that works alone goes on.
 
-    At the end of an interpreter the library that carries the messages aborts now and then (one exit in some fifty,
-    torch 2.13), and torchrun would call finished work a failure.
+    At the end of an interpreter the library that carries the messages aborts now and then (seen with torch 2.13), and
+    torchrun would call finished work a failure.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         sys.stdout.flush()

@@ -181,7 +181,8 @@ class MultiTaskUpdate:
         own = list(self._functions.private_of(self.sharing).values())
         loss.backward(retain_graph=private is not None)
         if private is not None and own:
-            for parameter, gradient in zip(own, torch.autograd.grad(private, own), strict=True):
+            found = torch.autograd.grad(private, own, allow_unused=True)  # of no task of this process, it may be
+            for parameter, gradient in zip(own, found, strict=True):
                 parameter.grad = gradient
         self._functions.add_up(self._moved)
         return self._step()
