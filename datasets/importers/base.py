@@ -101,3 +101,42 @@ def check_finite(values: NDArray[Any], name: str, where: str) -> None:
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         step = int((~np.isfinite(values)).reshape(len(values), -1).any(-1).argmax())
         raise InputError(f"{where}: {name} hold NaN or infinity at step {step}; expected finite numbers.")
+
+
+def named_tasks(asked: Sequence[str] | None, usual: Sequence[str], what: str) -> tuple[str, ...]:
+    """Names of tasks, one for each of several places.
+
+    Args:
+        asked: By `--tasks`; None: the usual ones.
+        usual: By the places' own names.
+        what: The places, in the plural.
+
+    Raises:
+        InputError: They are not one each, or two of them are the same.
+    """
+    if asked and len(asked) != len(usual):
+        raise InputError(f"--tasks names {len(asked)} tasks; expected one for each of {len(usual)} {what}.")
+    names = tuple(asked or usual)
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise InputError(f"two of the {what} make the task {twice[0]!r}. Name them with --tasks.")
+    return names
+
+
+def check_alike(places: Sequence[object], dimensions: Sequence[tuple[int, int]]) -> None:
+    """Raises InputError if the dimensions (O and A) differ between the places from which tasks are read."""
+    for place, found in zip(places, dimensions, strict=True):
+        if found != dimensions[0]:
+            raise InputError(
+                f"{places[0]} has observations and actions of {dimensions[0]} numbers, {place} of {found}; the tasks "
+                "of a data set have the same. Import each on its own, and train one policy on all with the suite Union."
+            )
+
+
+def state_of(path: Path) -> tuple[int, int]:
+    """What changes when a file does; raises InputError if it cannot be looked at."""
+    try:
+        state = path.stat()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
+    return state.st_mtime_ns, state.st_size

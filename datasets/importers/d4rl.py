@@ -8,7 +8,7 @@ from mtorl.datasets.card import Card
 from mtorl.datasets.d4rl_scores import d4rl_bounds
 from mtorl.datasets.episode import Episode
 from mtorl.datasets.importers import d4rl_file, flat
-from mtorl.datasets.importers.base import Contents, Importer
+from mtorl.datasets.importers.base import Contents, Importer, check_alike, named_tasks
 from mtorl.datasets.importers.d4rl_file import Survey, survey
 from mtorl.datasets.importers.d4rl_names import LIMIT, SITE, Played, environment_of, files_of, folder, task_of, urls
 from mtorl.datasets.importers.flat_hdf5 import open_hdf5
@@ -71,13 +71,7 @@ class D4RL(Importer):
         if any(it.exported for it in found):
             flat.are_exported(open_hdf5, paths)  # all or none
             return flat.contents(open_hdf5, paths)
-        different = [place for place, it in enumerate(found) if it.dimensions != found[0].dimensions]
-        if different:
-            raise InputError(
-                f"{paths[0]} has observations and actions of {found[0].dimensions} numbers, {paths[different[0]]} of "
-                f"{found[different[0]].dimensions}; the tasks of a data set have the same. Import each on its own, and "
-                "train one policy on all of them with the suite Union."
-            )
+        check_alike(paths, [it.dimensions for it in found])
         names = self._names(paths)
         played = [environment_of(path.stem) for path in paths]
         of_d4rl = all(d4rl_bounds(path.stem.replace("_", "-")) for path in paths)
@@ -113,13 +107,7 @@ class D4RL(Importer):
         return self.horizon or (LIMIT if all(environment_of(path.stem) for path in paths) else None)
 
     def _names(self, paths: Sequence[Path]) -> tuple[str, ...]:
-        if self.tasks and len(self.tasks) != len(paths):
-            raise InputError(f"--tasks names {len(self.tasks)} tasks; expected one for each of {len(paths)} files.")
-        names = self.tasks or [task_of(path.stem) for path in paths]
-        twice = [name for name in names if names.count(name) > 1]
-        if twice:
-            raise InputError(f"two of the files make the task {twice[0]!r}. Name them with --tasks.")
-        return tuple(names)
+        return named_tasks(self.tasks, [task_of(path.stem) for path in paths], "files")
 
     def _notes(self, paths: Sequence[Path], found: Sequence[Survey]) -> Iterator[str]:
         """What the users of the data should know."""

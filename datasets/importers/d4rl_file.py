@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from mtorl import InputError
 from mtorl.datasets.enclosed import KEY
 from mtorl.datasets.episode import Episode, as_flags
+from mtorl.datasets.importers.base import state_of
 from mtorl.datasets.importers.hdf5_reader import Group, Hdf5Reader
 from mtorl.datasets.importers.raw_episodes import cleaned
 
@@ -66,11 +67,7 @@ def survey(path: Path, horizon: int | None) -> Survey:
     Raises:
         InputError: It cannot be read, or its arrays do not belong together.
     """
-    try:
-        state = path.stat()
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
-    return _survey(path, horizon, state.st_mtime_ns, state.st_size)
+    return _survey(path, horizon, *state_of(path))
 
 
 @lru_cache(256)

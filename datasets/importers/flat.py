@@ -19,7 +19,7 @@ from mtorl import InputError
 from mtorl.datasets.enclosed import ORIGIN, REMEDY, Part, contents_of_parts, read_part
 from mtorl.datasets.episode import Episode
 from mtorl.datasets.flat import INDEX, KEYS, NUMBER, WIDE, episode_of
-from mtorl.datasets.importers.base import Contents, check_finite
+from mtorl.datasets.importers.base import Contents, check_finite, state_of
 from mtorl.datasets.importers.raw_episodes import cleaned
 from mtorl.schema import Document, check
 
@@ -125,11 +125,7 @@ def _exported(open_: Open, path: Path) -> _Known:
 
 def _known(open_: Open, path: Path) -> _Known | None:
     """What is known of a file; None: it is of nobody's export."""
-    try:
-        state = path.stat()
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
-    return _read(open_, path, state.st_mtime_ns, state.st_size)
+    return _read(open_, path, *state_of(path))
 
 
 @lru_cache(256)

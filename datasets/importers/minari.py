@@ -8,7 +8,7 @@ from mtorl import InputError, checks
 from mtorl.datasets.card import Card
 from mtorl.datasets.enclosed import contents_of
 from mtorl.datasets.episode import Episode
-from mtorl.datasets.importers.base import Contents, Importer
+from mtorl.datasets.importers.base import Contents, Importer, check_alike, named_tasks
 from mtorl.datasets.importers.hdf5_reader import Hdf5Reader
 from mtorl.datasets.importers.minari_episodes import MinariEpisode, mapped, rescaled
 from mtorl.datasets.importers.minari_metadata import MinariSet, read_set
@@ -78,13 +78,7 @@ class Minari(Importer):
                 raise InputError(f"{own[0].path} names its own tasks; import it on its own, without --tasks.")
             what = f"Minari data set {own[0].path}: {HEAD_KEY} of its metadata.json"
             return contents_of(own[0].head or {}, found[0], own[0].episodes, what)
-        different = [place for place, sizes in enumerate(found) if sizes != found[0]]
-        if different:
-            raise InputError(
-                f"{paths[0]} has observations and actions of {found[0]} numbers, {paths[different[0]]} of "
-                f"{found[different[0]]}; the tasks of a data set have the same. Import each on its own, and train one "
-                "policy on both with the suite Union."
-            )
+        check_alike(paths, found)
         names = self._names(sets)
         blind = tuple(name for name, it in zip(names, first, strict=True) if not it.success)
         limits = [it.environment.steps if it.environment else None for it in sets]
@@ -112,16 +106,10 @@ class Minari(Importer):
                     yield cleaned(episode, recorded.where, self.clip_actions)
 
     def _names(self, sets: Sequence[MinariSet]) -> tuple[str, ...]:
-        if self.tasks and len(self.tasks) != len(sets):
-            raise InputError(f"--tasks names {len(self.tasks)} tasks; expected one for each of {len(sets)} data sets.")
         root = minari_root(self.root).resolve()
         places = [it.path.resolve() for it in sets]
         ids = [str(place.relative_to(root)) if place.is_relative_to(root) else place.name for place in places]
-        names = self.tasks or [re.sub(r"-v\d+$", "", name) for name in ids]
-        twice = [name for name in names if names.count(name) > 1]
-        if twice:
-            raise InputError(f"two of the data sets make the task {twice[0]!r}. Name them with --tasks.")
-        return tuple(names)
+        return named_tasks(self.tasks, [re.sub(r"-v\d+$", "", name) for name in ids], "data sets")
 
 
 def _first(found: MinariSet) -> MinariEpisode:

@@ -11,7 +11,7 @@ from mtorl.datasets.card import Card
 from mtorl.datasets.episode import Episode
 from mtorl.datasets.importers import flat
 from mtorl.datasets.importers.archives import open_npz
-from mtorl.datasets.importers.base import Contents, Importer
+from mtorl.datasets.importers.base import Contents, Importer, check_alike
 from mtorl.datasets.importers.folders import listed
 from mtorl.datasets.importers.npz_layout import (
     ROLES,
@@ -76,13 +76,7 @@ class Npz(Importer):
         found = self._tasks(groups)
         summaries = [self._summary(name, files) for name, files in found.items()]
         first = summaries[0]
-        for it in summaries:
-            if it.layout.dimensions != first.layout.dimensions:
-                raise InputError(
-                    f"the task {it.task} has observations and actions of {it.layout.dimensions} numbers, {first.task} "
-                    f"of {first.layout.dimensions}; the tasks of a data set have the same. Import each on its own, and "
-                    "train one policy on both with the suite Union."
-                )
+        check_alike([it.task for it in summaries], [it.layout.dimensions for it in summaries])
         empty = [it for it in summaries if not it.episodes]
         if empty:
             raise InputError(

@@ -1,6 +1,11 @@
 """Make a data set of files of another kind: D4RL, Minari, HarmoDT, npz."""
 
+import inspect
+import shlex
+from pathlib import Path
 from typing import Any
+
+from mtorl import InputError
 
 USAGE = "usage: mtorl import KIND PATH... --out STORE, where KIND is one of {}; `mtorl import KIND --help` says more."
 
@@ -10,10 +15,24 @@ def run(arguments: list[str]) -> None:
     from mtorl.commands.base import kind_of
     from mtorl.families import load
 
+    _refuse_path(arguments)
     kind = kind_of("importers", USAGE, arguments)
     if kind is not None:
         load("suites")
         _import(arguments[0], kind, arguments[1:])
+
+
+def _refuse_path(arguments: list[str]) -> None:
+    """Raises InputError for data where their kind should be named; says which kind they look like."""
+    from mtorl.datasets import importers
+
+    if not arguments or not Path(arguments[0]).exists():
+        return
+    found = (getattr(importers, name) for name in dir(importers))
+    kinds = [it for it in found if inspect.isclass(it) and issubclass(it, importers.Importer)]
+    looks = [it.__name__.lower() for it in kinds if not inspect.isabstract(it) and it.recognises(Path(arguments[0]))]
+    if looks:
+        raise InputError(f"expected the kind of data first: `mtorl import {looks[0]} {shlex.join(arguments)}`.")
 
 
 def _import(name: str, kind: Any, arguments: list[str]) -> None:

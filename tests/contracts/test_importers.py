@@ -16,6 +16,7 @@ import pytest
 from families import concrete
 
 from mtorl import InputError
+from mtorl.commands.main import main
 from mtorl.datasets.episode import Episode
 from mtorl.datasets.importers import Importer
 from mtorl.envs.importing import import_data
@@ -137,3 +138,9 @@ def test_damaged_files_are_right_or_one_clear_error(kind: str) -> None:
     command = [sys.executable, BENCHMARKS / "fuzz_importers.py", kind, "--count", str(COUNT), "--forked"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
+
+
+def test_data_where_their_kind_should_be_named_are_recognised(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    np.savez(tmp_path / "x.npz", rewards=np.zeros(3))
+    assert main(["import", str(tmp_path / "x.npz"), "--out", "y"]) == 2
+    assert f"`mtorl import npz {tmp_path / 'x.npz'} --out y`" in capsys.readouterr().err

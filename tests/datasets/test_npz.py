@@ -201,7 +201,7 @@ def test_what_is_wrong_is_named_with_its_place(tmp_path: Path) -> None:
 def test_tasks_that_do_not_belong_together(tmp_path: Path) -> None:
     first = saved(tmp_path / "a/run.npz", steps(3))
     wide = saved(tmp_path / "b/walk.npz", steps(3) | {"observations": np.zeros((3, 5))})
-    assert "walk has observations and actions of (5, 2) numbers, run of (3, 2)" in refused(tmp_path, first, wide)
+    assert "run has observations and actions of (3, 2) numbers, walk of (5, 2)" in refused(tmp_path, first, wide)
     again = saved(tmp_path / "b/run.npz", steps(3))
     assert "two of the paths make the task 'run'" in refused(tmp_path, first, again)
     assert "--tasks names 1 tasks" in refused(tmp_path, first, again, tasks=["run"])
