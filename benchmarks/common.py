@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from mtorl.agents import DecisionTransformer
-from mtorl.datasets.sampler import TaskBatch
+from mtorl.datasets.batch import TaskBatch
 from mtorl.datasets.spec import DataSpec
 
 RESULTS = Path(__file__).parent / "results"

@@ -1,6 +1,6 @@
 """Training in two processes against one with one thread, on the same machine; bytes sent; equal losses.
 
-    python benchmarks/distributed.py           # about ten minutes on two processors that are otherwise idle
+    python benchmarks/distributed.py           # a quarter of an hour on two processors that are otherwise idle
     python benchmarks/distributed.py --quick   # a minute, to see that it works
 
 A decision transformer of 5 million parameters and ten tasks, random windows, single precision. One and two processes

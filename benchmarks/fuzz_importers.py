@@ -1,6 +1,6 @@
 """Files of strangers, by the thousand: an importer makes a right data set of them, or says one clear error.
 
-    python benchmarks/fuzz_importers.py d4rl --count 2000 --save    # 20 minutes, writes results/fuzz_d4rl.json
+    python benchmarks/fuzz_importers.py d4rl --count 2000 --save    # writes results/fuzz_d4rl.json
     python benchmarks/fuzz_importers.py d4rl --forked               # the first 100, as CI does
     python benchmarks/fuzz_importers.py d4rl --case 17              # one case again, with what happened
 

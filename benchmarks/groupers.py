@@ -24,7 +24,8 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from mtorl.agents import Agent, BehaviorCloning
-from mtorl.datasets.sampler import TaskBatch, TaskSampler
+from mtorl.datasets.batch import TaskBatch
+from mtorl.datasets.sampler import TaskSampler
 from mtorl.envs import PointReach
 from mtorl.envs.collect import collect
 from mtorl.runs.run import Run

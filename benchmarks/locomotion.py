@@ -1,6 +1,6 @@
 """From episodes of locomotion through D4RL's files to policies with normalised scores, each step one command.
 
-    python benchmarks/locomotion.py --quick        # 2 minutes: one environment, one kind of data, one seed; prints
+    python benchmarks/locomotion.py --quick        # one environment, one kind of data, one seed; prints
     python benchmarks/locomotion.py                # 2 environments x 3 kinds x 3 agents x 3 seeds; goes on where it was
 
 For each environment and kind of data: collect what the policies of `search_policy.py` do (`mtorl collect --policy`),

@@ -51,14 +51,18 @@ def members(family: str) -> list[Member]:
     """
     checks.one_of("family", family, list(FAMILIES))
     path, base, direct = FAMILIES[family]
+    root = getattr(importlib.import_module(path), base)
+    found = [_describe(kind, root, direct) for kind in classes(family)]
+    return sorted(found, key=lambda member: (member.kind, member.name))
+
+
+def classes(family: str) -> list[type]:
+    """The concrete classes of a family, as its face names them."""
+    path, base, _ = FAMILIES[family]
     module = importlib.import_module(path)
+    shown = [getattr(module, name) for name in module.__all__]
     root = getattr(module, base)
-    concrete = [
-        _describe(kind, root, direct)
-        for kind in (getattr(module, name) for name in module.__all__)
-        if inspect.isclass(kind) and issubclass(kind, root) and not inspect.isabstract(kind)
-    ]
-    return sorted(concrete, key=lambda member: (member.kind, member.name))
+    return [it for it in shown if inspect.isclass(it) and issubclass(it, root) and not inspect.isabstract(it)]
 
 
 def _describe(kind: type, root: type, direct: str) -> Member:

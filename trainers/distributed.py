@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from mtorl.agents.heads import TaskLosses
-from mtorl.datasets.sampler import TaskBatch
+from mtorl.datasets.batch import TaskBatch
 from mtorl.trainers.executions import PhaseFunctions
 from mtorl.trainers.gradients import DenseGradients, TaskGradients, gramian
 from mtorl.trainers.processes import Processes

@@ -22,7 +22,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from mtorl import InputError
 from mtorl.agents.base import Agent, Phase, TaskLosses
 from mtorl.agents.parameters import ParameterSpace
-from mtorl.datasets.sampler import TaskBatch
+from mtorl.datasets.batch import TaskBatch
 from mtorl.trainers.gradients import DenseGradients, TaskGradients
 from mtorl.trainers.rows import GradientRows
 from mtorl.trainers.sharing.base import Sharing

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 from mtorl.agents.base import Agent
-from mtorl.datasets.sampler import TaskBatch, TaskSampler
+from mtorl.datasets.batch import TaskBatch
+from mtorl.datasets.sampler import TaskSampler
 from mtorl.envs.results import EvalReport
 from mtorl.interrupts import StopRequest
 from mtorl.progress import Progress

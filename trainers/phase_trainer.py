@@ -9,7 +9,8 @@ from torch import nn
 from mtorl import InputError
 from mtorl.agents.base import Agent, Phase
 from mtorl.agents.heads import Head
-from mtorl.datasets.sampler import TaskBatch, TaskSampler
+from mtorl.datasets.batch import TaskBatch
+from mtorl.datasets.sampler import TaskSampler
 from mtorl.schema import State
 from mtorl.trainers.balancers.base import Balancer, LossWeighting
 from mtorl.trainers.checkpoint import fitting

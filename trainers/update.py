@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from mtorl import InputError
 from mtorl.agents.base import Agent, Phase, TaskLosses
-from mtorl.datasets.sampler import TaskBatch
+from mtorl.datasets.batch import TaskBatch
 from mtorl.trainers.executions import PhaseFunctions
 from mtorl.trainers.gradients import TaskGradients
 from mtorl.trainers.optimizer import PhaseOptimizer

@@ -1,13 +1,11 @@
 """What all commands do: a parser from a signature, and objects from a command line."""
 
-import importlib
-import inspect
 from collections.abc import Callable
 from typing import Any
 
 from mtorl import InputError
 from mtorl.arguments import Parser
-from mtorl.families import FAMILIES
+from mtorl.families import classes
 
 
 def parser_of(command: str, function: Callable[..., Any], skip: set[str] | None = None) -> Parser:
@@ -42,15 +40,10 @@ def kind_of(family: str, usage: str, arguments: list[str]) -> type | None:
     Raises:
         InputError: There is no such member.
     """
-    path, base, _ = FAMILIES[family]
-    module = importlib.import_module(path)
-    root = getattr(module, base)
-    shown = [getattr(module, name) for name in dir(module)]
-    kinds = {kind.__name__.lower(): kind for kind in shown if inspect.isclass(kind) and issubclass(kind, root)}
-    names = [name for name, kind in kinds.items() if not inspect.isabstract(kind)]
+    kinds = {kind.__name__.lower(): kind for kind in classes(family)}
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(usage.format(", ".join(names)))
+        print(usage.format(", ".join(kinds)))
         return None
-    if arguments[0] not in names:
-        raise InputError(f"unknown kind of data {arguments[0]!r}; expected one of {', '.join(names)}.")
+    if arguments[0] not in kinds:
+        raise InputError(f"unknown kind of data {arguments[0]!r}; expected one of {', '.join(kinds)}.")
     return kinds[arguments[0]]

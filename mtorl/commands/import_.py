@@ -1,6 +1,5 @@
 """Make a data set of files of another kind: D4RL, Minari, HarmoDT, npz."""
 
-import inspect
 import shlex
 from pathlib import Path
 from typing import Any
@@ -24,13 +23,12 @@ def run(arguments: list[str]) -> None:
 
 def _refuse_path(arguments: list[str]) -> None:
     """Raises InputError for data where their kind should be named; says which kind they look like."""
-    from mtorl.datasets import importers
+    from mtorl.families import classes
 
     if not arguments or not Path(arguments[0]).exists():
         return
-    found = (getattr(importers, name) for name in dir(importers))
-    kinds = [it for it in found if inspect.isclass(it) and issubclass(it, importers.Importer)]
-    looks = [it.__name__.lower() for it in kinds if not inspect.isabstract(it) and it.recognises(Path(arguments[0]))]
+    kinds: list[Any] = classes("importers")
+    looks = [kind.__name__.lower() for kind in kinds if kind.recognises(Path(arguments[0]))]
     if looks:
         raise InputError(f"expected the kind of data first: `mtorl import {looks[0]} {shlex.join(arguments)}`.")
 

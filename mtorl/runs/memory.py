@@ -17,8 +17,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mtorl import InputError
 from mtorl.agents import Agent
+from mtorl.datasets.batch import TaskBatch
 from mtorl.datasets.prompts import Prompt
-from mtorl.datasets.sampler import TaskBatch
 from mtorl.trainers.sharing import Sharing
 
 REMEDY = "Use fewer --windows, a shorter context or a smaller network."

@@ -21,8 +21,9 @@ from torch import Tensor
 
 from mtorl import InputError, checks
 from mtorl.agents.parameters import ParameterSpace
+from mtorl.datasets.batch import TaskBatch
 from mtorl.datasets.grouping import Grouping
-from mtorl.datasets.sampler import TaskBatch, TaskSampler
+from mtorl.datasets.sampler import TaskSampler
 from mtorl.trainers.executions import PhaseFunctions
 from mtorl.trainers.groupers.base import TaskGrouper, check_count, check_shared
 from mtorl.trainers.groupers.clusters import grouping

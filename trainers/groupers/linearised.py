@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mtorl import InputError
-from mtorl.datasets.sampler import TaskBatch
+from mtorl.datasets.batch import TaskBatch
 from mtorl.trainers.executions import PhaseFunctions
 from mtorl.trainers.groupers.sketch import Sketch
 from mtorl.trainers.sharing import Sharing

@@ -6,8 +6,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from mtorl.datasets.batch import TaskBatch
 from mtorl.datasets.episode import Demonstration
-from mtorl.datasets.sampler import TaskBatch, TaskSampler
+from mtorl.datasets.sampler import TaskSampler
 from mtorl.schema import State
 
 STD_FLOOR, CLIP = 0.01, 5.0
