@@ -1,7 +1,6 @@
 """Archives of arrays, and what strangers may make of them."""
 
 import io
-import json
 import struct
 import zipfile
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from corpus import ELSEWHERE, MARKER, SECRET, Arrays, Corpus, episodes_of, hostile_pickle, odd
-from exports import export
+from exports import export, false_export
 from numpy.random import Generator
 
 from mtorl.datasets import exporters
@@ -177,17 +176,7 @@ def links(folder: Path, draw: Generator) -> None:
 
 def manifest(folder: Path, draw: Generator) -> None:
     """It says to be an export of ours."""
-    suite = {"class_path": "os.system", "init_args": {"command": f"touch '{folder.parent / MARKER}'"}}
-    content = {"schema": 1, "suite": suite, "task_names": ["a"], "observation_dim": 5, "action_dim": 2, "horizon": 9}
-    content |= {"versions": {}, "source": {}, "part": {"task": "a", "first": 0, "episodes": 2, "of": 2}}
-    arrays = episodes_of(draw)
-    steps = len(arrays["rewards"])
-    arrays |= {"next_observations": arrays["observations"], "success": np.zeros(steps, bool)}
-    arrays |= {f"infos/{name}": np.zeros(steps) for name in ("truncated", "goal", "seed", "noise", "random")}
-    arrays["infos/episode"] = draw.integers(0, 3, steps) - 2
-    text = json.dumps(content)
-    if draw.random() < 0.5:
-        text = text.replace('"os.system"', '"mtorl.envs.Recorded"')[: draw.integers(10, 2 * len(text))]
+    arrays, text = false_export(folder, episodes_of(draw), draw)
     write(folder / "manifest.npz", arrays | {KEY: np.frombuffer(text.encode(), np.uint8)})
 
 

@@ -1,10 +1,13 @@
-"""Our own exports, for the corpora of `fuzz_importers.py`."""
+"""Our own exports, and what only says to be one, for the corpora of `fuzz_importers.py`."""
 
+import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from corpus import MARKER
 from numpy.random import Generator
 
 from mtorl.datasets.episode import Episode
@@ -26,6 +29,27 @@ def export(exporter: Callable[[str], Exporter], folder: Path, draw: Generator) -
         )
         for path in exporter(str(home / "out")).export(EpisodeStore(home / "store")).iterdir():
             (folder / path.name).write_bytes(path.read_bytes())
+
+
+def false_export(folder: Path, arrays: dict[str, Any], draw: Generator) -> tuple[dict[str, Any], str]:
+    """Arrays and a manifest that say to be an export of ours, of a suite that would run a command.
+
+    Args:
+        folder: Of the case.
+        arrays: Observations, actions, rewards and flags of some episodes.
+        draw: Source of all draws.
+    """
+    suite = {"class_path": "os.system", "init_args": {"command": f"touch '{folder.parent / MARKER}'"}}
+    content = {"schema": 1, "suite": suite, "task_names": ["a"], "observation_dim": 5, "action_dim": 2, "horizon": 9}
+    content |= {"versions": {}, "source": {}, "part": {"task": "a", "first": 0, "episodes": 2, "of": 2}}
+    steps = len(arrays["rewards"])
+    arrays = arrays | {"next_observations": arrays["observations"], "success": np.zeros(steps, bool)}
+    arrays |= {f"infos/{name}": np.zeros(steps) for name in ("truncated", "goal", "seed", "noise", "random")}
+    arrays["infos/episode"] = draw.integers(0, 3, steps) - 2
+    text = json.dumps(content)
+    if draw.random() < 0.5:
+        text = text.replace('"os.system"', '"mtorl.envs.Recorded"')[: draw.integers(10, 2 * len(text))]
+    return arrays, text
 
 
 def _episode(draw: Generator, number: int) -> Episode:
