@@ -19,6 +19,7 @@ from mtorl.runs.action_error import ActionErrors, action_errors
 from mtorl.runs.folder import RunFolder
 from mtorl.runs.kept import kept_reports
 from mtorl.runs.members import folder_of, joined_digest
+from mtorl.runs.player import Player
 from mtorl.trainers.checkpoint import fitting, restore
 from mtorl.trainers.groupers import TaskGrouper
 from mtorl.trainers.phase_trainer import phase_functions, phase_sharing
@@ -29,15 +30,16 @@ from mtorl.trainers.sharing import Sharing
 RunPolicy = TaskPolicy | PolicyPerGroup
 
 
-def load_policy(run: "str | Path | Run", checkpoint: str = "last", act_with: str | None = None) -> "RunPolicy":
-    """The trained policy of a run, to be played.
+def load_policy(run: "str | Path | Run", checkpoint: str = "last", act_with: str | None = None) -> Player:
+    """The trained policy of a run, to be played in environments of one's own.
 
     Args:
         run: Folder of the run.
         checkpoint: `last`, `best` on training goals, or a step.
         act_with: Which policy of an agent that has several; by default what its configuration says.
     """
-    return Run(run).policy(checkpoint, act_with)[0]
+    opened = Run(run)
+    return Player(opened.policy(checkpoint, act_with)[0], opened.suite())
 
 
 class Run(RunFolder):
