@@ -54,7 +54,8 @@ class Suite(ABC):
         action_dim: A.
         horizon: Steps of an episode; of the longest, where tasks differ.
         goal_visible: Whether agents see the goal's part of the observation; scripted experts always do.
-        arguments: The constructor's arguments, to build it again.
+        arguments: The constructor's arguments, to build it again. One that is a dict with a value for every task, by
+            its name, holds for that task alone: data of suites that differ in such values are used together.
         returns_only: Names of the tasks without a success flag; they are judged by their returns.
         own_dimensions: Observation and action dimension of each task, beyond which its observations are zero and its
             actions are not looked at; None: all have O and A.
