@@ -11,10 +11,10 @@ from mtorl.agents import Agent
 from mtorl.datasets.grouping import Grouping
 from mtorl.datasets.opening import check_fits
 from mtorl.datasets.store import EpisodeStore, sha256
+from mtorl.envs.engines import open_pool
 from mtorl.envs.evaluator import evaluate
 from mtorl.envs.protocol import EvaluationSettings, Protocol, ProtocolName
 from mtorl.envs.results import EvalReport, Source
-from mtorl.envs.workers import WorkerPool
 from mtorl.runs.action_error import ActionErrors, action_errors
 from mtorl.runs.folder import RunFolder
 from mtorl.runs.kept import kept_reports
@@ -180,7 +180,7 @@ class Run(RunFolder):
         policy, source = self.policy(checkpoint, act_with)
         suite = self.suite(goal_visible)
         target = self.report_path(protocol, checkpoint, goal_visible, out, act_with)
-        with WorkerPool(workers) as pool:
+        with open_pool(workers) as pool:
             return evaluate(policy, suite, protocol, pool, self.named(source), out=target, source=source, quiet=quiet)
 
     def named(self, source: Source) -> str:
