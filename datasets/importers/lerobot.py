@@ -113,7 +113,7 @@ class LeRobot(Importer):
                 observations = np.concatenate(seen, axis=1)
                 steps = len(observations)
                 flags = {key: rows[key] if key in rows else np.zeros(steps, bool) for key in (SUCCESS, DONE, CUT)}
-                flags = {key: as_flags(column(it, key, where, steps), key) for key, it in flags.items()}
+                flags = {key: as_flags(column(it, key, where, steps), f"{key} of {where}") for key, it in flags.items()}
                 ended = flags[DONE] & ~flags[CUT]
                 episode = Episode(
                     name,
