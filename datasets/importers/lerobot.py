@@ -4,8 +4,10 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mtorl import InputError
 from mtorl.datasets.card import Card
@@ -30,14 +32,14 @@ class _Set:
         folder: What it says of itself.
         found: Its episodes.
         names: Of its tasks that have episodes, by their indices.
-        columns: That are read.
+        columns: Those that are read, and how many numbers a row of each has.
         dimensions: O and A.
     """
 
     folder: Folder
     found: Survey
     names: Mapping[int, str]
-    columns: tuple[str, ...]
+    columns: Mapping[str, int]
     dimensions: tuple[int, int]
 
 
@@ -107,29 +109,33 @@ class LeRobot(Importer):
     def episodes(self, paths: Sequence[Path]) -> Iterator[Episode]:
         """In the order of the data sets, and of their indices."""
         for it in self._sets(paths):
-            for rows, where, number in blocks(it.folder.files, it.found, it.columns):
-                name = it.names[int(it.found.tasks[number])]
-                seen = [table(rows[column_], column_, where) for column_ in self.observations]
-                observations = np.concatenate(seen, axis=1)
-                steps = len(observations)
-                flags = {key: rows[key] if key in rows else np.zeros(steps, bool) for key in (SUCCESS, DONE, CUT)}
-                flags = {key: as_flags(column(it, key, where, steps), f"{key} of {where}") for key, it in flags.items()}
-                ended = flags[DONE] & ~flags[CUT]
-                episode = Episode(
-                    name,
-                    np.concatenate([observations, observations[-1:]]),
-                    table(rows[ACTION], "actions", where),
-                    column(rows[REWARD], "rewards", where, steps) if REWARD in rows else np.zeros(steps, np.float32),
-                    flags[SUCCESS],
-                    ended,
-                    (np.arange(steps) == steps - 1) & ~ended,
-                )
-                if ended[:-1].any():
-                    raise InputError(
-                        f"{where}: {DONE} is set at step {int(ended.argmax())} of {steps}; expected it at the last one "
-                        "alone. Leave --done_terminates out to import the episode as it is."
-                    )
-                yield cleaned(episode, where, self.clip_actions)
+            for number, rows, where in blocks(it.folder.files, it.found, it.columns):
+                yield self._episode(it.names[int(it.found.tasks[number])], rows, where)
+
+    def _episode(self, task: str, rows: Mapping[str, NDArray[Any]], where: str) -> Episode:
+        observations = np.concatenate([table(rows[name], name, where) for name in self.observations], axis=1)
+        steps = len(observations)
+
+        def flags(name: str) -> NDArray[np.bool_]:
+            values = column(rows[name], name, where, steps) if name in rows else np.zeros(steps, dtype=np.bool_)
+            return as_flags(values, f"{name} of {where}")
+
+        ended = flags(DONE) & ~flags(CUT)
+        if ended[:-1].any():
+            raise InputError(
+                f"{where}: {DONE} is set at step {int(ended.argmax())} of {steps}; expected it at the last one alone. "
+                "Leave --done_terminates out to import the episode as it is."
+            )
+        episode = Episode(
+            task,
+            np.concatenate([observations, observations[-1:]]),
+            table(rows[ACTION], "actions", where),
+            column(rows[REWARD], "rewards", where, steps) if REWARD in rows else np.zeros(steps, dtype=np.float32),
+            flags(SUCCESS),
+            ended,
+            (np.arange(steps) == steps - 1) & ~ended,
+        )
+        return cleaned(episode, where, self.clip_actions)
 
     def _sets(self, paths: Sequence[Path]) -> list[_Set]:
         folders = [read_folder(path) for path in paths]
@@ -167,7 +173,7 @@ class LeRobot(Importer):
         first = next(path for path, rows in zip(folder.files, found.rows, strict=True) if rows)
         sizes = widths(first, columns, found.kinds)
         seen = sum(sizes[name] for name in self.observations)
-        return _Set(folder, found, self._names(folder, found), columns, (seen, sizes[ACTION]))
+        return _Set(folder, found, self._names(folder, found), sizes, (seen, sizes[ACTION]))
 
     def _names(self, folder: Folder, found: Survey) -> dict[int, str]:
         """Names of the tasks that have episodes, by their indices."""

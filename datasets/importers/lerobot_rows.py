@@ -164,56 +164,53 @@ def widths(path: Path, names: Sequence[str], kinds: Mapping[str, str]) -> dict[s
 
 
 def blocks(
-    files: Sequence[Path], found: Survey, names: Sequence[str]
-) -> Iterator[tuple[dict[str, NDArray[Any]], str, int]]:
-    """The rows of each episode by column, its place for messages, and its number `e < E`.
+    files: Sequence[Path], found: Survey, columns: Mapping[str, int]
+) -> Iterator[tuple[int, dict[str, NDArray[Any]], str]]:
+    """The number of each episode, its rows by column, and its place for messages.
 
     Args:
         files: Of the data set.
         found: From `survey`.
-        names: Of the columns that are read.
+        columns: Those that are read, from `widths`.
 
     Raises:
         InputError: Something cannot be read, or an episode is too long.
     """
+    row = 8 * sum(columns.values())
+    size = max(BLOCK // row, 1)
     number, held = 0, 0
     rest: list[dict[str, NDArray[Any]]] = []
     for path, rows in zip(files, found.rows, strict=True):
-        if not rows:
-            continue
-        bytes_ = 8 * sum(widths(path, names, found.kinds).values())
-        size = max(BLOCK // bytes_, 1)
         with ParquetReader(path) as reader:
             for start in range(0, rows, size):
                 stop = min(start + size, rows)
-                rest.append({name: _rows(reader, name, start, stop, rest) for name in names})
+                rest.append({name: _rows(reader, name, start, stop, width) for name, width in columns.items()})
                 held += stop - start
-                if found.lengths[number : number + 1].sum() * bytes_ > LONGEST:
+                length = int(found.lengths[number])
+                if length * row > LONGEST:
                     raise InputError(
-                        f"{path}, episode {found.episodes[number]}: its {found.lengths[number]} steps take more than "
-                        f"{LONGEST} bytes; expected at most so many. Split it."
+                        f"{path}, episode {found.episodes[number]}: its {length} steps take more than {LONGEST} bytes; "
+                        "expected at most so many. Split it."
                     )
-                if held < found.lengths[number : number + 1].sum():
+                if held < length:
                     continue
-                block = {name: np.concatenate([part[name] for part in rest]) for name in names}
+                block = {name: np.concatenate([part[name] for part in rest]) for name in columns}
                 begin = 0
                 while number < len(found.lengths) and begin + found.lengths[number] <= held:
                     end = begin + int(found.lengths[number])
                     where = f"{path}, episode {found.episodes[number]}"
-                    yield {name: values[begin:end] for name, values in block.items()}, where, number
+                    yield number, {name: values[begin:end] for name, values in block.items()}, where
                     begin, number = end, number + 1
                 held -= begin
                 rest = [{name: values[begin:] for name, values in block.items()}] if held else []
 
 
-def _rows(
-    reader: ParquetReader, name: str, start: int, stop: int, before: Sequence[Mapping[str, NDArray[Any]]]
-) -> NDArray[Any]:
-    """Rows of a column, as wide as those before."""
+def _rows(reader: ParquetReader, name: str, start: int, stop: int, width: int) -> NDArray[Any]:
+    """Rows of a column; raises InputError if they have another width than those of the first file."""
     values = reader.read(name, start, stop)
-    expected = (stop - start, *(before[-1][name] if before else values).shape[1:])
-    if values.shape != expected:
+    if len(values) != stop - start or values.size != len(values) * width:
         raise InputError(
-            f"{reader.path}: {name} of the rows from {start} has the shape {values.shape}; expected {expected}."
+            f"{reader.path}: {name} of the rows from {start} has the shape {values.shape}; expected {stop - start} "
+            f"rows of {width} numbers, as in the first file."
         )
     return values

@@ -283,3 +283,14 @@ def test_the_command(made: Any, tmp_path: Path, capsys: pytest.CaptureFixture) -
     assert EpisodeStore(out).observation_dim == 7
     assert EpisodeStore(out).manifest["source"] == {"importer": "LeRobot", "files": [str(folder)]}
     assert "pyarrow" not in sys.modules or made.pa is sys.modules["pyarrow"]
+
+
+def test_files_must_be_alike(made: Any, tmp_path: Path) -> None:
+    found = some(made)
+    made.write(tmp_path, found)
+    columns = made.joined(found[2:])
+    path = tmp_path / "data/chunk-000/file-001.parquet"
+    made.write_rows(path, columns | {"observation.state": np.zeros((9, 5), np.float32)}, [9])
+    assert "file-001.parquet: observation.state of the rows from 0 has the shape (9, 5)" in refused(tmp_path)
+    made.write_rows(path, columns | {"more": np.zeros(9)}, [9])
+    assert "file-001.parquet has other columns than" in refused(tmp_path)
