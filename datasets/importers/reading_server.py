@@ -76,23 +76,27 @@ def limit_time(size: int) -> None:
 def serve(module: ModuleType) -> None:
     """Serves requests for files of one format until there are no more."""
     limit()
-    out, file = sys.stdout.buffer, None
+    out = sys.stdout.buffer
+    file: OpenFile | None = None
     for line in sys.stdin:
+        found: Reply = {}, b""
         try:
             request = json.loads(line)
-            if request["what"] == "open":
+            if request["what"] != "open":
+                if file is None:
+                    raise RefusedError("no file is open")
+                found = file.reply(request)
+            else:
                 if file is not None:
                     file.close()
                 file = None
                 limit_time(os.stat(request["name"]).st_size)  # noqa: PTH116
                 file = module.open_file(request["name"])
-                header, content = {}, b""
-            else:
-                header, content = file.reply(request)
         except RefusedError as refusal:
-            header, content = {"error": str(refusal)[:500]}, b""
+            found = {"error": str(refusal)[:500]}, b""
         except Exception as error:  # whatever a damaged file makes of the library that reads it
-            header, content = {"error": f"{type(error).__name__}: {error}"[:500]}, b""
+            found = {"error": f"{type(error).__name__}: {error}"[:500]}, b""
+        header, content = found
         out.write(json.dumps(header).encode() + b"\n")
         out.write(content)
         out.flush()
