@@ -151,8 +151,9 @@ class SharedFunctions(PhaseFunctions):
         """See `PhaseFunctions.gradients`."""
         rows, small = self._own_gradients(batch, sharing, dense=False)
         losses, *private = self._sum_all(small.values())
+        losses, ids = losses.cpu(), torch.tensor(batch.tasks)
         columns = self._columns(rows, batch)
-        gradients = SpreadGradients(losses, columns, batch.task_ids, self._widths, self._together)
+        gradients = SpreadGradients(losses, columns, ids, self._widths, self._together)
         return gradients, dict(zip(self.private_of(sharing), private, strict=True))
 
     def dense_gradients(self, batches: Iterable[TaskBatch], sharing: Sharing) -> DenseGradients:
@@ -194,7 +195,7 @@ class SharedFunctions(PhaseFunctions):
                 windows, shares = cut.of(batch)
                 own = rows[start : start + len(cut.tasks)]
                 start += len(cut.tasks)
-                written = GradientRows(self.space, own, None if dense else sharing, windows.task_ids)
+                written = GradientRows(self.space, own, None if dense else sharing, torch.tensor(windows.tasks))
                 losses, private = self._way(windows, sharing, written)
                 factor = 1.0 if shares is None else float(shares)  # of one task
                 if shares is not None:

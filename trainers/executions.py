@@ -101,12 +101,11 @@ class PhaseFunctions:
             return self._at({}, batch)
         parameters = self.space.select(self.agent)
         if sharing.common and not self._companions:  # with companions, what a task reads of these is its own
-            return self._at(sharing.effective(parameters, int(batch.task_ids[0])), batch)
-        ones = [batch.select([position]) for position in range(len(batch.task_ids))]
-        effective = sharing.effective_each(parameters, batch.task_ids)
-        each = [
-            self._at(self._around(sharing, one.task_ids) | mine, one) for mine, one in zip(effective, ones, strict=True)
-        ]
+            return self._at(sharing.effective(parameters, batch.tasks[0]), batch)
+        ones = [batch.select([position]) for position in range(len(batch.tasks))]
+        effective = sharing.effective_each(parameters, torch.tensor(batch.tasks))
+        parts = zip(effective, ones, strict=True)
+        each = [self._at(self._around(sharing, one.tasks) | mine, one) for mine, one in parts]
         return TaskLosses(
             torch.cat([one.values for one in each]),
             _joined([one.features for one in each]),
@@ -127,7 +126,7 @@ class PhaseFunctions:
         """
         if sharing.uniform:
             return self._at(parameters, batch)
-        around = self._around(sharing, torch.tensor([task]))
+        around = self._around(sharing, [task])
         return self._at(around | sharing.effective(parameters, task), batch)
 
     def gradients(self, batch: TaskBatch, sharing: Sharing) -> tuple[TaskGradients, dict[str, Tensor]]:
@@ -137,9 +136,10 @@ class PhaseFunctions:
             Gradients of the shared parameters per task, and those of the private ones (see `private_of`) by name,
             summed over tasks.
         """
-        rows = GradientRows(self.space, self._buffer(len(batch.task_ids)), sharing, batch.task_ids)
+        ids = torch.tensor(batch.tasks)
+        rows = GradientRows(self.space, self._buffer(len(ids)), sharing, ids)
         losses, private = self._way(batch, sharing, rows)
-        return TaskGradients(losses, rows.values, batch.task_ids), self._named(private, rows)
+        return TaskGradients(losses.cpu(), rows.values, ids), self._named(private, rows)
 
     def _named(self, private: list[Tensor], rows: GradientRows) -> dict[str, Tensor]:
         """Gradients of the private parameters and of the sharing's own, as `private_of` names them."""
@@ -175,12 +175,12 @@ class PhaseFunctions:
         return torch.func.functional_call(self.agent, parameters, (self.position, batch))
 
     @torch.no_grad()
-    def _around(self, sharing: Sharing, task_ids: Tensor, stacked: bool = False) -> dict[str, Tensor]:
+    def _around(self, sharing: Sharing, tasks: Sequence[int], stacked: bool = False) -> dict[str, Tensor]:
         """What tasks compute with that this phase does not move: other phases' parameters, and those that follow some.
 
         Args:
             sharing: Of this phase.
-            task_ids: One task; several if stacked, and then each parameter has the tasks as its first axis.
+            tasks: One task; several if stacked, and then each parameter has the tasks as its first axis.
             stacked: See there.
         """
         if not self._companions and not self.agent.shadows:
@@ -195,7 +195,7 @@ class PhaseFunctions:
             for sources, effective in ((others, member.effective), (followers, member.following)):
                 # a member knows parameters by their sources' names
                 values: dict[str, Tensor] = {source: everything[name] for name, source in sources.items()}
-                each = [effective(values, task) for task in task_ids.tolist()] if sources else []
+                each = [effective(values, task) for task in tasks] if sources else []
                 for name, source in sources.items():
                     rows = [one[source] for one in each]
                     found[name] = torch.stack(rows) if stacked else rows[0]
@@ -231,22 +231,22 @@ class PhaseFunctions:
 
         def one(row: int, task: int) -> Tensor:  # a function: its graph dies with it, before the next is built
             alone, leaves = batch.select([row]), self._leaves(sharing, shared, task)
-            around = {} if sharing.uniform else self._around(sharing, alone.task_ids)
+            around = {} if sharing.uniform else self._around(sharing, alone.tasks)
             found = self._at({} if sharing.uniform else around | leaves, alone)
             self._differentiate(found.values[0], leaves, rows, row, private)
             return found.values.detach()
 
-        return torch.cat([one(row, task) for row, task in enumerate(batch.task_ids.tolist())]), private
+        return torch.cat([one(row, task) for row, task in enumerate(batch.tasks)]), private
 
     def _joint(self, batch: TaskBatch, sharing: Sharing, rows: GradientRows) -> tuple[Tensor, list[Tensor]]:
         shared = self.space.select(self.agent)
         private = [torch.zeros_like(value) for value in self._private.values()]
-        leaves = [self._leaves(sharing, shared, task) for task in batch.task_ids.tolist()]
+        leaves = [self._leaves(sharing, shared, task) for task in batch.tasks]
         if sharing.uniform:
             values = self._at({}, batch).values
         else:
             each = [batch.select([row]) for row in range(len(leaves))]
-            around = [self._around(sharing, one.task_ids) for one in each]
+            around = [self._around(sharing, one.tasks) for one in each]
             parts = zip(around, leaves, each, strict=True)
             values = torch.cat([self._at(others | mine, one).values for others, mine, one in parts])
         for row, mine in enumerate(leaves):
@@ -259,8 +259,8 @@ class PhaseFunctions:
         if sharing.uniform:
             effective, around = parameters, {}
         else:
-            effective = sharing.stacked_effective(parameters, batch.task_ids)
-            around = self._around(sharing, batch.task_ids, stacked=True)
+            effective = sharing.stacked_effective(parameters, torch.tensor(batch.tasks))
+            around = self._around(sharing, batch.tasks, stacked=True)
         with sdpa_kernel(SDPBackend.MATH):  # the others do not know vmap: it would call them task by task
             found, others, losses = self._all_at_once(effective, not sharing.uniform, private, batch, around)
         rows.write_all(found)
