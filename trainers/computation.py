@@ -16,6 +16,7 @@ more.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
+from inspect import signature
 from typing import Literal, ParamSpec, TypeVar
 
 import torch
@@ -69,6 +70,10 @@ class Computation:
         """Raises InputError for what a machine, or the precision of the parameters, does not allow."""
         if self.precision == "bf16" and dtype != torch.float32:
             raise InputError(f"precision is bf16, dtype is {str(dtype)[6:]}; expected parameters in float32.")
+        if self.compile and "isolate_recompiles" not in signature(torch.compile).parameters:
+            raise InputError(
+                f"compile needs torch 2.13 and found {torch.__version__}. Install it, or leave --compile out."
+            )
         if self.compile == "inductor" and device.type == "cpu":
             _find_compiler()
 
