@@ -192,7 +192,13 @@ HeadMaker = Callable[[int, int, int], Head]
 """Makes a head that reads so many features and gives so many action dimensions, for that many tasks."""
 
 
+def in_single(values: Tensor) -> torch.autocast:
+    """Where layers compute in the precision of their parameters though those before them do not; a context."""
+    return torch.autocast(values.device.type, enabled=False)
+
+
 def masked_mean(values: Tensor, valid: Tensor) -> Tensor:
     """Mean of values `[T, B, L]` over the valid positions of each task, `[T]`; 0 for a task without any."""
+    values = values.to(torch.promote_types(values.dtype, torch.float32))
     weights = valid.to(values.dtype)
     return (values * weights).sum((1, 2)) / weights.sum((1, 2)).clamp(min=1)

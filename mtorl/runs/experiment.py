@@ -24,7 +24,7 @@ from mtorl.runs.memory import BatchSizes, check_memory
 from mtorl.runs.provenance import find_device, limited_threads
 from mtorl.trainers.balancers import Balancer, GradientAggregation, LossWeighting, MatrixAggregation
 from mtorl.trainers.checkpoint import CheckpointFolder
-from mtorl.trainers.executions import Execution
+from mtorl.trainers.computation import Backend, Computation, Execution, Precision
 from mtorl.trainers.logs import NoLog, RunLog
 from mtorl.trainers.offline import OfflineTrainer
 from mtorl.trainers.optimizer import OptimizerSettings
@@ -75,6 +75,11 @@ class Experiment:
         evaluate_goals: Training goals per task that evaluations during training play, stopping at success.
         execution: How the gradients of single tasks are computed, for balancers that need them: loop (one task after
             the other), vmap (all at once, for GPUs), joint (to check the others), auto (loop on the CPU, else vmap).
+        compile: Compile the losses and gradients of a step with a backend of torch.compile, which takes from seconds to
+            minutes as training begins: inductor (fused kernels, on a GPU captured in CUDA graphs), aot_eager (the same
+            kernels as ever, to check what can be compiled). Last bits change.
+        precision: Of the layers between observations and last layers: single, or bf16 (bfloat16 products; parameters,
+            losses, gradients of tasks and their inner products stay as precise as they are).
         keep: Checkpoints to keep, besides the best on training goals.
         seed: Derives all random streams.
         device: Where to train: cpu, cuda, cuda:1.
@@ -105,6 +110,8 @@ class Experiment:
     order: TaskOrder = "random"
     evaluate_goals: int = 10
     execution: Execution = "auto"
+    compile: Backend | None = None
+    precision: Precision = "single"
     keep: int = 2
     seed: int = 0
     device: str = "cpu"
@@ -180,7 +187,7 @@ class Experiment:
                 f"the data in {', '.join(spoilt)} were recorded on held-out goals, which evaluations keep for "
                 "themselves. Train on data collected with --split train."
             )
-        find_device(self.device)
+        self.computation.check(find_device(self.device), getattr(torch, self.dtype))
         if self.per_group and processes():
             raise InputError("per_group trains one model after the other; expected one process. Leave torchrun out.")
         suite = suite_of(spec)
@@ -197,6 +204,7 @@ class Experiment:
             few = replace(
                 self,
                 windows=min(self.windows, 2),
+                compile=self.compile and "aot_eager",  # finds the same faults in less time
                 schedule=replace(self.schedule, log_every=0, monitor_every=0, steps=1 << 60),
             )
             trainer = few.build_trainer(stores, spec, NoLog(), checkpoints, _never, {})
@@ -265,10 +273,15 @@ class Experiment:
             self.quiet or not leads(),
         )
 
+    @property
+    def computation(self) -> Computation:
+        """How losses and gradients are computed."""
+        return Computation(self.execution, self.compile, self.precision)
+
     def build_phases(self, agent: Agent) -> list[PhaseTrainer]:
         """What moves an agent's parameters, phase by phase."""
         return phase_trainers(
-            agent, self.balancer, self.sharing, self.optimizer, self.schedule.steps, self.seed, self.execution
+            agent, self.balancer, self.sharing, self.optimizer, self.schedule.steps, self.seed, self.computation
         )
 
 
