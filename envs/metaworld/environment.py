@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mtorl import InputError
 from mtorl.envs.base import Env, Step, checked_action
-from mtorl.envs.metaworld.fast import fast_methods
+from mtorl.envs.metaworld.fast import fast_class
 from mtorl.envs.metaworld.goals import stored_goals
 from mtorl.envs.metaworld.simulator import stock_class
 
@@ -67,11 +67,10 @@ class SharedModel:
         self._model: Any = None
         self._pristine: tuple[NDArray[np.float64], ...] = ()
         self._borrower: object = None
-        stock = stock_class(name)
-        self._class = stock
+        self._class = stock_class(name)
         if fast:
             changes = {"_initialize_simulation": lambda environment: self._load(environment)}
-            self._class = type(stock.__name__, (stock,), changes | fast_methods(stock))
+            self._class = fast_class(self._class, changes)
 
     def build(self) -> Any:
         """A new environment of the package on this model."""
