@@ -44,6 +44,7 @@ class MetaWorldEnv(Env):
         self._shared.lend(self, self._fields)
         self.raw.set_task(Task(env_name=self.name, data=pickle.dumps(content)))
         observation, _ = self.raw.reset()
+        _ = self.raw.sawyer_observation_space  # made anew for every kind of goal: now, rather than at the first step
         self._fields = self._shared.snapshot()
         return observation.astype(np.float32)
 

@@ -12,6 +12,8 @@ from mtorl.envs.metaworld.arithmetic import fast_rewards, norm
 
 _UPRIGHT = np.array([1.0, 0.0, 1.0, 0.0])
 """The gripper's quaternion."""
+_FRAME = 18
+"""Numbers of one frame: hand 3, gripper 1, two objects of 7. An observation is two frames and the goal."""
 
 
 class Places:
@@ -52,9 +54,13 @@ class Stepping:
         return self.data.geom("leftpad_geom").id, self.data.geom("rightpad_geom").id
 
     @cached_property
-    def _targets(self) -> tuple[NDArray[np.float64], ...]:
-        """Control, position and quaternion that MuJoCo is told."""
-        return self.data.ctrl, self.data.mocap_pos, self.data.mocap_quat
+    def _controls(self) -> NDArray[np.float64]:
+        return self.data.ctrl  # type: ignore[no-any-return]
+
+    @cached_property
+    def _targets(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Position and quaternion of the body that the hand is drawn to; there is one in every task."""
+        return self.data.mocap_pos[0], self.data.mocap_quat[0]
 
     def get_body_com(self, body_name: str) -> NDArray[np.float64]:
         """The position of a body, as it moves."""
@@ -74,18 +80,19 @@ class Stepping:
         return (sites["rightEndEffector"] + sites["leftEndEffector"]) / 2.0
 
     def step(self: Any, action: NDArray[np.float32]) -> tuple[NDArray[np.float64], Any, bool, bool, dict[str, Any]]:
-        """See the package. The target's site needs no mending: `mj_forward` computes its position again."""
+        """See the package.
+
+        Two of its calls are left out, since nothing reads what they write: forces between bodies, and the position of
+        the target's site, which `mj_forward` computes again.
+        """
         if not self._set_task_called or self.curr_path_length >= self.max_path_length or len(action) != 4:
             return super().step(action)  # type: ignore[misc, no-any-return]  # it says what is wrong
-        control, position, quaternion = self._targets
-        position += action[:3].clip(-1, 1) * self.action_scale
-        position[0].clip(self.mocap_low, self.mocap_high, out=position[0])
-        quaternion[:] = _UPRIGHT
-        effort = action[-1]
-        control[:] = effort, -effort
+        self.set_xyz_action(action[:3])
+        effort = float(action[3])
+        control = self._controls
+        control[0], control[1] = effort, -effort
         model, data = self.model, self.data
         mujoco.mj_step(model, data, self.frame_skip)
-        mujoco.mj_rnePostConstraint(model, data)
         self.curr_path_length += 1
         mujoco.mj_forward(model, data)
         space = self.sawyer_observation_space
@@ -95,27 +102,39 @@ class Stepping:
         reward, info = self.evaluate_state(observation, action)
         return observation.copy(), reward, False, self.curr_path_length == self.max_path_length, info
 
+    def set_xyz_action(self: Any, action: NDArray[np.float32]) -> None:
+        """Moves the point that the hand is drawn to by an action `[3]`, within its bounds."""
+        if not all(-1 <= value <= 1 for value in action.tolist()):
+            action = action.clip(-1, 1)
+        position, quaternion = self._targets
+        lows, highs = self.mocap_low.tolist(), self.mocap_high.tolist()
+        moves = (action * self.action_scale).tolist()  # the product is of the action's precision
+        for axis, (value, move, low, high) in enumerate(zip(position.tolist(), moves, lows, highs, strict=True)):
+            position[axis] = min(max(value + move, low), high)
+        quaternion[:] = _UPRIGHT
+
     def _get_obs(self: Any) -> NDArray[np.float64]:
-        goal = self._get_pos_goal()
-        if self._partially_observable:
-            goal = np.zeros_like(goal)
-        frame = self._get_curr_obs_combined_no_goal()
-        observation = np.concatenate((frame, self._prev_obs, goal))
+        observation = np.zeros(2 * _FRAME + 3)
+        observation[:_FRAME] = frame = self._get_curr_obs_combined_no_goal()
+        observation[_FRAME : 2 * _FRAME] = self._prev_obs
+        if not self._partially_observable:
+            observation[2 * _FRAME :] = self._get_pos_goal()
         self._prev_obs = frame
         return observation
 
     def _get_curr_obs_combined_no_goal(self: Any) -> NDArray[np.float64]:
         """Hand, gripper opening, and position and quaternion of each object: the 18 numbers of one frame."""
         bodies = self._bodies
-        frame = np.zeros(4 + self._obs_obj_max_len)
+        frame = np.zeros(_FRAME)
         frame[:3] = bodies["hand"]
         apart = bodies["rightclaw"] - bodies["leftclaw"]
         frame[3] = min(max(math.sqrt(apart.dot(apart)) / 0.1, 0.0), 1.0)
         positions, quaternions = self._get_pos_objects(), self._get_quat_objects()
-        for number in range(len(positions) // 3):
-            begin = 4 + 7 * number
-            frame[begin : begin + 3] = positions[3 * number : 3 * number + 3]
-            frame[begin + 3 : begin + 7] = quaternions[4 * number : 4 * number + 4]
+        if len(positions) == 3:
+            frame[4:7], frame[7:11] = positions, quaternions
+        else:
+            frame[4:7], frame[7:11] = positions[:3], quaternions[:4]
+            frame[11:14], frame[14:18] = positions[3:], quaternions[4:]
         return frame
 
     def touching_object(self, object_geom_id: int) -> bool:
@@ -133,11 +152,9 @@ class Stepping:
 
     def _reset_hand(self: Any, steps: int = 50) -> None:
         """All steps at once: nothing happens between them."""
-        control, position, quaternion = self._targets
-        mocap = self.model.body_mocapid[self.data.body("mocap").id]
-        position[mocap], quaternion[mocap], control[:] = self.hand_init_pos, _UPRIGHT, (-1, 1)
+        position, quaternion = self._targets
+        position[:], quaternion[:], self._controls[:] = self.hand_init_pos, _UPRIGHT, (-1, 1)
         mujoco.mj_step(self.model, self.data, steps * self.frame_skip)
-        mujoco.mj_rnePostConstraint(self.model, self.data)
         self.init_tcp = self.tcp_center
 
     def _gripper_caging_reward(
@@ -156,17 +173,15 @@ class Stepping:
         if high_density and medium_density:
             raise ValueError("Can only be either high_density or medium_density")
         tolerance, product = fast_rewards().tolerance, fast_rewards().hamacher_product
-        x, y, z = obj_pos.tolist()
-        first_x, first_y, first_z = self.obj_init_pos.tolist()
+        (x, y, z), (first_x, first_y, first_z) = obj_pos.tolist(), self.obj_init_pos.tolist()
         tcp = self.tcp_center
-        tcp_x, _, tcp_z = tcp.tolist()
-        init_x, _, init_z = self.init_tcp.tolist()
+        (tcp_x, _, tcp_z), (init_x, _, init_z) = tcp.tolist(), self.init_tcp.tolist()
         sides = []
         for pad in (self._bodies["leftpad"].item(1), self._bodies["rightpad"].item(1)):
             margin = abs(abs(pad - first_y) - pad_success_thresh)
             sides.append(tolerance(abs(pad - y), (obj_radius, pad_success_thresh), margin, "long_tail"))
-        margin = norm(np.array((first_x - init_x, first_z - init_z))) - xz_thresh
-        apart = norm(np.array((tcp_x - x, tcp_z - z)))
+        margin = _length(first_x - init_x, first_z - init_z) - xz_thresh
+        apart = _length(tcp_x - x, tcp_z - z)
         caging = product(product(*sides), tolerance(apart, (0, xz_thresh), margin, "long_tail"))
         # The action stays of single precision, and what it meets becomes so too.
         closed = min(max(0, action[-1]), desired_gripper_effort) / desired_gripper_effort
@@ -178,3 +193,9 @@ class Stepping:
             reach = tolerance(norm(obj_pos - tcp), (0, object_reach_radius), margin, "long_tail")
             both = (both + reach) / 2
         return both
+
+
+def _length(x: float, y: float) -> float:
+    """As numpy computes it."""
+    vector = np.array((x, y))
+    return math.sqrt(vector.dot(vector))
