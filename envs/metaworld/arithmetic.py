@@ -39,7 +39,7 @@ def fast_rewards() -> types.ModuleType:
     return module
 
 
-def norm(x: Any, ord: Any = None, *rest: Any, **options: Any) -> Any:  # noqa: A002 (numpy's name)
+def norm(x: Any, ord: Any = None, *rest: Any, **options: Any) -> Any:
     """`np.linalg.norm`; its shortcut for the Euclidean length of a vector, without what leads there."""
     if (
         (ord is None or ord == 2)
