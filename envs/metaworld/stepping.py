@@ -104,6 +104,7 @@ class Stepping:
 
     def set_xyz_action(self: Any, action: NDArray[np.float32]) -> None:
         """Moves the point that the hand is drawn to by an action `[3]`, within its bounds."""
+        action = np.asarray(action)
         if not all(-1 <= value <= 1 for value in action.tolist()):
             action = action.clip(-1, 1)
         position, quaternion = self._targets
