@@ -149,6 +149,7 @@ def speed() -> str:
             f"{100 * simulation['with_policy_over_without']:.0f} % of that without",
             f"{100 * goals['with_policy_over_without']:.0f} %",
         ],
+        *_envpool(simulation),
         [
             "... two workers against one",
             f"{simulation['two_workers_over_one']:.2f}x",
@@ -182,6 +183,13 @@ def speed() -> str:
         ],
     ]
     return f"{table(['', 'measured', 'goal'], rows)}\n\n{origin(simulation)}"
+
+
+def _envpool(simulation: dict[str, Any]) -> list[list[str]]:
+    if "envpool" not in simulation:
+        return []
+    rate, share = simulation["steps_per_second"]["EnvPool"], simulation["envpool_over_bare_physics"]
+    return [[f"... EnvPool {simulation['envpool']} in C++, beside it", f"{rate:,} steps/s: {100 * share:.0f} %", ""]]
 
 
 def balancing() -> str:
