@@ -126,7 +126,7 @@ def _surely_fits(
         if agent.window > LONG:
             return False
         window = _shapes(agent, 1, 1).to(torch.device("cpu"), dtype)
-        kept = _kept_for_gradients(agent, dict(agent.named_parameters()), window, nullcontext())
+        kept = _kept_for_gradients(agent, dict(agent.named_parameters()), window, strict=True)
         drawn = sizes.tasks * sum(map(_bytes, window.tensors))
         total = (5 + sizes.rows) * weights + sizes.windows * (sizes.together * kept + drawn)
         return 2 * (total + _shared_bytes(agent, sharing, dtype)) < there
@@ -168,20 +168,19 @@ def _agent_bytes(agent: Agent, batch: TaskBatch, device: torch.device, dtype: to
     }
     trained = sum(_bytes(it) for it in values.values() if it.requires_grad)
     held = sum(map(_bytes, values.values())) + 2 * trained
-    return held, max(trained, _kept_for_gradients(agent, values, batch, suppress(Exception)))
+    return held, max(trained, _kept_for_gradients(agent, values, batch))
 
 
-def _kept_for_gradients(
-    agent: Agent, values: dict[str, Tensor], batch: TaskBatch, looking: AbstractContextManager[Any]
-) -> int:
+def _kept_for_gradients(agent: Agent, values: dict[str, Tensor], batch: TaskBatch, strict: bool = False) -> int:
     """Bytes that a forward pass, as far as it comes, keeps for the backward pass: the most of any phase.
 
     Args:
         agent: The agent.
         values: Its parameters and buffers.
         batch: What it sees.
-        looking: Around each pass, which may look at numbers.
+        strict: Raise what goes wrong; by default what a pass kept until then counts, as some look at numbers.
     """
+    errors: AbstractContextManager[Any] = nullcontext() if strict else suppress(Exception)
     most, own = 0, {it.untyped_storage() for it in values.values()}
     for phase in range(len(agent.phases)):
         kept: set[torch.UntypedStorage] = set()
@@ -190,7 +189,7 @@ def _kept_for_gradients(
             kept.add(value.untyped_storage())
             return value
 
-        with torch.autograd.graph.saved_tensors_hooks(note, lambda value: value), looking:
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda value: value), errors:
             torch.func.functional_call(agent, values, (phase, batch))
         most = max(most, sum(it.nbytes() for it in kept - own))
     return most
