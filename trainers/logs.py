@@ -109,10 +109,11 @@ class NoLog(RunLog):
 
 
 def _picture(matrix: list[list[float]]) -> Any:
-    """A matrix as a picture `[3, H, W]`: -1 blue, 0 white, 1 red, eight pixels an entry."""
+    """A matrix as a picture `[3, H, W]`: -1 blue, 0 white, 1 red, eight pixels an entry; fewer where it is large."""
     import numpy as np
 
-    values = np.kron(np.array(matrix), np.ones((8, 8)))
+    side = min(8, max(1, 512 // len(matrix)))
+    values = np.kron(np.array(matrix), np.ones((side, side)))
     return np.stack([1 - values.clip(max=0) * -1, 1 - np.abs(values), 1 - values.clip(min=0)])
 
 

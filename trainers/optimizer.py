@@ -1,5 +1,6 @@
 """AdamW with warm-up, a schedule and clipping; rows of tasks outside the batch stay where they are."""
 
+import inspect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,19 @@ from mtorl import InputError, checks
 from mtorl.schema import State
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+class _AdamW(torch.optim.AdamW):
+    """AdamW that does not load torch's compiler, which takes a second at every start.
+
+    These methods are torch's own, without the decorators that keep a compiler out of them.
+    """
+
+    add_param_group = inspect.unwrap(torch.optim.AdamW.add_param_group)
+    zero_grad = inspect.unwrap(torch.optim.AdamW.zero_grad)
+    state_dict = inspect.unwrap(torch.optim.AdamW.state_dict)
+    load_state_dict = inspect.unwrap(torch.optim.AdamW.load_state_dict)
+    step = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))
 
 
 @dataclass(frozen=True)
@@ -90,7 +104,7 @@ class PhaseOptimizer:
         groups: list[dict[str, Any]] = [{"params": self._parameters}]
         if extra:
             groups.append({"params": list(extra), "weight_decay": 0.0})
-        self._adam = torch.optim.AdamW(
+        self._adam = _AdamW(
             groups, lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay, fused=True
         )
 
