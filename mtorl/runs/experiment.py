@@ -34,6 +34,7 @@ from mtorl.trainers.processes import leads, processes
 from mtorl.trainers.schedule import Schedule
 from mtorl.trainers.seeding import isolated, numpy_stream
 from mtorl.trainers.sharing import Sharing
+from mtorl.trainers.trackers import Tracker
 
 SMALL_AGENT = 50_000
 """Parameters below which a second thread gains less than a quarter (benchmarks/contention.py)."""
@@ -89,6 +90,8 @@ class Experiment:
         workers: Processes that play episodes in evaluations.
         verify: Check the hashes and values of the data before training.
         quiet: Show no progress.
+        tracker: A service that gets the run's numbers, tables and films as well: Wandb, Trackio, or a class of your own
+            that is derived from Tracker. It changes nothing of the run, which may be resumed with another one or none.
     """
 
     data: list[str]
@@ -120,6 +123,7 @@ class Experiment:
     workers: int = 2
     verify: bool = True
     quiet: bool = False
+    tracker: Tracker | None = None
 
     def open_data(self) -> tuple[list[EpisodeStore], DataSpec]:
         """The data sets, verified if asked for, and what the agent must know of them: the tasks' groups, too."""
@@ -188,6 +192,8 @@ class Experiment:
                 "themselves. Train on data collected with --split train."
             )
         self.computation.check(find_device(self.device), getattr(torch, self.dtype))
+        if self.tracker is not None:
+            self.tracker.check()
         if self.per_group and processes():
             raise InputError("per_group trains one model after the other; expected one process. Leave torchrun out.")
         suite = suite_of(spec)

@@ -20,6 +20,7 @@ from mtorl.runs.folder import RunFolder
 from mtorl.runs.kept import kept_reports
 from mtorl.runs.members import folder_of, joined_digest
 from mtorl.runs.player import Player
+from mtorl.runs.tracking import tell
 from mtorl.trainers.checkpoint import fitting, restore
 from mtorl.trainers.groupers import TaskGrouper
 from mtorl.trainers.phase_trainer import phase_functions, phase_sharing
@@ -181,7 +182,9 @@ class Run(RunFolder):
         suite = self.suite(goal_visible)
         target = self.report_path(protocol, checkpoint, goal_visible, out, act_with)
         with open_pool(workers) as pool:
-            return evaluate(policy, suite, protocol, pool, self.named(source), out=target, source=source, quiet=quiet)
+            report = evaluate(policy, suite, protocol, pool, self.named(source), target, source, quiet)
+        tell(self, report)
+        return report
 
     def named(self, source: Source) -> str:
         """What reports call the policy that `source` identifies."""
