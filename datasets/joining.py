@@ -45,7 +45,7 @@ def contradiction(one: Document, other: Document) -> str:
     for name in sorted({*ours} & {*theirs}):
         for task, value in ours[name].items():
             if theirs[name].get(task, value) != value:
-                return f"{name} of the task {task!r} is {value!r} and {theirs[name][task]!r}"
+                return f"{name} of the task {task!r}: {value!r} and {theirs[name][task]!r}"
     return ""
 
 

@@ -233,8 +233,8 @@ def test_data_of_different_environments_are_joined(tmp_path: Path, capsys: pytes
     limited = collected(tmp_path / "f", {"far": "MtorlLonger-v0"}, 5)
     capsys.readouterr()
     for data, message in (
-        ([second, named_alike], "environments of the task 'medium' is 'MtorlSmall-v0' and 'MtorlOther-v0'"),
-        ([third, second, named_alike], "environments of the task 'medium' is"),
+        ([second, named_alike], "environments of the task 'medium': 'MtorlSmall-v0' and 'MtorlOther-v0'"),
+        ([third, second, named_alike], "environments of the task 'medium': "),
         ([first, longer], "suite settings"),
         ([first, limited], "horizons are 7 and 9"),
     ):
