@@ -8,6 +8,7 @@ take turns; ratios are between neighbours in time.
 """
 
 import argparse
+import hashlib
 import json
 import logging
 import os
@@ -17,12 +18,13 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, chdir, contextmanager
 from pathlib import Path
+from typing import Any
 
 import ray
+import torch
 import yaml
 from common import save
 
-from mtorl.datasets.store import sha256
 from mtorl.envs import PointReach
 from mtorl.envs.collect import collect
 from mtorl.envs.engines import engine
@@ -30,6 +32,7 @@ from mtorl.runs.sweep import ablate
 
 VARY = {"balancer": ["Equal", "PCGrad", "CAGrad", "FAMO"], "seed": [0, 1]}
 WORKERS = 2
+FILES = ("*/checkpoints/*.pt", "*/evaluations/*.json")
 GOAL = 1.15
 """Times the seconds of local processes."""
 
@@ -47,7 +50,7 @@ def running() -> Iterator[None]:
 
 
 def sweep(way: str, base: dict, goals: int) -> tuple[float, dict[str, str]]:
-    """Seconds that it takes, and hashes of what its runs learned and how they were judged."""
+    """Seconds that it takes, and hashes of what its runs learned and how they were judged, by file."""
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         stack.enter_context(chdir(folder))
@@ -58,8 +61,34 @@ def sweep(way: str, base: dict, goals: int) -> tuple[float, dict[str, str]]:
         with engine("local" if way == "local" else "ray"):
             ablate("base.yaml", VARY, "out", goals=goals, workers=WORKERS, quiet=True)
         seconds = time.perf_counter() - began
-        files = [*Path("out").glob("*/checkpoints/*.pt"), *Path("out").glob("*/evaluations/*.json")]
-        return seconds, {str(file): sha256(file) for file in files}
+        return seconds, {str(file): digest(file) for kind in FILES for file in sorted(Path("out").glob(kind))}
+
+
+def digest(file: Path) -> str:
+    """Hash of all that a checkpoint or a report says, but for what depends on times of day.
+
+    That is the length of the log, and with it the hash of the checkpoint's file.
+    """
+    if file.suffix == ".json":
+        content = json.loads(file.read_text())
+        del content["source"]["sha256"]
+    else:
+        content = torch.load(file, weights_only=True)
+        del content["log_bytes"]
+    found = hashlib.sha256()
+    for name, value in values(content):
+        found.update(name.encode())
+        found.update(value.numpy().tobytes() if isinstance(value, torch.Tensor) else repr(value).encode())
+    return found.hexdigest()
+
+
+def values(content: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Everything in nested dictionaries and lists, by its place."""
+    if isinstance(content, dict | list | tuple):
+        for key, value in content.items() if isinstance(content, dict) else enumerate(content):
+            yield from values(value, f"{name}.{key}")
+    else:
+        yield name, content
 
 
 def main() -> None:
