@@ -13,7 +13,7 @@ import sys
 import traceback
 import uuid
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from itertools import islice
@@ -115,7 +115,7 @@ class RayPool(WorkerPool):
             deaths: How many workers have died of it so far.
         """
         work = self._ray.remote(num_cpus=1, max_retries=0, runtime_env={"env_vars": ONE_THREAD})(_work)
-        self._running[work.remote(content, str(Path.cwd()), self._lent)] = content, deaths
+        self._running[work.remote(content, str(Path.cwd()), sys.path, self._lent)] = content, deaths
 
     def _finished(self) -> Iterator[Any]:
         """Waits for a job; yields its result, nothing if its worker died and it was given to another one."""
@@ -212,13 +212,24 @@ def _check_reachable(address: str) -> None:
         raise InputError(f"nobody answers at --address {address}: {error}. {REMEDY}") from None
 
 
-def _work(content: bytes, folder: str, lent: Mapping[str, Any]) -> bytes:
-    """Runs in a worker: does a job in that folder. Returns its result, what it raised, and where that was."""
+def _work(content: bytes, folder: str, path: Sequence[str], lent: Mapping[str, Any]) -> bytes:
+    """Runs in a worker: does a job.
+
+    Args:
+        content: The job.
+        folder: Where the command was given.
+        path: Where modules were found there.
+        lent: What the calling process shares, by name.
+
+    Returns:
+        The result, what was raised, and where that was, packed.
+    """
     import cloudpickle
 
     result: bytes
     try:
         _enter(folder)
+        sys.path += [entry for entry in path if entry not in sys.path]  # as local processes do
         _shared.clear()
         _shared.update(lent)
         result = cloudpickle.dumps((call_packed(content), None, ""))
@@ -236,8 +247,6 @@ def _enter(folder: str) -> None:
             f"the machine {socket.gethostname()} has no folder {folder} ({error.strerror}). Give the command in a "
             "folder that all machines of the cluster share, at the same path; data and runs must lie in such folders."
         ) from None
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # as the command line does
 
 
 def _borrow(name: str) -> bytes:
