@@ -80,7 +80,7 @@ def test_prepared_for_acting(network: Backbone, rows: list[int]) -> None:
 
 @pytest.mark.parametrize("gains", [False, True])
 def test_linear_layers_prepared_for_acting_give_the_same_bits(gains: bool) -> None:
-    network, rows = build_network(None, INPUTS, TASKS, (16, 8)), [0, 2, 1, 2, 0]
+    network, rows = MLPBackbone(INPUTS, TASKS, (16, 8)), [0, 2, 1, 2, 0]
     factors = [torch.rand(len(rows), size) for size in (16, 8)] if gains else []
     code = torch.eye(TASKS)[rows]
     play = network.prepared(code, factors)
