@@ -461,6 +461,34 @@ def distributed() -> str:
     return f"{table(heads, rows)}\n\n{origin(found)}"
 
 
+def tasks() -> str:
+    """What a task costs among many, and its growth over 10 tasks."""
+    found = read("tasks")
+    each, growth = found["seconds_and_bytes"], found["per_task_over_fewest"]
+    head = ["processor time", *[f"{count} tasks" for count in each], *[f"{count}: per task, x" for count in growth]]
+    rows = []
+    for name in next(iter(each.values())):
+        cells = [_amount(name, row[name]) for row in each.values()]
+        rows.append([name.replace("_", " "), *cells, *[f"{row[name]:.2f}" for row in growth.values()]])
+    return f"{table(head, rows)}\n\n{origin(found)}"
+
+
+def _amount(name: str, value: float) -> str:
+    """Seconds, kilobytes or megabytes."""
+    if name.endswith("bytes"):
+        return f"{value:.0f} MB" if "mega" in name else f"{value / 1000:,.0f} kB"
+    return f"{1000 * value:.1f} ms" if value < 1 else f"{value:.1f} s"
+
+
+def startup() -> str:
+    """Seconds until commands answer, and until training and evaluation are under way."""
+    found = read("startup")
+    rows = [[f"`{name}`", f"{value:.2f} s"] for name, value in found["median_seconds"].items()]
+    later = found["median_seconds_after_torch"]
+    rows += [[f"{name}, after `import torch`", f"{value:.2f} s"] for name, value in later.items()]
+    return f"{table(['', 'median'], rows)}\n\n{origin(found)}"
+
+
 def groupers() -> str:
     """Which groupers find planted families, and how well Grad-TAG foresees fine-tuning."""
     found = read("groupers")
@@ -497,6 +525,8 @@ BLOCKS |= {
     "sharing_cost": sharing_cost,
     "groupers": groupers,
     "distributed": distributed,
+    "tasks": tasks,
+    "startup": startup,
     "balancers": lambda: ablation("balancers_mt10", APART, timed=False),
     "single_tasks": single_tasks,
     "contention": contention,

@@ -100,8 +100,7 @@ def heat_map(figure: Any, axis: Any, values: Any, title: str, names: Sequence[st
     if max(sizes) > 1:
         if shown.shape[0] == shown.shape[1]:
             np.fill_diagonal(shown, np.nan)
-        for place, size in enumerate(sizes):
-            shown = _block_means(shown, size, place)
+        shown = _block_means(shown, sizes)
         title += f"\nmeans of blocks of {' x '.join(dict.fromkeys(str(size) for size in sizes if size > 1))} tasks"
     figure.colorbar(axis.imshow(shown, **options), ax=axis, shrink=0.8)
     for size, length, ticks in zip(sizes, shown.shape, (axis.set_yticks, axis.set_xticks), strict=True):
@@ -122,19 +121,22 @@ def shown_count(count: int) -> int:
     return math.ceil(count / block_size(count))
 
 
-def _block_means(values: NDArray[np.float64], size: int, axis: int) -> NDArray[np.float64]:
-    """Means of so many consecutive entries along an axis, of those that are known."""
-    starts, known = np.arange(0, values.shape[axis], size), np.isfinite(values)
-    count = np.add.reduceat(known.astype(float), starts, axis)
-    total = np.add.reduceat(np.where(known, values, 0.0), starts, axis)
+def _block_means(values: NDArray[np.float64], sizes: Sequence[int]) -> NDArray[np.float64]:
+    """Means of blocks of so many rows and columns, of the entries that are known."""
+    known = np.isfinite(values)
+    total, count = np.where(known, values, 0.0), known.astype(float)
+    for axis, size in enumerate(sizes):
+        starts = np.arange(0, values.shape[axis], size)
+        total, count = np.add.reduceat(total, starts, axis), np.add.reduceat(count, starts, axis)
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
 def label(axis: Any, across: Sequence[str], down: Sequence[str]) -> None:
     """Names the columns and the rows of a heat map; a block bears the name of its first task."""
-    across, down = across[:: block_size(len(across))], down[:: block_size(len(down))]
-    axis.set_xticks(range(len(across)), across, rotation=90, fontsize=7)
-    axis.set_yticks(range(len(down)), down, fontsize=7)
+    for names, ticks, rotation in ((across, axis.set_xticks, 90), (down, axis.set_yticks, 0)):
+        size = block_size(len(names))
+        step = 1 if size == 1 else 2  # every second block: names of many are too close
+        ticks(range(0, shown_count(len(names)), step), names[:: size * step], rotation=rotation, fontsize=7)
 
 
 def line(axis: Any, points: Iterable[tuple[int, float | None]], label: str, **options: Any) -> None:
