@@ -27,8 +27,8 @@ WAYS = ("egl", "osmesa", "glfw")
 FOUND = "MTORL_GL"
 """Environment variable that tells child processes which way works."""
 FINER = 2
-"""Pictures are drawn so many times as large, and averaged: smooth edges for twice the time; four samples of a pixel take
-three times (without a graphics card)."""
+"""Pictures are drawn so many times as large, and averaged: smooth edges for twice the time. Four samples of a pixel
+would take three times as long, without a graphics card."""
 PROBE = """
 import importlib, sys
 import mujoco

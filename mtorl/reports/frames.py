@@ -16,7 +16,9 @@ from mtorl.envs.filming import Take
 from mtorl.files import write_atomically
 
 Frame = NDArray[np.uint8]
-GREEN, RED, DARK, LIGHT = (0, 158, 115), (213, 94, 0), (32, 32, 32), (235, 235, 235)
+GREEN, RED, DARK, LIGHT = (0, 158, 115), (213, 94, 0), (24, 24, 24), (240, 240, 240)
+BRIGHT = {GREEN: (110, 230, 180), RED: (255, 160, 90)}
+"""Colours of words on dark ground."""
 BAR = 30
 """Pixels of the words above a picture."""
 EDGE = 4
@@ -62,8 +64,8 @@ class Panel:
         else:
             ending = ""
         lines = (
-            f"{take.played.task.removesuffix('-v3')}  goal {take.played.goal}  {self.label}",
-            f"step {min(step, take.played.length)}  {ending}",
+            f"{take.played.task.removesuffix('-v3')}, goal {take.played.goal}, {self.label}",
+            f"step {min(step, take.played.length)}{', ' if ending else ''}{ending}",
         )
         return _dressed(picture, lines, colour)
 
@@ -101,7 +103,7 @@ def _dressed(picture: Frame, lines: Sequence[str], colour: tuple[int, int, int] 
     canvas.paste(Image.fromarray(picture), (0, BAR))
     pen = ImageDraw.Draw(canvas)
     for number, line in enumerate(lines):
-        pen.text((4, 2 + 13 * number), line, font=_font(), fill=LIGHT if number == 0 or not colour else colour)
+        pen.text((4, 2 + 13 * number), line, font=_font(), fill=BRIGHT[colour] if number and colour else LIGHT)
     if colour:
         pen.rectangle((0, BAR, width - 1, height + BAR - 1), outline=colour, width=EDGE)
     pen.line((width - 1, 0, width - 1, height + BAR), fill=DARK)  # between neighbours
