@@ -1,5 +1,7 @@
 """Films of a run: chosen episodes, played exactly as its evaluations were, and written as MP4 or GIF."""
 
+import base64
+import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -11,7 +13,7 @@ from mtorl.envs.base import ContextMode
 from mtorl.envs.filming import Shots, Take, film_episodes
 from mtorl.envs.policies import ExpertPolicy, Policy
 from mtorl.envs.protocol import Protocol, ProtocolName, TaskVisibility
-from mtorl.envs.results import Played
+from mtorl.envs.results import EvalReport, Played
 from mtorl.envs.workers import WorkerPool
 from mtorl.files import write_json
 from mtorl.progress import Progress
@@ -23,6 +25,10 @@ from mtorl.runs.tracking import tracking_of
 FormatName = Literal["auto", "mp4", "gif"]
 GRID = "all_tasks"
 """Name of the film of all tasks."""
+SMALL = (120, 160)
+"""Height and width of a picture in a page."""
+LARGEST = 4_000_000
+"""Bytes of a film that is put into a page."""
 TRACKED = 10
 """Films that a tracker is given at most, that of all tasks first."""
 
@@ -199,3 +205,53 @@ def _tell(scene: Scene, films: Sequence[Film]) -> None:
     with closing(tracking):
         for it in films[::-1][:TRACKED]:
             tracking.film(scene.step, f"films/{it.path.stem}", it.path)
+
+
+@dataclass(frozen=True)
+class EmbeddedFilm:
+    """A film inside a page.
+
+    Attributes:
+        name: Of the run.
+        address: The film as a data address; None: it is too large.
+        moving: Whether it is a video; otherwise a GIF.
+        failures: How many of its episodes failed.
+        episodes: How many there are, one of each task.
+        megabytes: Of the file.
+    """
+
+    name: str
+    address: str | None
+    moving: bool
+    failures: int
+    episodes: int
+    megabytes: float
+
+
+def embedded_film(run: Run, report: EvalReport, workers: int = 2) -> EmbeddedFilm:
+    """A small film of all tasks for a page: of each task the first failure, or the first episode if none failed.
+
+    Args:
+        run: The run.
+        report: The evaluation that the page shows.
+        workers: Processes that play.
+    """
+    policy, source = run.policy(report.source.checkpoint or "last", report.source.act_with)
+    suite = run.suite(not report.goal_hidden)
+    scene = Scene(run, policy, suite, report.protocol, report, source.step or 0)
+    failed = choose_episodes(scene, None, None, failures=1)
+    first = choose_episodes(scene, None, None, failures=None)
+    wanted = {name: failed[name] or first[name] for name in first}
+    shots = Shots(SMALL) if (moving := has_ffmpeg()) else Shots(SMALL, 2 * Shots().steps(suite.horizon))
+    with WorkerPool(workers) as pool:
+        rows = [row[0] for row in panels(scene, wanted, {"policy": policy}, pool, shots)]
+    for panel in rows:
+        scene.agrees(panel.take.played)
+    with tempfile.TemporaryDirectory(prefix="mtorl-") as folder:
+        path = Path(folder) / f"film.{'mp4' if moving else 'gif'}"
+        write_film(grid_of(rows), path, fps=20 if moving else 10)
+        content = path.read_bytes()
+    kind = "video/mp4" if moving else "image/gif"
+    address = f"data:{kind};base64,{base64.b64encode(content).decode()}" if len(content) <= LARGEST else None
+    failures = sum(not panel.take.played.success for panel in rows)
+    return EmbeddedFilm(run.folder.name, address, moving, failures, len(rows), len(content) / 1e6)
