@@ -84,10 +84,10 @@ def test_what_ends_otherwise_is_said(run: Run) -> None:
 
 
 def test_evaluations_of_other_settings_are_not_compared(run: Run) -> None:
-    run.evaluate(Protocol("heldout", 2, task_identity="hidden"), workers=0, quiet=True)
+    run.evaluate(Protocol("heldout", 2, context="anchored"), workers=0, quiet=True)
     assert film(run, tasks=["towards-0"], **SMALL)[0].as_evaluated == (None,)
-    assert film(run, tasks=["towards-0"], task_identity="hidden", **SMALL)[0].as_evaluated == (True,)
-    assert film(run, tasks=["towards-0"], task_identity="hidden", goals=60, **SMALL)[0].as_evaluated == (None,)
+    assert film(run, tasks=["towards-0"], context="anchored", **SMALL)[0].as_evaluated == (True,)
+    assert film(run, tasks=["towards-0"], context="anchored", goals=60, **SMALL)[0].as_evaluated == (None,)
 
 
 def test_the_expert_is_beside_the_policy_with_the_same_goal(run: Run) -> None:
