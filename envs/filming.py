@@ -19,6 +19,7 @@ from mtorl.envs.evaluator import is_told, play_block
 from mtorl.envs.parcel import Parcel, pack, sent
 from mtorl.envs.policies import Policy, check_positions
 from mtorl.envs.protocol import Protocol
+from mtorl.envs.rendering import close_painters
 from mtorl.envs.results import Played
 from mtorl.envs.workers import WorkerPool, cached_environments, cached_suite
 
@@ -190,4 +191,6 @@ def _film_block(
     ]
     played = play_block(parcel.unpack(), suite, environments, task, goals, protocol, demonstration)
     pairs = zip(environments, played, strict=True)
-    return number, [it.take(episode) for it, episode in pairs if isinstance(it, FilmedEnv)]
+    takes = [it.take(episode) for it, episode in pairs if isinstance(it, FilmedEnv)]
+    close_painters()  # each holds the textures of its model
+    return number, takes

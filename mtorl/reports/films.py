@@ -17,7 +17,7 @@ from mtorl.envs.results import EvalReport, Played
 from mtorl.envs.workers import WorkerPool
 from mtorl.files import write_json
 from mtorl.progress import Progress
-from mtorl.reports.frames import Panel, frames_of, grid_of, has_ffmpeg, write_film
+from mtorl.reports.frames import Panel, frames_of, grid_of, has_ffmpeg, width_in_grid, write_film
 from mtorl.reports.scenes import Scene, choose_episodes, open_scene
 from mtorl.runs.run import Run
 from mtorl.runs.tracking import tracking_of
@@ -156,14 +156,14 @@ def _write(
         policies["expert"] = ExpertPolicy(scene.protocol.plays(scene.suite))
     films: list[Film] = []
     grid: dict[str, Panel] = {}
-    total = sum(map(len, wanted.values()))
+    total, width = sum(map(len, wanted.values())), width_in_grid(sum(map(bool, wanted.values())), shots.size[1])
     with Progress("filming", total, "episodes", quiet=quiet) as progress:
         for row in panels(scene, wanted, policies, pool, shots):
             take = row[0].take
             path = place(f"{take.played.task}-goal{take.played.goal}-{_ending(scene, take)}")
             write_film(frames_of(row), path, fps)
             films.append(_film(scene, path, [take]))
-            grid.setdefault(take.played.task, row[0].resized(min(shots.size[1], 640)))
+            grid.setdefault(take.played.task, row[0].resized(width))
             progress.advance(1)
     if len(grid) > 1:
         path = place(GRID)

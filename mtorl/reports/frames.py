@@ -23,6 +23,8 @@ BAR = 30
 """Pixels of the words above a picture."""
 EDGE = 4
 """Pixels of the border that says how an episode ended."""
+WIDEST = 1280
+"""Pixels of a film of many episodes."""
 HELD = 1.0
 """Seconds for which the end is shown."""
 COLOURS = 96
@@ -44,6 +46,8 @@ class Panel:
     def resized(self, width: int) -> "Panel":
         """The same with pictures of that width."""
         _, height, before, _ = self.take.pictures.shape
+        if width == before:
+            return self
         size = (width, round(height * width / before))
         small = [np.asarray(Image.fromarray(it).resize(size, Image.Resampling.BOX)) for it in self.take.pictures]
         take = Take(self.take.played, self.take.steps, np.stack(small), self.take.success_step)
@@ -89,11 +93,19 @@ def frames_of(panels: Sequence[Panel], columns: int | None = None) -> list[Frame
     return frames
 
 
-def grid_of(panels: Sequence[Panel], widest: int = 1280) -> list[Frame]:
-    """A film of many episodes in rows, twice as wide as high; pictures shrink so that it is not wider than that."""
-    columns = math.ceil(math.sqrt(2 * len(panels)))
-    width = min(panels[0].take.pictures.shape[2], widest // columns)
-    return frames_of([panel.resized(width) for panel in panels], columns)
+def grid_of(panels: Sequence[Panel]) -> list[Frame]:
+    """A film of many episodes in rows, twice as wide as high; pictures shrink to `width_in_grid`."""
+    width = width_in_grid(len(panels), panels[0].take.pictures.shape[2])
+    return frames_of([panel.resized(width) for panel in panels], _columns(len(panels)))
+
+
+def width_in_grid(count: int, width: int) -> int:
+    """How wide a picture of that width is in a film of so many."""
+    return min(width, WIDEST // _columns(count))
+
+
+def _columns(count: int) -> int:
+    return math.ceil(math.sqrt(2 * count))
 
 
 def _dressed(picture: Frame, lines: Sequence[str], colour: tuple[int, int, int] | None) -> Frame:

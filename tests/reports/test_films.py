@@ -164,10 +164,10 @@ def test_episodes_side_by_side_share_their_time() -> None:
     assert edge(made[1]) != frames.GREEN and edge(made[1][:, 64:]) == frames.GREEN
 
 
-def test_a_grid_shrinks_to_its_width() -> None:
-    made = grid_of([Panel("policy", take(None))] * 10, widest=200)
-    assert made[0].shape == (2 * (30 + BAR), 5 * 40, 3)
-    assert grid_of([Panel("policy", take(None))] * 3, widest=1000)[0].shape[1] == 3 * 64
+def test_a_grid_shrinks_to_its_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert grid_of([Panel("policy", take(None))] * 3)[0].shape[1] == 3 * 64
+    monkeypatch.setattr(frames, "WIDEST", 200)
+    assert grid_of([Panel("policy", take(None))] * 10)[0].shape == (2 * (30 + BAR), 5 * 40, 3)
 
 
 def test_odd_sizes_are_written(tmp_path: Path) -> None:
