@@ -7,6 +7,7 @@ a network's output, and the simulator amplifies them. Drawing reads the simulato
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -160,7 +161,7 @@ def film_episodes(
             task = suite.task_names.index(name)
             rows = [list(goals[start : start + protocol.block]) for start in range(0, len(goals), protocol.block)]
             jobs = [
-                (number, parcel, suite, task, row, protocol, shown[number][task], shots, tuple(asked))
+                (number, _Block(parcel, suite, task, row, protocol, shown[number][task], shots, tuple(asked)))
                 for number, parcel in enumerate(packed)
                 for row in rows
                 if {*row} & {*asked}
@@ -171,25 +172,29 @@ def film_episodes(
             yield [[found[number, goal] for goal in asked] for number in range(len(policies))]
 
 
-def _film_block(
-    number: int,
-    parcel: Parcel,
-    suite: Suite,
-    task: int,
-    goals: list[int],
-    protocol: Protocol,
-    demonstration: Demonstration | None,
-    shots: Shots,
-    wanted: tuple[int, ...],
-) -> tuple[int, list[Take]]:
-    """Plays one block; see `evaluator._play_block`."""
-    suite = cached_suite(suite)
+class _Block(NamedTuple):
+    """A block of episodes of one task, some of which are wanted."""
+
+    parcel: Parcel
+    suite: Suite
+    task: int
+    goals: list[int]
+    protocol: Protocol
+    demonstration: Demonstration | None
+    shots: Shots
+    wanted: tuple[int, ...]
+
+
+def _film_block(number: int, block: _Block) -> tuple[int, list[Take]]:
+    """Plays one block as `evaluator.play_block` does; returns the policy's number, and the wanted episodes."""
+    suite, task, goals, shots = cached_suite(block.suite), block.task, block.goals, block.shots
     every = shots.steps(suite.of(task).horizon)
-    plain = cached_environments(suite, task, len(goals))
     environments = [
-        FilmedEnv(it, shots.size, every) if goal in wanted else it for it, goal in zip(plain, goals, strict=True)
+        FilmedEnv(it, shots.size, every) if goal in block.wanted else it
+        for it, goal in zip(cached_environments(suite, task, len(goals)), goals, strict=True)
     ]
-    played = play_block(parcel.unpack(), suite, environments, task, goals, protocol, demonstration)
+    policy = block.parcel.unpack()
+    played = play_block(policy, suite, environments, task, goals, block.protocol, block.demonstration)
     pairs = zip(environments, played, strict=True)
     takes = [it.take(episode) for it, episode in pairs if isinstance(it, FilmedEnv)]
     close_painters()  # each holds the textures of its model

@@ -2,11 +2,11 @@
 
 import base64
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from mtorl import InputError, checks
 from mtorl.envs.base import ContextMode
@@ -17,7 +17,7 @@ from mtorl.envs.results import EvalReport, Played
 from mtorl.envs.workers import WorkerPool
 from mtorl.files import write_json
 from mtorl.progress import Progress
-from mtorl.reports.frames import Panel, frames_of, grid_of, has_ffmpeg, width_in_grid, write_film
+from mtorl.reports.frames import Frame, Panel, frames_of, grid_of, has_ffmpeg, width_in_grid, write_film
 from mtorl.reports.scenes import Scene, choose_episodes, open_scene
 from mtorl.runs.run import Run
 from mtorl.runs.tracking import tracking_of
@@ -49,6 +49,27 @@ class Film:
     episodes: tuple[Played, ...]
     success_steps: tuple[int | None, ...]
     as_evaluated: tuple[bool | None, ...]
+
+
+@dataclass(frozen=True)
+class Files:
+    """Where films are written.
+
+    Attributes:
+        folder: Their folder.
+        kind: mp4 or gif.
+        fps: Pictures in a second.
+    """
+
+    folder: Path
+    kind: str
+    fps: int
+
+    def write(self, name: str, frames: Sequence[Frame]) -> Path:
+        """Writes a film; returns its file."""
+        path = self.folder / f"{name}.{self.kind}"
+        write_film(frames, path, self.fps)
+        return path
 
 
 def film(
@@ -121,7 +142,7 @@ def film(
     kind = "mp4" if format == "auto" and has_ffmpeg() else "gif" if format == "auto" else format
     folder = Path(out) if out is not None else opened.folder / "films"
     with WorkerPool(workers) as pool:
-        films = _write(scene, wanted, expert, pool, shots, lambda name: folder / f"{name}.{kind}", fps, quiet)
+        films = _write(scene, wanted, expert, pool, shots, Files(folder, kind, fps), quiet)
     write_json(folder / "films.json", [asdict(it) | {"path": it.path.name} for it in films])
     _tell(scene, films)
     return films
@@ -129,7 +150,7 @@ def film(
 
 def panels(
     scene: Scene, wanted: Mapping[str, Sequence[int]], policies: Mapping[str, Policy], pool: WorkerPool, shots: Shots
-) -> Any:
+) -> Iterator[list[Panel]]:
     """Plays with pictures; yields of one task after the other, and of each episode, a panel for each policy."""
     chosen = {name: it for name, it in wanted.items() if it}
     played = scene.protocol.plays(scene.suite)
@@ -146,8 +167,7 @@ def _write(
     expert: bool,
     pool: WorkerPool,
     shots: Shots,
-    place: Any,
-    fps: int,
+    files: Files,
     quiet: bool,
 ) -> list[Film]:
     """Writes a film of every episode, and that of all tasks."""
@@ -160,14 +180,13 @@ def _write(
     with Progress("filming", total, "episodes", quiet=quiet) as progress:
         for row in panels(scene, wanted, policies, pool, shots):
             take = row[0].take
-            path = place(f"{take.played.task}-goal{take.played.goal}-{_ending(scene, take)}")
-            write_film(frames_of(row), path, fps)
+            name = f"{take.played.task}-goal{take.played.goal}-{_ending(scene, take)}"
+            path = files.write(name, frames_of(row))
             films.append(_film(scene, path, [take]))
             grid.setdefault(take.played.task, row[0].resized(width))
             progress.advance(1)
     if len(grid) > 1:
-        path = place(GRID)
-        write_film(grid_of([*grid.values()]), path, fps)
+        path = files.write(GRID, grid_of([*grid.values()]))
         seen = {(it.episodes[0].task, it.episodes[0].goal): it.as_evaluated[0] for it in films}
         takes = [panel.take for panel in grid.values()]
         films.append(
