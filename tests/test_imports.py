@@ -25,6 +25,7 @@ LEVELS = {  # the longest matching prefix decides
     "mtorl.envs.recording": 4,
     "mtorl.envs.evaluator": 4,
     "mtorl.envs.references": 5,
+    "mtorl.envs.filming": 5,
     "mtorl.trainers": 4,
     "mtorl.trainers.executions": 5,
     "mtorl.trainers.distributed": 6,

@@ -32,6 +32,7 @@ COMMANDS = (
     "train",
     "evaluate",
     "report",
+    "film",
     "group",
     "masks",
     "conflicts",
