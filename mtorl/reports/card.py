@@ -10,7 +10,6 @@ import yaml
 
 from mtorl import __version__
 from mtorl.envs.results import EvalReport
-from mtorl.envs.task_result import TaskResult
 from mtorl.measures import SUCCESS, Measure
 from mtorl.runs.packing import evaluations
 from mtorl.runs.run import Run
@@ -81,22 +80,25 @@ def _front_matter(run: Run, facts: CardFacts, reports: list[EvalReport], suite: 
         "library_name": "mtorl",
         "pipeline_tag": "reinforcement-learning",
         "tags": ["reinforcement-learning", "offline-reinforcement-learning", "multi-task", "robotics", suite],
-        "model-index": [
-            {"name": facts.name, "results": [_result(row, it, suite) for it in reports for row in it.tasks()]}
-        ],
+        "model-index": [{"name": facts.name, "results": [one for it in reports for one in _results(it, suite)]}],
     }
     return f"---\n{yaml.safe_dump(content, sort_keys=False, allow_unicode=True)}---\n"
 
 
-def _result(row: TaskResult, report: EvalReport, suite: str) -> Document:
-    """A task's result, as the hub lists it."""
-    measure = row.measure
+def _results(report: EvalReport, suite: str) -> list[Document]:
+    """Means over tasks, then every task."""
+    means = [_result(f"{mean.tasks} tasks of {suite}", mean, report, suite) for mean in report.means]
+    return means + [_result(row.task, row.measure, report, suite) for row in report.tasks()]
+
+
+def _result(name: str, measure: Measure, report: EvalReport, suite: str) -> Document:
+    """One result, as the hub lists it."""
     kind = "success_rate" if measure.scale is SUCCESS else "mean_reward"
-    name = f"{measure.scale.name}, {report.protocol.name} protocol, {report.settings.label}"
+    what = f"{measure.scale.name}, {report.protocol.name} protocol, {report.settings.label}"
     return {
         "task": {"type": "reinforcement-learning", "name": "reinforcement-learning"},
-        "dataset": {"name": row.task, "type": suite},
-        "metrics": [{"type": kind, "value": round(measure.value, 4), "name": name, "verified": False}],
+        "dataset": {"name": name, "type": suite},
+        "metrics": [{"type": kind, "value": round(measure.value, 4), "name": what, "verified": False}],
     }
 
 

@@ -54,7 +54,7 @@ def write_policy(
         _need_onnx()
     policy, source = run.policy(checkpoint, act_with)
     check_portable(policy, form)
-    portable = PortablePolicy(policy, run.suite()).eval()
+    portable = PortablePolicy(policy, run.suite())
     about = describe(run, portable, form) | {"source": {"run": run.folder.name, **source.plain()}}
     data = _WRITERS[form](portable, about)
     path = folder / NAMES[form]
@@ -144,7 +144,8 @@ def _torchscript(portable: PortablePolicy, about: Document) -> bytes:
     traced = traced_policy(portable)
     check_same(portable, traced, "torchscript")
     buffer = io.BytesIO()
-    torch.jit.save(traced, buffer, _extra_files={"policy.json": json.dumps(about)})
+    with _silent():
+        torch.jit.save(traced, buffer, _extra_files={"policy.json": json.dumps(about)})
     return buffer.getvalue()
 
 

@@ -58,6 +58,7 @@ class PortablePolicy(nn.Module):
         groups = [next(n for n, one in enumerate(policies) if it in one.task_names) for it in policy.task_names]
         self.register_buffer("place", torch.tensor(places))
         self.register_buffer("group", torch.tensor(groups))
+        self.eval()
 
     @property
     def members(self) -> "list[TaskModule]":
