@@ -210,7 +210,7 @@ def check_portable(policy: TaskPolicy | PolicyPerGroup, form: str) -> None:
         if not one.agent.decides_on:
             raise InputError(
                 f"{type(one.agent).__name__} does not say how it acts on tensors alone (Agent.decide), which {form} "
-                "needs. Use --format safetensors, or run."
+                "needs. Use --format run."
             )
 
 

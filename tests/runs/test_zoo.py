@@ -1,3 +1,4 @@
+import importlib.util
 import json
 import shutil
 from collections.abc import Callable
@@ -6,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from conftest import options_of
 
@@ -18,6 +20,7 @@ from mtorl.envs.protocol import Protocol
 from mtorl.envs.results import EvalReport
 from mtorl.reports.card import CardFacts, model_card
 from mtorl.reports.policy_export import export_policy
+from mtorl.runs.policy_files import ONNX_PACKAGES
 from mtorl.runs.run import Run
 from mtorl.runs.training import train
 from mtorl.runs.zoo import entries, entry_folder, like_the_card
@@ -156,6 +159,36 @@ def test_a_run_of_several_models_is_packed(train_options: dict, tmp_path: Path) 
     assert "in 2 models" in (folder / "README.md").read_text()
     written = export_policy(run, tmp_path / "tensors", "safetensors")
     assert json.loads((written / "policy.json").read_text())["tasks"] == list(names)
+
+
+def test_what_was_packed_is_not_trained_on(zoo: Path, capsys: pytest.CaptureFixture) -> None:
+    before = {path: path.read_bytes() for path in zoo.rglob("*") if path.is_file()}
+    assert main(["train", "--resume", "zoo:points"]) == 2
+    assert "was made for acting alone" in capsys.readouterr().err
+    assert before == {path: path.read_bytes() for path in zoo.rglob("*") if path.is_file()}
+
+
+@pytest.mark.skipif(not (ROOT / "docs/guides/policies.md").exists(), reason="installed without documentation")
+def test_the_guide_runs(played: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (ROOT / "docs/guides/policies.md").read_text()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs/bc").symlink_to(played.folder)
+    commands = [line.split("#")[0].split()[1:] for line in text.splitlines() if line.startswith("mtorl ")]
+    assert {command[0] for command in commands} == {"export", "evaluate", "report"}
+    for command in commands:
+        if command[0] == "evaluate":  # the simulator's
+            continue
+        if "onnx" in command and any(importlib.util.find_spec(name) is None for name in ONNX_PACKAGES):
+            continue
+        assert main(command) == 0, command
+    seen = np.zeros((5, 4), dtype=np.float32)
+    variables = {"observation": seen, "observations": torch.from_numpy(seen)}
+    first, second = (code.split("```")[0] for code in text.split("```python\n")[1:])
+    exec(first.replace("reach-v3", "away-0"), variables)
+    played_action = variables["action"]
+    exec(second.replace("reach-v3", "away-0"), variables)
+    np.testing.assert_allclose(variables["actions"].numpy(), played_action, atol=1e-6)
 
 
 @pytest.mark.parametrize("entry", sorted(path.parent.name for path in (ROOT / "zoo").glob("*/SHA256SUMS")))
