@@ -34,7 +34,7 @@ def load_policy(run: "str | Path | Run", checkpoint: str = "last", act_with: str
     """The trained policy of a run, to be played in environments of one's own.
 
     Args:
-        run: Folder of the run.
+        run: Folder of the run, or `zoo:` and the name of an entry of the zoo.
         checkpoint: `last`, `best` on training goals, or a step.
         act_with: Which policy of an agent that has several; by default what its configuration says.
     """
