@@ -80,7 +80,7 @@ def report(
                 f"{entries[0].run.folder} and {entry.run.folder} cannot be compared: {' and '.join(differing)} of "
                 f"their {protocol} evaluations differ. Evaluate both in the same way."
             )
-    first = opened[0].folder
+    first = opened[0].home
     if references is not None and not Path(references).is_dir():
         raise InputError(f"no folder {references}; expected one with reports of the expert and of random actions.")
     references_found = _find_references(Path(references or first.parent / "references"), entries[0].report)
