@@ -17,7 +17,6 @@ DEMO_EPISODES ?= 40
 DEMO_STEPS ?= 3000
 DEMO_GOALS ?= 10
 DEMO_REFERENCES = $(dir $(DEMO))references
-DEMO_PLAY = --goals $(DEMO_GOALS) --protocol heldout
 
 # A test process for every processor, with one thread each; a process that has nothing left takes over from another.
 TEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
@@ -35,13 +34,8 @@ $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
 	@touch $@
 
 demo: install
-	$(BIN)/mtorl collect --suite MetaWorld --suite.benchmark MT10 --recipe expert --episodes $(DEMO_EPISODES) --out $(DEMO_DATA)
-	@if [ -f $(DEMO)/config.yaml ]; then set -x; $(BIN)/mtorl train --resume $(DEMO); \
-	 else set -x; $(BIN)/mtorl train --config configs/bc_mt10.yaml --data '[$(DEMO_DATA)]' --schedule.steps $(DEMO_STEPS) --out $(DEMO); fi
-	$(BIN)/mtorl evaluate $(DEMO) $(DEMO_PLAY)
-	$(BIN)/mtorl evaluate --policy expert --suite MetaWorld --suite.benchmark MT10 $(DEMO_PLAY) --out $(DEMO_REFERENCES)
-	$(BIN)/mtorl evaluate --policy random --suite MetaWorld --suite.benchmark MT10 $(DEMO_PLAY) --out $(DEMO_REFERENCES)
-	$(BIN)/mtorl report $(DEMO) --references $(DEMO_REFERENCES)
+	$(BIN)/mtorl demo --out $(DEMO) --run $(DEMO) --data $(DEMO_DATA) --references $(DEMO_REFERENCES) \
+	  --episodes $(DEMO_EPISODES) --steps $(DEMO_STEPS) --goals $(DEMO_GOALS)
 
 test: install
 	$(TEST)

@@ -22,6 +22,7 @@ commands:
 --print_config.
 """
 COMMANDS = (
+    "demo",
     "collect",
     "import",
     "export",
@@ -37,6 +38,7 @@ COMMANDS = (
     "conflicts",
     "ablate",
     "list",
+    "completion",
 )
 """A command is a file beside this one: `run` gets its arguments, the file's first sentence says what it does."""
 
@@ -126,6 +128,6 @@ def _out_of_memory(error: BaseException) -> str:
 
 
 def _how_to_continue(arguments: list[str]) -> str:
-    if arguments[0] in ("collect", "evaluate", "ablate"):
+    if arguments[0] in ("demo", "collect", "evaluate", "ablate"):
         return f"what is finished was saved; continue with the same command, `mtorl {shlex.join(arguments)}`."
     return "nothing was begun."
