@@ -136,7 +136,7 @@ def _refuse_another(folder: Path, steps: int) -> None:
         there = Run(folder).configuration.plain["schedule"]["steps"]
         if there != steps:
             raise InputError(
-                f"{folder} holds a run of {there} steps; asked for were {steps}. Give --steps {there}, or another --out."
+                f"{folder} holds a run of {there} steps; asked for were {steps}. Say --steps {there}, or another --out."
             )
 
 

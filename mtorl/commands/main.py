@@ -99,16 +99,17 @@ def _run(arguments: list[str]) -> int:
             damaged.append(str(message))
 
     warnings.showwarning = show
-    _module(arguments[0]).run(arguments[1:])
+    module(arguments[0]).run(arguments[1:])
     return 1 if damaged else 0
 
 
-def _module(command: str) -> Any:
+def module(command: str) -> Any:
+    """The file of a command."""
     return importlib.import_module(f"mtorl.commands.{command}{'_' if keyword.iskeyword(command) else ''}")
 
 
 def _usage() -> str:
-    lines = ((name, (_module(name).__doc__ or "").split(".")[0]) for name in COMMANDS)
+    lines = ((name, (module(name).__doc__ or "").split(".")[0]) for name in COMMANDS)
     return USAGE.format("".join(f"  {name:<10} {line[0].lower()}{line[1:]}\n" for name, line in lines))
 
 
