@@ -1,6 +1,6 @@
 """What grows with the number of tasks: training steps, masks, checkpoints, evaluation, the pages, and memory.
 
-    python benchmarks/tasks.py                # about eight minutes, on one thread
+    python benchmarks/tasks.py                # minutes, on one thread
     python benchmarks/tasks.py --tasks 10 160 # these only; prints, and keeps nothing in results
 
 Behavior cloning with three layers of 128 on 10, 50, 160 and 500 tasks of PointReach, 16 windows of each in a batch, an

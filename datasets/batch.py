@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -62,14 +61,17 @@ class TaskBatch:
         found = ((name, getattr(self, name)) for name in COLUMNS)
         return {name: value for name, value in found if value is not None}
 
-    @cached_property
+    @property
     def tasks(self) -> tuple[int, ...]:
         """The ids of the tasks, where no GPU has to be asked for them: batches that were moved there remember."""
-        return tuple(self.task_ids.tolist())
+        known = vars(self.task_ids)
+        if "tasks" not in known:
+            self._remember(tuple(self.task_ids.tolist()))
+        found: tuple[int, ...] = known["tasks"]
+        return found
 
-    def _remembering(self, tasks: tuple[int, ...]) -> "TaskBatch":
-        vars(self)["tasks"] = tasks  # the class is frozen
-        return self
+    def _remember(self, tasks: tuple[int, ...]) -> None:
+        vars(self.task_ids)["tasks"] = tasks
 
     def with_tensors(self, values: Iterable[Tensor]) -> "TaskBatch":
         """A batch of the same fields with other tensors, given in the order of `tensors`."""
@@ -81,14 +83,16 @@ class TaskBatch:
         """The same windows on another device; floating point columns in another dtype if given."""
         tasks = self.tasks
         moved = (tensor.to(device, dtype if tensor.is_floating_point() else None) for tensor in self.tensors)
-        return self.with_tensors(moved)._remembering(tasks)
+        found = self.with_tensors(moved)
+        found._remember(tasks)
+        return found
 
     def select(self, tasks: Sequence[int] | Tensor) -> "TaskBatch":
         """Only the tasks at these positions of the batch (not task ids)."""
         found = self.with_tensors(value[torch.as_tensor(tasks, device=value.device)] for value in self.tensors)
-        if isinstance(tasks, Tensor) and tasks.is_cuda:
-            return found
-        return found._remembering(tuple(torch.tensor(self.tasks)[torch.as_tensor(tasks)].tolist()))
+        if not (isinstance(tasks, Tensor) and tasks.is_cuda):
+            found._remember(tuple(torch.tensor(self.tasks)[torch.as_tensor(tasks)].tolist()))
+        return found
 
     def parts(self, count: int) -> "list[TaskBatch]":
         """So many batches of different windows, of the same tasks and as equal in size as can be.

@@ -246,9 +246,8 @@ class PhaseFunctions:
             values = self._at({}, batch).values
         else:
             each = [batch.select([row]) for row in range(len(leaves))]
-            around = [self._around(sharing, one.tasks) for one in each]
-            parts = zip(around, leaves, each, strict=True)
-            values = torch.cat([self._at(others | mine, one).values for others, mine, one in parts])
+            parts = zip(leaves, each, strict=True)
+            values = torch.cat([self._at(self._around(sharing, one.tasks) | mine, one).values for mine, one in parts])
         for row, mine in enumerate(leaves):
             self._differentiate(values[row], mine, rows, row, private, keep=True)
         return values.detach(), private
@@ -256,9 +255,8 @@ class PhaseFunctions:
     def _vmap(self, batch: TaskBatch, sharing: Sharing, rows: GradientRows) -> tuple[Tensor, list[Tensor]]:
         parameters = {name: value.detach() for name, value in self.space.select(self.agent).items()}
         private = {name: value.detach() for name, value in self._private.items()}
-        if sharing.uniform:
-            effective, around = parameters, {}
-        else:
+        effective, around = parameters, dict[str, Tensor]()
+        if not sharing.uniform:
             effective = sharing.stacked_effective(parameters, torch.tensor(batch.tasks))
             around = self._around(sharing, batch.tasks, stacked=True)
         with sdpa_kernel(SDPBackend.MATH):  # the others do not know vmap: it would call them task by task

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
@@ -192,8 +193,10 @@ HeadMaker = Callable[[int, int, int], Head]
 """Makes a head that reads so many features and gives so many action dimensions, for that many tasks."""
 
 
-def in_single(values: Tensor) -> torch.autocast:
+def in_single(values: Tensor) -> AbstractContextManager[object]:
     """Where layers compute in the precision of their parameters though those before them do not; a context."""
+    if values.is_meta:  # has shapes only, and no autocast
+        return nullcontext()
     return torch.autocast(values.device.type, enabled=False)
 
 
