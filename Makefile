@@ -1,6 +1,7 @@
 # make demo   fresh machine: environment, MT10 data, training, evaluation, runs/demo/report.html
 # make test   fresh machine: environment, all tests
 # make check  before every commit, a minute: lint, types, all tests but whole trainings and the simulator's
+# make extras EXTRA=ray   the tests that use an extra, after make install EXTRAS=dev,ray
 # make coverage   all tests, and which lines they reach
 # Needs Python 3.11 to 3.13, git and make.
 
@@ -21,7 +22,7 @@ DEMO_REFERENCES = $(dir $(DEMO))references
 # A test process for every processor, with one thread each; a process that has nothing left takes over from another.
 TEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
-.PHONY: install demo test check quick coverage lint clean
+.PHONY: install demo test check quick extras coverage lint clean
 
 install: $(VENV)/.installed
 
@@ -44,6 +45,9 @@ check: lint quick
 
 quick: install
 	$(TEST) -m 'not simulator and not slow and not training'
+
+extras: install
+	$(BIN)/python -m pytest $$($(BIN)/python tests/extras.py $(EXTRA))
 
 coverage: install
 	$(TEST) --cov --cov-report=term:skip-covered --cov-report=html
