@@ -17,7 +17,7 @@ from mtorl.datasets.episode import Demonstration
 from mtorl.envs.base import Env, Step, Suite
 from mtorl.envs.demonstrations import demonstrations
 from mtorl.envs.evaluator import is_told, play_block
-from mtorl.envs.parcel import Parcel, pack, sent
+from mtorl.envs.parcel import Parcel, lent, pack
 from mtorl.envs.policies import Policy, check_positions
 from mtorl.envs.protocol import Protocol
 from mtorl.envs.rendering import close_painters
@@ -156,7 +156,7 @@ def film_episodes(
             )
     shown = [demonstrations(protocol, suite, getattr(policy, "demonstration_steps", 1)) for policy in policies]
     with ExitStack() as stack:
-        packed = [stack.enter_context(sent(pack(policy))) for policy in policies]
+        packed = [stack.enter_context(lent(pack(policy), pool)) for policy in policies]
         for name, asked in wanted.items():
             task = suite.task_names.index(name)
             rows = [list(goals[start : start + protocol.block]) for start in range(0, len(goals), protocol.block)]
