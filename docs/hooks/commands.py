@@ -3,6 +3,8 @@
 import contextlib
 import io
 import re
+from argparse import Action
+from collections.abc import Mapping
 from unittest import mock
 
 from jsonargparse import SUPPRESS, ArgumentParser
@@ -32,21 +34,27 @@ def options(*words: str) -> str:
         if action.dest in LEFT_OUT or action.help == SUPPRESS or action.dest.endswith(".help"):
             continue
         if type(action).__name__ == "ActionTypeHint" or action.nargs != 0 or action.option_strings:
-            rows.append(_row(action))
+            rows.append(_row(action, getattr(parser, "_families", {})))
     return "\n".join(row for row in rows if row)
 
 
-def _row(action: object) -> str:
-    named = [it for it in action.option_strings if not it.endswith("+")]  # type: ignore[attr-defined]
-    name = named[0] if named else action.dest.upper()  # type: ignore[attr-defined]
-    if "CONFIG" in str(action.metavar or "") and "." not in name:  # type: ignore[attr-defined]
-        return ""
-    default = "required" if getattr(action, "required", False) or getattr(action, "_required", False) else ""
-    value = action.default  # type: ignore[attr-defined]
-    if not default and value is not None and value != SUPPRESS:
-        default = f"`{value['class_path'].rpartition('.')[2] if isinstance(value, dict) and 'class_path' in value else value}`"
-    words = re.sub(r"\s*\((?:required|type|default)[:)].*", "", str(action.help or ""))  # type: ignore[attr-defined]
-    return f"| `{name}` | {_cell(default)} | {_cell(words)} |"
+def _row(action: Action, families: Mapping[str, str]) -> str:
+    named = [it for it in action.option_strings if not it.endswith("+")]
+    name = named[0] if named else action.dest.upper()
+    if "CONFIG" in str(action.metavar or "") and "." not in name:
+        return ""  # a file for a group of options that stand in rows of their own
+    words = re.sub(r"\s*\((?:required|type|default)[:)].*", "", str(action.help or ""))
+    return f"| `{name}` | {_cell(_default(action, families))} | {_cell(words)} |"
+
+
+def _default(action: Action, families: Mapping[str, str]) -> str:
+    """What holds where the option is left out; families of classes have a usual one."""
+    value = action.default
+    if action.dest in families:
+        return f"`{families[action.dest].rpartition('.')[2]}`"
+    if action.required or getattr(action, "_required", False):
+        return "required"
+    return "" if value is None or value == SUPPRESS else f"`{value}`"
 
 
 def _cell(words: str) -> str:

@@ -40,8 +40,10 @@ def guides(folder: Path) -> list[str]:
     return [f"guides/{name}.md" for name in [*ordered, *(name for name in names if name not in ordered)]]
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Replaces what a page asks for."""
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    """Replaces what a page asks for; wide tables get the place of the table of contents."""
+    if page.file.src_uri.startswith("results/"):
+        page.meta.setdefault("hide", ["toc"])
     return ASKED.sub(lambda found: generated(found[1], found[2]), markdown)
 
 
