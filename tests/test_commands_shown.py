@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pages import DOCS, ROOT, commands, name_of, pages
+from pages import DOCS, ROOT, blocks, commands, name_of, pages
 
 from mtorl.commands.main import main
 from mtorl.datasets.store import EpisodeStore
@@ -123,6 +123,10 @@ def test_what_pages_show_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                     f"{name_of(page)}: mtorl {line}\n    as {' '.join(_small(words))}\n    {output.err.strip()}"
                 )
     assert not faults, "\n".join(faults)
+    for page in sorted((DOCS / "formats").glob("*.md")):
+        for block in blocks(page):
+            if block.title:
+                exec(compile(block.code, name_of(page), "exec"), {})
 
 
 def test_what_is_run_elsewhere_is_there() -> None:

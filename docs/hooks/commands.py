@@ -7,6 +7,7 @@ from argparse import Action
 from collections.abc import Mapping
 from unittest import mock
 
+from docstrings import cell
 from jsonargparse import SUPPRESS, ArgumentParser
 
 from mtorl.commands.main import main
@@ -30,7 +31,7 @@ def options(*words: str) -> str:
     """A table of the options of a command."""
     parser = parser_of(*words)
     rows = ["| option | default | meaning |", "| --- | --- | --- |"]
-    for action in parser._actions:
+    for action in sorted(parser._actions, key=lambda it: bool(it.option_strings)):  # positional ones first
         if action.dest in LEFT_OUT or action.help == SUPPRESS or action.dest.endswith(".help"):
             continue
         if type(action).__name__ == "ActionTypeHint" or action.nargs != 0 or action.option_strings:
@@ -44,7 +45,7 @@ def _row(action: Action, families: Mapping[str, str]) -> str:
     if "CONFIG" in str(action.metavar or "") and "." not in name:
         return ""  # a file for a group of options that stand in rows of their own
     words = re.sub(r"\s*\((?:required|type|default)[:)].*", "", str(action.help or ""))
-    return f"| `{name}` | {_cell(_default(action, families))} | {_cell(words)} |"
+    return f"| `{name}` | {cell(_default(action, families))} | {cell(words)} |"
 
 
 def _default(action: Action, families: Mapping[str, str]) -> str:
@@ -55,7 +56,3 @@ def _default(action: Action, families: Mapping[str, str]) -> str:
     if action.required or getattr(action, "_required", False):
         return "required"
     return "" if value is None or value == SUPPRESS else f"`{value}`"
-
-
-def _cell(words: str) -> str:
-    return " ".join(words.split()).replace("|", "\\|")

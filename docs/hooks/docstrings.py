@@ -76,3 +76,9 @@ def _deviations(paragraph: str) -> list[str]:
     numbered = re.split(r"^(?:Deviation )?\d+[.:] ", paragraph, flags=re.MULTILINE)
     found = [" ".join(words.split()) for words in numbered[1:]]
     return [words[0].upper() + words[1:] for words in found]
+
+
+def cell(words: str) -> str:
+    """Words as one cell of a table: what is no code must not end it."""
+    parts = " ".join(words.split()).split("`")
+    return "`".join(part if number % 2 else part.replace("|", "\\|") for number, part in enumerate(parts))

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args, get_origin
 
-from docstrings import Docstring, of_class, of_module
+from docstrings import Docstring, cell, of_class, of_module
+from jsonargparse import ArgumentParser
 
 from mtorl.arguments import HANDED_OVER
 from mtorl.families import FAMILIES, Member, classes, members
@@ -42,9 +43,10 @@ def page(family: str) -> str:
 
 
 def _table(found: list[Member]) -> str:
-    rows = ["| name | kind | what it does |", "| --- | --- | --- |"]
-    rows += [f"| [`{it.name}`](#{it.name.lower()}) | {it.kind} | {_cell(it.line)}. |" for it in found]
-    return "\n".join(rows)
+    kinds = len({member.kind for member in found}) > 1
+    heads = ["name", *(["kind"] if kinds else []), "what it does"]
+    rows = [[f"[`{it.name}`](#{it.name.lower()})", *([it.kind] if kinds else []), f"{cell(it.line)}."] for it in found]
+    return "\n".join(f"| {' | '.join(row)} |" for row in [heads, ["---"] * len(heads), *rows])
 
 
 def _section(family: str, kind: type, member: Member, shared: bool) -> str:
@@ -67,11 +69,11 @@ def _combinations(kind: type, member: Member) -> Iterator[str]:
     """What it asks of the rest, as far as its class says so."""
     words = []
     if member.needs:
-        words.append(f"asks for {member.needs}")
+        words.append(member.needs)
     if getattr(kind, "spreads", True) is False:
-        words.append("trains in one process only")
+        words.append("one process")
     if getattr(kind, "next_observations", False) is True:
-        words.append("learns from what follows each step")
+        words.append("what follows each step of the data")
     if words:
         yield f"**Needs:** {'; '.join(words)}."
 
@@ -80,7 +82,7 @@ def _options(kind: type, text: Docstring) -> str:
     rows = ["| option | values | default | meaning |", "| --- | --- | --- | --- |"]
     for parameter in parameters(kind):
         default = "required" if parameter.default is parameter.empty else f"`{_value(parameter.default)}`"
-        meaning = _cell(text.arguments.get(parameter.name, ""))
+        meaning = cell(text.arguments.get(parameter.name, ""))
         rows.append(f"| `{parameter.name}` | {_type(parameter.annotation)} | {default} | {meaning} |")
     return "\n".join(rows) if len(rows) > 2 else ""
 
@@ -89,15 +91,11 @@ def parameters(kind: type) -> list[inspect.Parameter]:
     """The options of a class: of its constructor, and of those that this hands `**options` on to."""
     found: dict[str, inspect.Parameter] = {}
     for owner in kind.__mro__:
-        if "__init__" not in vars(owner) or owner.__module__.startswith("torch"):
-            continue
-        own = [it for it in inspect.signature(owner.__init__).parameters.values() if it.name != "self"]
-        named = [it for it in own if it.kind not in (it.VAR_KEYWORD, it.VAR_POSITIONAL)]
-        for parameter in named:
-            found.setdefault(parameter.name, parameter)
-        if len(named) == len(own):
-            break
-    return [it for name, it in found.items() if name not in HANDED_OVER]
+        if "__init__" in vars(owner):
+            for name, parameter in inspect.signature(owner.__init__).parameters.items():
+                found.setdefault(name, parameter)
+    options = ArgumentParser().add_class_arguments(kind, skip={name for name in HANDED_OVER if name in found})
+    return [found[name] for name in options]
 
 
 def _type(annotation: object) -> str:
@@ -108,11 +106,11 @@ def _type(annotation: object) -> str:
     words = annotation.__name__ if isinstance(annotation, type) and not get_args(annotation) else str(annotation)
     words = re.sub(r"\b(?:typing|collections\.abc|inspect|mtorl|numpy|torch)(?:\.[a-z_0-9]+)*\.(?=[A-Z])", "", words)
     words = re.sub(r"Literal\[([^\]]*)\]", lambda it: it[1].replace("'", ""), words)
-    return f"`{words}`".replace("|", "\\|")
+    return f"`{words}`"
 
 
 def _value(default: object) -> str:
-    return str(default).replace("|", "\\|") if not callable(default) else getattr(default, "__name__", "")
+    return str(default) if not callable(default) else getattr(default, "__name__", "")
 
 
 def _deviations(text: Docstring) -> str:
@@ -125,10 +123,6 @@ def _deviations(text: Docstring) -> str:
 def _file(kind: type) -> str:
     path = Path(inspect.getfile(kind)).resolve()
     return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else path.name
-
-
-def _cell(words: str) -> str:
-    return " ".join(words.split()).replace("|", "\\|")
 
 
 def public(face: str) -> str:
@@ -154,5 +148,5 @@ def _homes(face: str) -> dict[str, str]:
 
 
 def docstring(path: str) -> str:
-    """The header of a module, as it stands."""
-    return inspect.getdoc(importlib.import_module(path)) or ""
+    """The header of a module without its first paragraph, in whose place the page has words of its own."""
+    return (inspect.getdoc(importlib.import_module(path)) or "").partition("\n\n")[2]
