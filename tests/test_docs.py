@@ -216,3 +216,15 @@ def test_the_site_builds_without_a_network(tmp_path: Path) -> None:
     for family in FAMILIES:
         for kind in classes(family):
             assert f'id="{kind.__name__.lower()}"' in text
+
+
+@pytest.mark.slow
+@pytest.mark.training
+def test_the_tour_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
+    pytest.importorskip("ipykernel")
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    tour = nbformat.read(DOCS / "tour.ipynb", as_version=4)
+    nbclient.NotebookClient(tour, timeout=600, kernel_name="python3").execute()
+    printed = "".join(output.text for cell in tour.cells for output in cell.get("outputs", []) if "text" in output)
+    assert "mean of 6 tasks" in printed and "HardFirst" in printed and "report.html" in printed
