@@ -75,10 +75,10 @@ def test_every_command_and_family_has_a_page() -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_page_of_a_family_shows_all_of_it(family: str) -> None:
-    text = _hook("families").page(family)
+    text = _hook("family_pages").page(family)
     for kind in classes(family):
         section = text.split(f"## {kind.__name__} {{")[1].split("\n## ")[0]
-        options = [it.name for it in _hook("families").parameters(kind)]
+        options = [it.name for it in _hook("family_pages").parameters(kind)]
         for option in options:
             row = re.search(rf"^\| `{option}` \|.*\| (.*) \|$", section, re.MULTILINE)
             assert row and row[1], f"{kind.__name__}.{option} is not explained"
@@ -122,13 +122,13 @@ def _documented(face: str, name: str) -> bool:
     value = getattr(importlib.import_module(face), name)
     if inspect.isclass(value) or inspect.isfunction(value):
         return bool(value.__doc__)
-    home = importlib.import_module(_hook("families")._homes(face)[name])  # an alias: what stands below it
+    home = importlib.import_module(_hook("family_pages")._homes(face)[name])  # an alias: what stands below it
     return bool(re.search(rf'^{name}\b[^\n]*= .*\n"""', str(Path(str(home.__file__)).read_text()), re.MULTILINE))
 
 
 @pytest.mark.parametrize("face", sorted(FACES))
 def test_public_names_are_documented_and_shown(face: str) -> None:
-    shown = _hook("families").public(face)
+    shown = _hook("family_pages").public(face)
     module = importlib.import_module(face)
     members = [kind for family in FAMILIES for kind in classes(family)]
     for name in module.__all__:

@@ -17,8 +17,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import commands
-import families
+import command_pages
+import family_pages
 
 ASKED = re.compile(r"^<!-- (family|command|docstring|public): ([\w. ]+) -->$", re.MULTILINE)
 GUIDES = ("python", "recording", "data-sets", "in-and-out", "several-suites", "returns", "processes")
@@ -50,7 +50,7 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 def generated(kind: str, name: str) -> str:
     """What one comment becomes."""
     if kind == "family":
-        return families.page(name)
+        return family_pages.page(name)
     if kind == "command":
-        return commands.options(*name.split())
-    return families.public(name) if kind == "public" else families.docstring(name)
+        return command_pages.options(*name.split())
+    return family_pages.public(name) if kind == "public" else family_pages.docstring(name)
