@@ -84,6 +84,7 @@ class Agent(nn.Module, ABC):
         phases: The losses, in the order in which they are applied.
         prompts: Which recorded steps its windows come with, if it wants any.
         next_observations: Its losses need what follows each step.
+        reads_rewards: Its actions depend on what was earned in the episode.
         policies: Names of its policies, if it has several; `choose` says which one acts.
         act_with: Which one that is.
         rollout: What it keeps during the block of episodes that it plays, from `begin`.
@@ -92,6 +93,7 @@ class Agent(nn.Module, ABC):
     window: int
     prompts: PromptSettings | None = None
     next_observations = False
+    reads_rewards = False
     policies: tuple[str, ...] = ()
     act_with: str | None = None
     phases: tuple[Phase, ...]

@@ -14,6 +14,7 @@ from mtorl.agents.heads import GaussianHead, masked_mean
 from mtorl.agents.parameters import held
 from mtorl.datasets.batch import TaskBatch
 from mtorl.datasets.spec import DataSpec
+from mtorl.schema import State
 
 
 class CQL(ActorCritic):
@@ -64,6 +65,7 @@ class CQL(ActorCritic):
         self.samples = samples
         self.imitation_steps, self.temperature = imitation_steps, temperature
         self.register_buffer("moves", torch.zeros((), dtype=torch.int64))
+        self._note_moves(0)
         self.phases = (
             self.phase("critic", self._critic_losses, [self.critics]),
             self.phase("actor", self._actor_losses, [self.encoder, self.backbone, self.head], after_step=self._follow),
@@ -71,7 +73,16 @@ class CQL(ActorCritic):
 
     def _follow(self) -> None:
         self.moves += 1
+        self._note_moves(self._made + 1)
         self.follow()
+
+    def _note_moves(self, count: int) -> None:
+        """Keeps apart from the buffer what losses ask for: it may be on a GPU, and what is compiled cannot read it."""
+        self._made, self._imitates = count, count < self.imitation_steps
+
+    def _load_from_state_dict(self, state_dict: State, prefix: str, *arguments: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
+        self._note_moves(int(self.moves))
 
     def _draw(self, observed: Tensor, task_ids: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """Actions of the policy `[T, count * B, L, A]`, differentiable in it, and their log-densities."""
@@ -109,7 +120,7 @@ class CQL(ActorCritic):
 
     def _actor_losses(self, batch: TaskBatch) -> TaskLosses:
         observed, ids = self.observed(batch), batch.task_ids
-        if int(self.moves) < self.imitation_steps:
+        if self._imitates:
             errors = self.head.action_mean((self.mean_actions(observed, ids) - batch.actions).square(), ids)
             return TaskLosses(masked_mean(errors, batch.valid))
         actions, density = self._draw(observed, ids, 1)

@@ -113,6 +113,7 @@ class DecisionTransformer(Agent):
         tasks = len(spec.task_names)
         self.window, self.width = context, width
         self.return_conditioning, self.action_context, self.time = return_conditioning, action_context, time
+        self.reads_rewards = return_conditioning
         self.action_dropout = action_dropout if action_context == "dropout" else 0.0
         self.encoder = TaskEncoder(task_identity, tasks)
         self._embed_steps(positions)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -27,7 +28,10 @@ class TaskEncoder(nn.Module):
         self.kind = kind
         self.size = {"none": 0, "onehot": tasks, "embed": width}[kind]
         self.table = nn.Parameter(torch.randn(tasks, width) * width**-0.5) if kind == "embed" else None
-        self.register_buffer("identity", torch.eye(tasks) if kind == "onehot" else torch.zeros(tasks, 0), False)
+        one_hot = np.eye(
+            tasks, tasks if kind == "onehot" else 0
+        )  # not torch.eye: without numbers, as `check_memory` looks at agents, it loads torch's compiler
+        self.register_buffer("identity", torch.tensor(one_hot, dtype=torch.get_default_dtype()), False)
 
     def task_rows(self) -> list[nn.Parameter]:
         """Parameters whose first axis is the task."""

@@ -12,7 +12,6 @@ that is run, values from outside of them, anything left after an error, a data s
 
 import argparse
 import contextlib
-import importlib.util
 import json
 import os
 import resource
@@ -29,20 +28,19 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from corpus import ELSEWHERE, MARKER, SECRET, Corpus, damage
 
 from mtorl import InputError
-from mtorl.datasets.importers import hdf5_reader
+from mtorl.datasets.importers import reading_process, reading_server
 from mtorl.envs.importing import import_data
 
 LIMIT = 15
 """Seconds of a case: 10 for one answer of what reads it, the rest for a busy machine."""
 MEMORY = 1 << 30
 GOOD = ("imported", "refused")
-SERVER = Path(__file__).parent.parent / "datasets/importers/hdf5_server.py"
 
 
 @dataclass(frozen=True)
@@ -143,9 +141,9 @@ def _limit() -> None:
 
 
 class Forked:
-    """What reads HDF5, as a fork of this process that has loaded all it needs; in place of `subprocess.Popen`."""
+    """What reads files, as a fork of this process that has loaded all it needs; in place of `subprocess.Popen`."""
 
-    server: ModuleType | None = None
+    formats: ClassVar[dict[str, ModuleType]] = {}
 
     def __init__(self, command: list[str], **options: Any) -> None:
         (theirs, sending), (receiving, ours) = os.pipe(), os.pipe()
@@ -157,8 +155,7 @@ class Forked:
             os.closerange(3, 100)
             sys.stdin, sys.stdout = os.fdopen(0), os.fdopen(1, "w")
             try:
-                assert self.server is not None
-                self.server.main()
+                reading_server.serve(self.formats[command[-1]])
             finally:
                 os._exit(0)
         os.close(theirs)
@@ -185,12 +182,12 @@ class Forked:
     @classmethod
     def use(cls) -> None:
         """From now on."""
-        os.environ["HDF5_PLUGIN_PATH"] = os.devnull
-        spec = importlib.util.spec_from_file_location("hdf5_server", SERVER)
-        assert spec is not None and spec.loader is not None
-        cls.server = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(cls.server)
-        hdf5_reader.subprocess = SimpleNamespace(Popen=cls, PIPE=None, DEVNULL=None)
+        os.environ |= reading_process.QUIET
+        for path in Path(reading_server.__file__).parent.glob("*_server.py"):
+            if path.stem != reading_server.__name__.rpartition(".")[2]:
+                with contextlib.suppress(ImportError):  # of an extra
+                    cls.formats[path.stem] = import_module(f"mtorl.datasets.importers.{path.stem}")
+        reading_process.subprocess = SimpleNamespace(Popen=cls, PIPE=None, DEVNULL=None)
 
 
 def cases(name: str, seed: int, numbers: range) -> Iterator[tuple[int, str, Outcome]]:
@@ -221,7 +218,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--case", type=int, help="Only this one.")
     parser.add_argument("--save", action="store_true", help="Write results/fuzz_KIND.json.")
-    parser.add_argument("--forked", action="store_true", help="Fork what reads HDF5, do not start it: much faster.")
+    parser.add_argument("--forked", action="store_true", help="Fork what reads files, do not start it: much faster.")
     options = parser.parse_args()
     if options.forked:
         Forked.use()

@@ -1,20 +1,25 @@
 """Task gradients and training steps on a GPU: one task after the other, all at once, and a summed backward pass.
 
-    python benchmarks/gpu.py          # about two minutes on one NVIDIA GPU
+    python benchmarks/gpu.py          # about two minutes on one NVIDIA GPU, and some more for what is compiled
+    python benchmarks/gpu.py --quick  # a minute on a processor, to see that it works; nothing is written
 
 The 5 M decision transformer with 8 windows of 20 steps for each of 10 or 50 tasks. Medians over rounds in which the
 variants are timed one after the other; peak memory is that of each variant alone.
 """
 
 import argparse
+import json
 import statistics
 import time
 from collections.abc import Callable
+from typing import get_args
 
 import torch
 from common import make_agent, make_batch, save
 
+from mtorl.datasets.batch import TaskBatch
 from mtorl.trainers import balancers
+from mtorl.trainers.computation import Backend, Computation
 from mtorl.trainers.executions import PhaseFunctions
 from mtorl.trainers.gradients import gramian
 from mtorl.trainers.optimizer import OptimizerSettings, PhaseOptimizer
@@ -22,6 +27,8 @@ from mtorl.trainers.sharing import RandomMasks, Shared, Sharing
 from mtorl.trainers.update import MultiTaskUpdate
 
 METHODS = ("Equal", "PCGrad", "UPGrad", "NashMTL", "ConFIG", "GradDrop")
+GOALS = {"T=10": 1.6, "T=50": 1.3, "Equal, steps per second, over those that are not compiled": 2.0}
+"""Gradients of single tasks, compiled, over a summed backward pass that is not; and steps."""
 
 
 def race(variants: dict[str, Callable[[], object]], rounds: int, device: str) -> dict[str, dict[str, float]]:
@@ -53,7 +60,17 @@ def _wait(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def measure(tasks: int, size: tuple[int, int, int], rounds: int, device: str) -> dict:
+def computations(backend: Backend) -> dict[str, Computation]:
+    """What the variants are called."""
+    return {
+        "vmap": Computation("vmap"),
+        "vmap, compiled": Computation("vmap", backend),
+        "vmap, bf16": Computation("vmap", None, "bf16"),
+        "vmap, compiled, bf16": Computation("vmap", backend, "bf16"),
+    }
+
+
+def measure(tasks: int, size: tuple[int, int, int], rounds: int, device: str, backend: Backend) -> dict:
     """One number of tasks."""
     agent, batch = make_agent(tasks, *size).to(device), make_batch(tasks, 8).to(device, torch.float32)
     masks = RandomMasks()
@@ -62,8 +79,8 @@ def measure(tasks: int, size: tuple[int, int, int], rounds: int, device: str) ->
     parameters = list(agent.parameters())
     ways = {
         "loop": PhaseFunctions(agent, execution="loop"),
-        "vmap": PhaseFunctions(agent, execution="vmap"),
         "vmap, 5 tasks at a time": PhaseFunctions(agent, execution="vmap", chunk=5),
+        **{name: PhaseFunctions(agent, execution=it) for name, it in computations(backend).items()},
     }
 
     def plain() -> None:
@@ -78,15 +95,7 @@ def measure(tasks: int, size: tuple[int, int, int], rounds: int, device: str) ->
     rows = ways["loop"].gradients(batch, Shared())[0].pulled_back.clone()
     variants["inner products"] = lambda: gramian(rows)
     found = race(variants, rounds, device)
-    optimizer = PhaseOptimizer(OptimizerSettings(), agent, [], agent.task_rows(), 1000)
-    steps: dict[str, Callable[[], object]] = {}
-    for name in METHODS:
-        member = getattr(balancers, name)()
-        member.init(tasks, ways["vmap"].space, torch.Generator().manual_seed(0))
-        steps[name] = lambda member=member: member.step(
-            MultiTaskUpdate(ways["vmap"], optimizer, batch, Shared(), 0, 1000, seed=0)
-        )
-    trained = race(steps, rounds, device)
+    trained = race(steps_of(ways, batch), rounds, device)
     return {
         "parameters": sum(value.numel() for value in parameters),
         "gradients": found,
@@ -95,7 +104,23 @@ def measure(tasks: int, size: tuple[int, int, int], rounds: int, device: str) ->
         },
         "step": trained,
         "step_over_equal": {name: round(value["ms"] / trained["Equal"]["ms"], 2) for name, value in trained.items()},
+        "steps_per_second": {name: round(1e3 / value["ms"], 1) for name, value in trained.items()},
     }
+
+
+def steps_of(ways: dict[str, PhaseFunctions], batch: TaskBatch) -> dict[str, Callable[[], object]]:
+    """Steps of training with each method; with the first two of them also as they are compiled, and in bfloat16."""
+    agent, tasks = ways["vmap"].agent, len(batch.tasks)
+    optimizer = PhaseOptimizer(OptimizerSettings(), agent, [], agent.task_rows(), 1000)
+    found: dict[str, Callable[[], object]] = {}
+    for way in (it for it in ways if it.startswith("vmap") and "at a time" not in it):
+        for name in METHODS if way == "vmap" else METHODS[:2]:
+            member = getattr(balancers, name)()
+            member.init(tasks, ways[way].space, torch.Generator().manual_seed(0))
+            found[name + way.removeprefix("vmap")] = lambda member=member, way=way: member.step(
+                MultiTaskUpdate(ways[way], optimizer, batch, Shared(), 0, 1000, seed=0)
+            )
+    return found
 
 
 def main() -> None:
@@ -104,12 +129,18 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--size", type=int, nargs=3, default=(256, 6, 8), help="width, layers, heads")
-    arguments = parser.parse_args()
-    gpu = torch.cuda.get_device_name() if arguments.device == "cuda" else "no GPU"
+    parser.add_argument("--backend", choices=get_args(Backend), default="inductor")
+    parser.add_argument("--quick", action="store_true")
+    chosen = parser.parse_args()
+    if chosen.quick:
+        torch.set_num_threads(1)
+        print(json.dumps(measure(3, (16, 1, 2), 2, "cpu", "aot_eager"), indent=1))
+        return
+    gpu = torch.cuda.get_device_name() if chosen.device == "cuda" else "no GPU"
     results = {}
     for tasks in (10, 50):
-        results[f"T={tasks}"] = measure(tasks, tuple(arguments.size), arguments.rounds, arguments.device)
-        save("gpu", {"gpu": gpu, "torch": torch.__version__, **results})
+        results[f"T={tasks}"] = measure(tasks, tuple(chosen.size), chosen.rounds, chosen.device, chosen.backend)
+        save("gpu", {"gpu": gpu, "torch": torch.__version__, "goals": GOALS, **results})
 
 
 if __name__ == "__main__":

@@ -119,9 +119,44 @@ def write_minari(folder: Path, steps: int) -> list[str]:
     return [str(folder / "set-v0")]
 
 
+def write_lerobot(folder: Path, steps: int) -> list[str]:
+    """Of v3.0: files of 200 episodes, a row group for each."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    def table(first: int, arrays: dict[str, Any]) -> pa.Table:
+        rows = np.arange(first, first + len(arrays["rewards"]))
+        wide = {"observation.state": arrays["observations"], "action": arrays["actions"]}
+        columns = {name: pa.FixedSizeListArray.from_arrays(it.ravel(), it.shape[1]) for name, it in wide.items()}
+        marks = {"episode_index": rows // LENGTH, "frame_index": rows % LENGTH, "task_index": rows // LENGTH % 2}
+        return pa.table(columns | {"next.reward": arrays["rewards"], "next.done": arrays["timeouts"]} | marks)
+
+    (folder / "meta").mkdir()
+    (folder / "data/chunk-000").mkdir(parents=True)
+    features = {name: {"dtype": "float32", "shape": [1]} for name in ("observation.state", "action", "next.reward")}
+    info = {"codebase_version": "v3.0", "features": features}
+    (folder / "meta/info.json").write_text(json.dumps(info))
+    pq.write_table(pa.table({"task_index": [0, 1], "task": ["Run", "Jump"]}), folder / "meta/tasks.parquet")
+    writer, number = None, 0
+    for rows, arrays in blocks(steps):
+        made = table(rows.start, arrays)
+        if writer is None:
+            path = folder / f"data/chunk-000/file-{number:03d}.parquet"
+            writer, number = pq.ParquetWriter(path, made.schema, compression="snappy"), number + 1
+        for start in range(0, len(made), LENGTH):
+            writer.write_table(made.slice(start, LENGTH))
+        if rows.stop % (200 * LENGTH) == 0:
+            writer.close()
+            writer = None
+    if writer is not None:
+        writer.close()
+    return [str(folder)]
+
+
 WRITERS: dict[str, Callable[[Path, int], list[str]]] = {
     "d4rl": write_d4rl,
     "harmodt": write_folders,
+    "lerobot": write_lerobot,
     "minari": write_minari,
     "npz": write_npz,
 }

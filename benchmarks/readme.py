@@ -152,6 +152,7 @@ def speed() -> str:
             f"{100 * simulation['with_policy_over_without']:.0f} % of that without",
             f"{100 * goals['with_policy_over_without']:.0f} %",
         ],
+        *_envpool(simulation),
         [
             "... two workers against one",
             f"{simulation['two_workers_over_one']:.2f}x",
@@ -185,6 +186,13 @@ def speed() -> str:
         ],
     ]
     return f"{table(['', 'measured', 'goal'], rows)}\n\n{origin(simulation)}"
+
+
+def _envpool(simulation: dict[str, Any]) -> list[list[str]]:
+    if "envpool" not in simulation:
+        return []
+    rate, share = simulation["steps_per_second"]["EnvPool"], simulation["envpool_over_bare_physics"]
+    return [[f"... EnvPool {simulation['envpool']} in C++, beside it", f"{rate:,} steps/s: {100 * share:.0f} %", ""]]
 
 
 def balancing() -> str:
@@ -456,6 +464,34 @@ def distributed() -> str:
     return f"{table(heads, rows)}\n\n{origin(found)}"
 
 
+def tasks() -> str:
+    """What a task costs among many, and its growth over 10 tasks."""
+    found = read("tasks")
+    each, growth = found["seconds_and_bytes"], found["per_task_over_fewest"]
+    head = ["processor time", *[f"{count} tasks" for count in each], *[f"{count}: per task, x" for count in growth]]
+    rows = []
+    for name in next(iter(each.values())):
+        cells = [_amount(name, row[name]) for row in each.values()]
+        rows.append([name.replace("_", " "), *cells, *[f"{row[name]:.2f}" for row in growth.values()]])
+    return f"{table(head, rows)}\n\n{origin(found)}"
+
+
+def _amount(name: str, value: float) -> str:
+    """Seconds, kilobytes or megabytes."""
+    if name.endswith("bytes"):
+        return f"{value:.0f} MB" if "mega" in name else f"{value / 1000:,.0f} kB"
+    return f"{1000 * value:.1f} ms" if value < 1 else f"{value:.1f} s"
+
+
+def startup() -> str:
+    """Seconds until commands answer, and until training and evaluation are under way."""
+    found = read("startup")
+    rows = [[f"`{name}`", f"{value:.2f} s"] for name, value in found["median_seconds"].items()]
+    later = found["median_seconds_after_torch"]
+    rows += [[f"{name}, after `import torch`", f"{value:.2f} s"] for name, value in later.items()]
+    return f"{table(['', 'median'], rows)}\n\n{origin(found)}"
+
+
 def groupers() -> str:
     """Which groupers find planted families, and how well Grad-TAG foresees fine-tuning."""
     found = read("groupers")
@@ -492,6 +528,8 @@ BLOCKS |= {
     "sharing_cost": sharing_cost,
     "groupers": groupers,
     "distributed": distributed,
+    "tasks": tasks,
+    "startup": startup,
     "balancers": lambda: ablation("balancers_mt10", APART, timed=False),
     "single_tasks": single_tasks,
     "contention": contention,

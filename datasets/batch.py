@@ -1,7 +1,7 @@
 """What a step of training sees: windows of consecutive steps, the same number for every task."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -54,24 +54,45 @@ class TaskBatch:
     @property
     def tensors(self) -> list[Tensor]:
         """All of its tensors, those of its prompt last; each has the tasks as its first axis."""
-        columns = [value for value in vars(self).values() if torch.is_tensor(value)]
-        return [*columns, *(self.prompt.tensors if self.prompt else ())]
+        return [*self._columns.values(), *(self.prompt.tensors if self.prompt else ())]
+
+    @property
+    def _columns(self) -> dict[str, Tensor]:
+        found = ((name, getattr(self, name)) for name in COLUMNS)
+        return {name: value for name, value in found if value is not None}
+
+    @property
+    def tasks(self) -> tuple[int, ...]:
+        """The ids of the tasks, where no GPU has to be asked for them: batches that were moved there remember."""
+        known = vars(self.task_ids)
+        if "tasks" not in known:
+            self._remember(tuple(self.task_ids.tolist()))
+        found: tuple[int, ...] = known["tasks"]
+        return found
+
+    def _remember(self, tasks: tuple[int, ...]) -> None:
+        vars(self.task_ids)["tasks"] = tasks
 
     def with_tensors(self, values: Iterable[Tensor]) -> "TaskBatch":
         """A batch of the same fields with other tensors, given in the order of `tensors`."""
         tensors = iter(values)
-        columns = {name: next(tensors) for name, value in vars(self).items() if torch.is_tensor(value)}
+        columns = {name: next(tensors) for name in self._columns}
         return replace(self, **columns, prompt=Prompt(*tensors) if self.prompt else None)  # the prompt's come last
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "TaskBatch":
         """The same windows on another device; floating point columns in another dtype if given."""
-        return self.with_tensors(
-            tensor.to(device, dtype if tensor.is_floating_point() else None) for tensor in self.tensors
-        )
+        tasks = self.tasks
+        moved = (tensor.to(device, dtype if tensor.is_floating_point() else None) for tensor in self.tensors)
+        found = self.with_tensors(moved)
+        found._remember(tasks)
+        return found
 
     def select(self, tasks: Sequence[int] | Tensor) -> "TaskBatch":
         """Only the tasks at these positions of the batch (not task ids)."""
-        return self.with_tensors(value[torch.as_tensor(tasks, device=value.device)] for value in self.tensors)
+        found = self.with_tensors(value[torch.as_tensor(tasks, device=value.device)] for value in self.tensors)
+        if not (isinstance(tasks, Tensor) and tasks.is_cuda):
+            found._remember(tuple(torch.tensor(self.tasks)[torch.as_tensor(tasks)].tolist()))
+        return found
 
     def parts(self, count: int) -> "list[TaskBatch]":
         """So many batches of different windows, of the same tasks and as equal in size as can be.
@@ -89,3 +110,6 @@ class TaskBatch:
             [value] * count if value is self.task_ids else value.tensor_split(count, 1) for value in self.tensors
         ]
         return [self.with_tensors(part) for part in zip(*columns, strict=True)]
+
+
+COLUMNS = tuple(it.name for it in fields(TaskBatch) if it.name != "prompt")

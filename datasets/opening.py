@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mtorl import InputError
+from mtorl.datasets.joining import are_joined, contradiction, have_other_values, settings_of
 from mtorl.datasets.spec import DataSpec
 from mtorl.datasets.store import EpisodeStore
 from mtorl.schema import Document
@@ -13,7 +14,7 @@ from mtorl.schema import Document
 
 def same_settings(suite: Document, store: EpisodeStore) -> bool:
     """Whether a store was recorded in that suite (as `Suite.describe` says), whatever tasks were chosen of it."""
-    return suite["class_path"] == store.suite["class_path"] and _settings(suite) == _settings(store.suite)
+    return are_joined(suite, store.suite)
 
 
 def check_fits(spec: DataSpec, store: EpisodeStore) -> None:
@@ -22,12 +23,16 @@ def check_fits(spec: DataSpec, store: EpisodeStore) -> None:
     suite = next((it for it in suites if same_settings(it, store)), suites[1])
     for name, expected, found in (
         ("suite", suite["class_path"], store.suite["class_path"]),
-        ("suite settings", _settings(suite), _settings(store.suite)),
+        ("suite settings", settings_of(suite), settings_of(store.suite)),
         ("observation dimension", spec.observation_dim, store.observation_dim),
         ("action dimension", spec.action_dim, store.action_dim),
     ):
         if expected != found:
             raise InputError(f"data set {store.path} does not fit the policy: expected {name} {expected}, got {found}.")
+    alike = [it for it in suites if it["class_path"] == store.suite["class_path"]]
+    why = next(filter(None, (contradiction(it, store.suite) for it in alike)), None)
+    if why:
+        raise InputError(f"data set {store.path} does not fit the policy: {why}, in the policy's data and there.")
     recorded = {entry["name"] for entry in store.manifest["tasks"] if entry["episodes"]}
     missing = [name for name in spec.task_names if name not in recorded]
     if missing:
@@ -53,6 +58,7 @@ def open_stores(paths: Sequence[Path | str], union: bool = False) -> list[Episod
         others = [it for it in stores[:number] if not union or same_settings(it.suite, store)]
         if others:
             _check_joined(others[0], store)
+            _check_tasks(others, store)
     return stores
 
 
@@ -60,7 +66,7 @@ def _check_joined(first: EpisodeStore, store: EpisodeStore) -> None:
     """Raises InputError unless the episodes of two stores are alike; warns if they end differently."""
     for name, expected, found in (
         ("suite", first.suite["class_path"], store.suite["class_path"]),
-        ("suite settings", _settings(first.suite), _settings(store.suite)),
+        ("suite settings", settings_of(first.suite), settings_of(store.suite)),
         ("versions", first.manifest["versions"], store.manifest["versions"]),
         ("observation dimension", first.observation_dim, store.observation_dim),
         ("action dimension", first.action_dim, store.action_dim),
@@ -79,14 +85,23 @@ def _check_joined(first: EpisodeStore, store: EpisodeStore) -> None:
         )
 
 
+def _check_tasks(others: Sequence[EpisodeStore], store: EpisodeStore) -> None:
+    """Raises InputError unless tasks of the same name are the same, and what they are played in has one horizon."""
+    for other in others:
+        why = contradiction(other.suite, store.suite)
+        if why:
+            raise InputError(
+                f"data sets {other.path} and {store.path} cannot be joined: {why}. Record or import one of them with "
+                "another name of the task."
+            )
+        limits = other.manifest["horizon"], store.manifest["horizon"]
+        if limits[0] != limits[1] and have_other_values(other.suite, store.suite):
+            raise InputError(
+                f"data sets {other.path} and {store.path} cannot be joined: their tasks differ, and their horizons are "
+                f"{limits[0]} and {limits[1]}. To train one policy for both, make them data of the suite Union."
+            )
+
+
 def _endings(store: EpisodeStore) -> dict[str, Any]:
     """What a store's recipe says of when its episodes end."""
     return {key: store.manifest["source"].get(key) for key in ("after_success", "hold")}
-
-
-def _settings(suite: Document) -> Document:
-    """The suite's arguments that change what an episode is; which tasks were recorded does not."""
-    chosen = {key: it for key, it in suite["init_args"].items() if key not in ("benchmark", "tasks", "fast")}
-    if "suites" in chosen:
-        chosen["suites"] = [[it["class_path"], _settings(it)] for it in chosen["suites"]]
-    return chosen

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from mtorl import InputError, checks
 from mtorl.datasets.card import joined_card
+from mtorl.datasets.joining import joined_suite
 from mtorl.datasets.opening import open_stores
 from mtorl.datasets.parents import Parent
 from mtorl.datasets.staging import new_store
@@ -188,10 +189,10 @@ def _write(
             + ("Ask for less, or leave these tasks out with --drop_empty." if names else "Ask for less.")
         )
     first = stores[0]
-    arguments = {**first.suite["init_args"], "tasks": names}
+    suite = joined_suite([store.suite for store in stores])
     writer = StoreWriter(
         folder,
-        suite={**first.suite, "init_args": arguments},
+        suite={**suite, "init_args": {**suite["init_args"], "tasks": names}},
         task_names=names,
         dimensions=(first.observation_dim, first.action_dim),
         horizon=max(store.manifest["horizon"] for store in stores),

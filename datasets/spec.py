@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from mtorl import InputError, earlier
 from mtorl.datasets.card import CARD
 from mtorl.datasets.episode import padded
+from mtorl.datasets.joining import joined_suite
 from mtorl.datasets.statistics import QUANTILES, pooled_moments
 from mtorl.datasets.store import SUITE, EpisodeStore
 from mtorl.files import sha256
@@ -180,7 +181,7 @@ def describe_stores(
         tasks: Use only these tasks; all of them by default.
         pooled: Give every task the observations' statistics of all tasks of the stores, used or not.
         order: The order of the tasks that are used; by default those of the first store first.
-        suite: In which their tasks are played together; by default that of the first.
+        suite: In which their tasks are played together; by default that of all of them, which is one.
 
     Raises:
         InputError: A task is unknown or has no episodes.
@@ -192,7 +193,7 @@ def describe_stores(
     if unknown:
         raise InputError(f"unknown tasks {unknown}; the data set holds {names}.")
     chosen = [name for name in order or names if tasks is None or name in tasks]
-    suite = suite or stores[0].suite
+    suite = suite or joined_suite([store.suite for store in stores])
     spec = _describe(stores, chosen, suite)
     return _with_statistics_of(_describe(stores, names, suite), spec) if pooled else spec
 

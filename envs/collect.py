@@ -25,8 +25,9 @@ from mtorl.datasets.writer import StoreWriter
 from mtorl.envs.base import Split, Suite
 from mtorl.envs.checked import check_suite
 from mtorl.envs.demonstrations import demonstrations
+from mtorl.envs.engines import open_pool
 from mtorl.envs.evaluator import is_told
-from mtorl.envs.parcel import pack, sent
+from mtorl.envs.parcel import Parcel, pack
 from mtorl.envs.policies import check_positions
 from mtorl.envs.protocol import ProtocolName, demonstrations_hash
 from mtorl.envs.recipes import Recipe, behaviour
@@ -229,22 +230,28 @@ def _record_parts(
     total = recording.episodes * len(suite.task_names)
     with (
         ExitStack() as stack,
-        WorkerPool(min(workers, len(missing))) as pool,
+        open_pool(min(workers, len(missing))) as pool,
         Progress(title, total, "episodes", start=done, quiet=quiet) as progress,
     ):
-        acting = _acting(policy, suite, stack)
+        acting = _acting(policy, suite, pool, stack)
         jobs = ((str(out), suite, recording, task, numbers, acting[task]) for task, numbers in missing)
         for count, length in pool.run(_record_part, jobs):
             steps += length
             progress.advance(count, f"{steps / progress.seconds:,.0f} steps/s")
+    if lost := [part for part in missing if not _part_path(out, *part).exists()]:
+        raise InputError(
+            f"{len(lost)} of {len(missing)} parts were recorded, but are not in {out.resolve()}: other machines have a "
+            "folder of their own there. Choose an --out that all of them share."
+        )
 
 
-def _acting(policy: BehaviorPolicy | None, suite: Suite, stack: ExitStack) -> Sequence[Acting | None]:
+def _acting(policy: BehaviorPolicy | None, suite: Suite, pool: WorkerPool, stack: ExitStack) -> Sequence[Acting | None]:
     """Who acts in each task, for workers; None: the scripted expert."""
     if policy is None:
         return [None] * len(suite.task_names)
     shown = demonstrations(policy.protocol, suite, getattr(policy.policy, "demonstration_steps", 1))
-    parcel = stack.enter_context(sent(pack(policy.policy)))
+    packed = pack(policy.policy)
+    parcel = Parcel(stack.enter_context(pool.share(packed.content)), packed.token)
     return [Acting(parcel, policy.noise, policy.protocol, episode) for episode in shown]
 
 

@@ -34,7 +34,8 @@ def import_data(
     """
     if not paths:
         raise InputError("no file was given; expected at least one to import.")
-    files, out = importer.paths([str(path) for path in paths]), Path(out)
+    words, out = [str(path) for path in paths], Path(out)
+    files = importer.paths(words)
     with new_store(out) as folder:
         contents = importer.contents(files)
         writer = StoreWriter(
@@ -44,7 +45,7 @@ def import_data(
             dimensions=(contents.observation_dim, contents.action_dim),
             horizon=contents.horizon,
             versions=contents.versions,
-            source=contents.source | {"importer": type(importer).__name__, "files": [path.name for path in files]},
+            source=contents.source | {"importer": type(importer).__name__, "files": words},
             card=contents.card,
             returns_only=contents.returns_only,
             own_dimensions=contents.own_dimensions,

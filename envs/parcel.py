@@ -1,10 +1,7 @@
 """Policies on their way to workers: packed once, and loaded once by each worker."""
 
 import hashlib
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from mtorl.envs.policies import Policy
@@ -19,9 +16,10 @@ class Packed(NamedTuple):
 
 
 class Parcel(NamedTuple):
-    """Where workers find a packed policy."""
+    """How workers get at a packed policy."""
 
-    path: str
+    read: Callable[[], bytes]
+    """Returns its content; see `WorkerPool.share`."""
     token: str
 
     def unpack(self) -> Policy:
@@ -30,7 +28,7 @@ class Parcel(NamedTuple):
         if _unpacked[0] != self.token:
             import pickle
 
-            _unpacked = (self.token, pickle.loads(Path(self.path).read_bytes()))
+            _unpacked = (self.token, pickle.loads(self.read()))
         return _unpacked[1]
 
 
@@ -43,12 +41,3 @@ def pack(policy: Policy) -> Packed:
 
     content: bytes = cloudpickle.dumps(policy)
     return Packed(content, hashlib.sha256(content).hexdigest())
-
-
-@contextmanager
-def sent(packed: Packed) -> Iterator[Parcel]:
-    """A file from which workers load the policy once, instead of getting it with every block."""
-    with tempfile.TemporaryDirectory(prefix="mtorl-") as folder:
-        path = Path(folder) / "policy.pickle"
-        path.write_bytes(packed.content)
-        yield Parcel(str(path), packed.token)

@@ -1,5 +1,6 @@
 """A tiny suite in numpy: points that move to, or away from, a marker. It needs no simulator and runs in seconds."""
 
+import re
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -11,6 +12,9 @@ from mtorl.envs.base import Env, Split, Step, Suite, checked_action
 SPEED = 0.1
 RADIUS = 0.1
 GOALS = 50
+FAMILY = 4
+"""Tasks of each family, if nobody says."""
+NAME = re.compile(r"(towards|away)-(0|[1-9]\d*)")
 
 
 class PointReach(Suite):
@@ -20,23 +24,23 @@ class PointReach(Suite):
     cannot solve both; within a family tasks differ by a small rotation of the target.
 
     Args:
-        tasks: Names of the tasks; four of each family by default.
+        tasks: Names of the tasks, `towards-i` or `away-i` with any number; or how many there are, half of each family.
+            Four of each family by default.
         horizon: Steps of an episode.
         goal_visible: Whether agents see the marker.
     """
 
-    def __init__(self, tasks: Sequence[str] | None = None, horizon: int = 50, goal_visible: bool = True) -> None:
-        tasks = [tasks] if isinstance(tasks, str) else tasks
-        every = tuple(f"{family}-{number}" for family in ("towards", "away") for number in range(4))
-        unknown = [name for name in tasks or () if name not in every]
+    def __init__(self, tasks: int | Sequence[str] | None = None, horizon: int = 50, goal_visible: bool = True) -> None:
+        tasks = _names(2 * FAMILY if tasks is None else tasks)
+        unknown = [name for name in tasks if not NAME.fullmatch(name)]
         if unknown:
-            raise InputError(f"unknown tasks {unknown}; PointReach has {list(every)}.")
-        if tasks is not None and not tasks:
-            raise InputError(f"the list of tasks is empty; expected some of {list(every)}.")
-        if len(set(tasks or ())) < len(tasks or ()):
-            raise InputError(f"a task is listed twice in {list(tasks or ())}; expected each once.")
+            raise InputError(f"unknown tasks {unknown}; PointReach has towards-0, away-0, towards-1 and so on.")
+        if not tasks:
+            raise InputError("the list of tasks is empty; expected some of towards-0, away-0, towards-1 and so on.")
+        if len(set(tasks)) < len(tasks):
+            raise InputError(f"a task is listed twice in {list(tasks)}; expected each once.")
         checks.at_least(1, horizon=horizon)
-        self.task_names = tuple(tasks or every)
+        self.task_names = tasks
         self.observation_dim, self.action_dim, self.horizon, self.goal_visible = 4, 2, horizon, goal_visible
         self.arguments = {"tasks": list(self.task_names), "horizon": horizon, "goal_visible": goal_visible}
 
@@ -75,6 +79,17 @@ class PointReach(Suite):
     def versions(self) -> dict[str, str]:
         """The suite has no simulator."""
         return {"point_reach": "1"}
+
+
+def _names(tasks: int | Sequence[str]) -> tuple[str, ...]:
+    """Names of tasks; a number, also as a command line has it, stands for the first ones of each family."""
+    names = (tasks,) if isinstance(tasks, str) else () if isinstance(tasks, int) else tuple(tasks)
+    if not isinstance(tasks, int) and not (len(names) == 1 and names[0].isdecimal()):
+        return names
+    count = tasks if isinstance(tasks, int) else int(names[0])
+    checks.at_least(1, tasks=count)
+    families = {"towards": count - count // 2, "away": count // 2}
+    return tuple(f"{family}-{number}" for family, mine in families.items() for number in range(mine))
 
 
 class PointEnv(Env):

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from mtorl.envs.base import Suite
+from mtorl.envs.engines import open_pool
 from mtorl.envs.evaluator import evaluate
 from mtorl.envs.policies import ExpertPolicy, Policy, RandomPolicy
 from mtorl.envs.protocol import Protocol
 from mtorl.envs.results import EvalReport
-from mtorl.envs.workers import WorkerPool
 
 ReferenceName = Literal["expert", "random"]
 
@@ -73,7 +73,7 @@ def evaluate_reference(
     """
     played, path = protocol.plays(suite), _path(policy, suite, protocol, folder)
     kind: Policy = ExpertPolicy(played) if policy == "expert" else RandomPolicy(played)
-    with WorkerPool(workers) as pool:
+    with open_pool(workers) as pool:
         return evaluate(kind, suite, protocol, pool, policy, out=path, quiet=quiet)
 
 

@@ -166,7 +166,7 @@ class EvalReport:
         return [self._task(name) for name in self.task_names]
 
     def _task(self, name: str) -> TaskResult:
-        mine = [episode for episode in self.episodes if episode.task == name]
+        mine = self._played.get(name, [])
         successes = sum(episode.success for episode in mine)
         last = [episode.success_last for episode in mine if episode.success_last is not None]
         return TaskResult(
@@ -184,7 +184,15 @@ class EvalReport:
 
     def returns(self, task: str) -> NDArray[np.float64]:
         """Returns of all episodes of a task."""
-        return np.array([episode.reward for episode in self.episodes if episode.task == task])
+        return np.array([episode.reward for episode in self._played.get(task, [])])
+
+    @cached_property
+    def _played(self) -> dict[str, list[Played]]:
+        """The episodes of each task."""
+        found: dict[str, list[Played]] = {}
+        for episode in self.episodes:
+            found.setdefault(episode.task, []).append(episode)
+        return found
 
     @property
     def goal_hidden(self) -> bool:

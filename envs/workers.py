@@ -9,11 +9,13 @@ import os
 import pickle
 import signal
 import sys
+import tempfile
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -22,6 +24,8 @@ from mtorl.envs.base import Env, Suite
 
 WORKERS = f"[0, {max(64, 8 * (os.cpu_count() or 1))}]"
 """Numbers of processes that a machine can be expected to hold: each has a simulator of its own."""
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+"""Environment variables of a worker: with more threads last bits change, and processes get into each other's way."""
 
 _suites: dict[tuple[type[Suite], str], Suite] = {}
 _environments: dict[tuple[type[Suite], str, int], list[Env]] = {}
@@ -32,10 +36,11 @@ class WorkerPool:
 
     Args:
         workers: Number of processes; 0 runs everything in the calling process (for debugging).
+        allowed: Interval of that number.
     """
 
-    def __init__(self, workers: int) -> None:
-        checks.within(WORKERS, workers=workers)
+    def __init__(self, workers: int, allowed: str = WORKERS) -> None:
+        checks.within(allowed, workers=workers)
         self.workers = workers
         self._executor: Any = None
 
@@ -64,10 +69,10 @@ class WorkerPool:
                 timeout=None,
                 initializer=_prepare_worker,
                 initargs=(os.getpid(),),
-                env={"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+                env=ONE_THREAD,
             )
         with _interrupts_held():
-            futures = [self._executor.submit(_call_packed, cloudpickle.dumps((function, job))) for job in jobs]
+            futures = [self._executor.submit(call_packed, cloudpickle.dumps((function, job))) for job in jobs]
         try:
             for future in as_completed(futures):
                 yield future.result()
@@ -80,6 +85,14 @@ class WorkerPool:
         except BaseException:
             self.close()  # an interrupted or failed run: stop the episodes that are still being played
             raise
+
+    @contextmanager
+    def share(self, content: bytes) -> Iterator[Callable[[], bytes]]:
+        """Something that many jobs need; inside the block workers get it from what this yields, not with every job."""
+        with tempfile.TemporaryDirectory(prefix="mtorl-") as folder:
+            path = Path(folder) / "shared"
+            path.write_bytes(content)
+            yield path.read_bytes
 
     def close(self) -> None:
         """Stops the processes at once."""
@@ -120,7 +133,7 @@ def _call(function: Callable[..., Any], job: tuple[Any, ...]) -> Any:
         raise RuntimeError(f"an episode ended its process ({_text(error)})") from error
 
 
-def _call_packed(content: bytes) -> Any:
+def call_packed(content: bytes) -> Any:
     """Runs in a worker: whatever goes wrong, unpacking included, is an exception that can be sent back."""
     try:
         function, job = pickle.loads(content)  # packed by the process that started this one

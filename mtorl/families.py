@@ -14,6 +14,7 @@ FAMILIES = {
     "balancers": ("mtorl.trainers.balancers", "Balancer", "own step"),
     "sharing": ("mtorl.trainers.sharing", "Sharing", "fixed"),
     "groupers": ("mtorl.trainers.groupers", "TaskGrouper", "grouper"),
+    "trackers": ("mtorl.trainers.trackers", "Tracker", "tracker"),
     "suites": ("mtorl.envs", "Suite", "suite"),
     "importers": ("mtorl.datasets.importers", "Importer", "importer"),
     "exporters": ("mtorl.datasets.exporters", "Exporter", "exporter"),

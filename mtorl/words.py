@@ -8,10 +8,10 @@ import yaml
 
 from mtorl.documents import inline_yaml
 
-LISTS = ("data", "shares", "tasks", "suite.tasks", "suite.environments", "baselines")
+LISTS = ("data", "shares", "tasks", "suite.tasks", "suite.environments", "baselines", "observations")
 """Options that take one or more words: `--tasks reach-v3 push-v3`."""
-NAMED = ("suite.environments",)
-"""Those of them that may be mappings as well: `{slow: HalfCheetah-v5}`."""
+NAMED = ("suite.environments", "tasks")
+"""Those of them that may be mappings as well: `{slow: HalfCheetah-v5}`, `{"Push the puck": push-v3}`."""
 
 
 def respelled(words: Sequence[str], flags: Sequence[str]) -> list[str]:

@@ -19,6 +19,7 @@ FIRST = [
 ELSEWHERE = {
     "import d4rl": "tests/datasets/test_d4rl.py",
     "import minari": "tests/datasets/test_minari.py",
+    "import lerobot": "tests/datasets/test_lerobot.py",
     "import harmodt": "tests/datasets/test_harmodt.py",
     "export minari": "tests/datasets/test_minari.py",
     "import npz antmaze": "tests/datasets/test_npz.py",

@@ -18,6 +18,8 @@ LEVELS = {  # the longest matching prefix decides
     "mtorl.envs": 2,
     "mtorl.agents": 3,
     "mtorl.envs.workers": 3,
+    "mtorl.envs.engines": 3,
+    "mtorl.envs.ray_pool": 3,
     "mtorl.envs.collect": 4,
     "mtorl.envs.importing": 4,
     "mtorl.envs.recording": 4,

@@ -103,21 +103,20 @@ class SpreadGradients(TaskGradients):
     @cached_property
     def pulled_back(self) -> Tensor:  # type: ignore[override]
         """The whole matrix `[T, P]`: everybody sends its columns to all others."""
-        return torch.cat([it.T for it in self._together.gather(self.columns.T.contiguous(), self._widths)], 1)
+        return self._together.gather(self.columns.T.contiguous(), self._widths).T.contiguous()
 
     @cached_property
     def gramian(self) -> Tensor:
         """See `TaskGradients.gramian`: each process adds what its columns contribute."""
-        parts = self._together.gather(gramian(self.columns)[None], [1] * self._together.count)
-        return torch.cat(parts).sum(0)
+        return self._together.gather(gramian(self.columns)[None], [1] * self._together.count).sum(0)
 
     def combined(self, weights: Tensor) -> Tensor:
         """See `TaskGradients.combined`: everybody sends its part of the direction to all others."""
-        return torch.cat(self._together.gather(weights.to(self.columns) @ self.columns, self._widths))
+        return self._together.gather(weights.to(self.columns) @ self.columns, self._widths)
 
     def kept(self) -> TaskGradients:
-        """The same: every exchange has a matrix of its own."""
-        return self
+        """The same, which the next batch does not overwrite."""
+        return SpreadGradients(self.losses, self.columns.clone(), self.task_ids, self._widths, self._together)
 
 
 class SharedFunctions(PhaseFunctions):
@@ -132,6 +131,7 @@ class SharedFunctions(PhaseFunctions):
     def __init__(self, together: Processes, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._together = together
+        self._kept: Tensor | None = None
 
     def losses(self, batch: TaskBatch, sharing: Sharing) -> TaskLosses:
         """The losses of all tasks; a process's backward pass reaches what it has computed, see `add_up`."""
@@ -151,8 +151,9 @@ class SharedFunctions(PhaseFunctions):
         """See `PhaseFunctions.gradients`."""
         rows, small = self._own_gradients(batch, sharing, dense=False)
         losses, *private = self._sum_all(small.values())
+        losses, ids = losses.cpu(), torch.tensor(batch.tasks)
         columns = self._columns(rows, batch)
-        gradients = SpreadGradients(losses, columns, batch.task_ids, self._widths, self._together)
+        gradients = SpreadGradients(losses, columns, ids, self._widths, self._together)
         return gradients, dict(zip(self.private_of(sharing), private, strict=True))
 
     def dense_gradients(self, batches: Iterable[TaskBatch], sharing: Sharing) -> DenseGradients:
@@ -194,7 +195,7 @@ class SharedFunctions(PhaseFunctions):
                 windows, shares = cut.of(batch)
                 own = rows[start : start + len(cut.tasks)]
                 start += len(cut.tasks)
-                written = GradientRows(self.space, own, None if dense else sharing, windows.task_ids)
+                written = GradientRows(self.space, own, None if dense else sharing, torch.tensor(windows.tasks))
                 losses, private = self._way(windows, sharing, written)
                 factor = 1.0 if shares is None else float(shares)  # of one task
                 if shares is not None:
@@ -207,11 +208,11 @@ class SharedFunctions(PhaseFunctions):
     def _columns(self, rows: Tensor, batch: TaskBatch) -> Tensor:
         """This process's columns `[T, P / N]` of the gradients of all tasks, for its rows of all columns."""
         tasks = [[task for cut in each for task in cut.tasks] for each in self._cuts(batch)]
-        found = self._together.exchange(rows, [len(it) for it in tasks], self._widths)
-        columns = rows.new_zeros(len(batch.task_ids), self._widths[self._together.rank])
-        for places, part in zip(tasks, found, strict=True):
-            columns.index_add_(0, torch.tensor(places, dtype=torch.long, device=rows.device), part)
-        return columns
+        count = len(batch.tasks)
+        if self._kept is None or len(self._kept) < count or self._kept.dtype != rows.dtype:
+            self._kept = rows.new_empty(count, self._widths[self._together.rank])  # once: fresh memory is slow
+        self._together.exchange(rows, tasks, self._widths, self._kept[:count])
+        return self._kept[:count]
 
     @cached_property
     def _widths(self) -> list[int]:

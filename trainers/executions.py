@@ -13,7 +13,6 @@ would cost T times that.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,11 +22,10 @@ from mtorl import InputError
 from mtorl.agents.base import Agent, Phase, TaskLosses
 from mtorl.agents.parameters import ParameterSpace
 from mtorl.datasets.batch import TaskBatch
+from mtorl.trainers.computation import Computation, Execution
 from mtorl.trainers.gradients import DenseGradients, TaskGradients
 from mtorl.trainers.rows import GradientRows
 from mtorl.trainers.sharing.base import Sharing
-
-Execution = Literal["auto", "joint", "loop", "vmap"]
 
 
 class PhaseFunctions:
@@ -36,9 +34,13 @@ class PhaseFunctions:
     Args:
         agent: The agent.
         phase: Position of the phase in `agent.phases`.
-        execution: How gradients are computed.
+        execution: How gradients are computed, or all of the computation.
         chunk: Tasks that `vmap` computes at a time; all by default.
         companions: What the tasks share in the agent's other phases: their losses read each other's networks.
+
+    Attributes:
+        execution: How gradients are computed on the agent's device.
+        compiled: Losses come out of something compiled, into which nobody can look.
 
     Raises:
         InputError: The execution is unknown, or all parameters of the phase are frozen.
@@ -48,17 +50,17 @@ class PhaseFunctions:
         self,
         agent: Agent,
         phase: int = 0,
-        execution: Execution = "auto",
+        execution: Execution | Computation = "auto",
         chunk: int | None = None,
         companions: Sequence[tuple[ParameterSpace, Sharing]] = (),
     ) -> None:
         self.agent, self.position = agent, phase
+        computation, device = Computation.of(execution), agent.observation_mean.device
         ways = {"joint": self._joint, "loop": self._loop, "vmap": self._vmap}
-        if execution not in ("auto", *ways):
-            raise InputError(f"execution is {execution!r}; expected auto, joint, loop or vmap.")
-        device = agent.observation_mean.device.type
-        self.execution = ("loop" if device == "cpu" else "vmap") if execution == "auto" else execution
+        self.execution, self.compiled = computation.way(device), computation.compile is not None
         self._way: Callable[[TaskBatch, Sharing, GradientRows], tuple[Tensor, list[Tensor]]] = ways[self.execution]
+        self._at = computation.prepared(self._losses_at, device)
+        self._all_at_once = computation.prepared(self._each_differentiated, device)
         self._chunk = chunk
         shared, moved = set(self.phase.space.names), {id(it) for it in self.phase.module.parameters()}
         self._private = {
@@ -96,15 +98,14 @@ class PhaseFunctions:
     def losses(self, batch: TaskBatch, sharing: Sharing) -> TaskLosses:
         """The losses of all tasks of a batch, differentiable in shared and private parameters."""
         if sharing.uniform:
-            return self.phase.losses(batch)
+            return self._at({}, batch)
         parameters = self.space.select(self.agent)
         if sharing.common and not self._companions:  # with companions, what a task reads of these is its own
-            return self._at(sharing.effective(parameters, int(batch.task_ids[0])), batch)
-        ones = [batch.select([position]) for position in range(len(batch.task_ids))]
-        effective = sharing.effective_each(parameters, batch.task_ids)
-        each = [
-            self._at(self._around(sharing, one.task_ids) | mine, one) for mine, one in zip(effective, ones, strict=True)
-        ]
+            return self._at(sharing.effective(parameters, batch.tasks[0]), batch)
+        ones = [batch.select([position]) for position in range(len(batch.tasks))]
+        effective = sharing.effective_each(parameters, torch.tensor(batch.tasks))
+        parts = zip(effective, ones, strict=True)
+        each = [self._at(self._around(sharing, one.tasks) | mine, one) for mine, one in parts]
         return TaskLosses(
             torch.cat([one.values for one in each]),
             _joined([one.features for one in each]),
@@ -125,7 +126,7 @@ class PhaseFunctions:
         """
         if sharing.uniform:
             return self._at(parameters, batch)
-        around = self._around(sharing, torch.tensor([task]))
+        around = self._around(sharing, [task])
         return self._at(around | sharing.effective(parameters, task), batch)
 
     def gradients(self, batch: TaskBatch, sharing: Sharing) -> tuple[TaskGradients, dict[str, Tensor]]:
@@ -135,9 +136,10 @@ class PhaseFunctions:
             Gradients of the shared parameters per task, and those of the private ones (see `private_of`) by name,
             summed over tasks.
         """
-        rows = GradientRows(self.space, self._buffer(len(batch.task_ids)), sharing, batch.task_ids)
+        ids = torch.tensor(batch.tasks)
+        rows = GradientRows(self.space, self._buffer(len(ids)), sharing, ids)
         losses, private = self._way(batch, sharing, rows)
-        return TaskGradients(losses, rows.values, batch.task_ids), self._named(private, rows)
+        return TaskGradients(losses.cpu(), rows.values, ids), self._named(private, rows)
 
     def _named(self, private: list[Tensor], rows: GradientRows) -> dict[str, Tensor]:
         """Gradients of the private parameters and of the sharing's own, as `private_of` names them."""
@@ -166,16 +168,19 @@ class PhaseFunctions:
             self._rows = like.new_empty(tasks, len(self.space))
         return self._rows[:tasks]
 
-    def _at(self, parameters: dict[str, Tensor], batch: TaskBatch) -> TaskLosses:
+    def _losses_at(self, parameters: dict[str, Tensor], batch: TaskBatch) -> TaskLosses:
+        """The losses where some parameters of the agent have other values."""
+        if not parameters:
+            return self.phase.losses(batch)
         return torch.func.functional_call(self.agent, parameters, (self.position, batch))
 
     @torch.no_grad()
-    def _around(self, sharing: Sharing, task_ids: Tensor, stacked: bool = False) -> dict[str, Tensor]:
+    def _around(self, sharing: Sharing, tasks: Sequence[int], stacked: bool = False) -> dict[str, Tensor]:
         """What tasks compute with that this phase does not move: other phases' parameters, and those that follow some.
 
         Args:
             sharing: Of this phase.
-            task_ids: One task; several if stacked, and then each parameter has the tasks as its first axis.
+            tasks: One task; several if stacked, and then each parameter has the tasks as its first axis.
             stacked: See there.
         """
         if not self._companions and not self.agent.shadows:
@@ -190,7 +195,7 @@ class PhaseFunctions:
             for sources, effective in ((others, member.effective), (followers, member.following)):
                 # a member knows parameters by their sources' names
                 values: dict[str, Tensor] = {source: everything[name] for name, source in sources.items()}
-                each = [effective(values, task) for task in task_ids.tolist()] if sources else []
+                each = [effective(values, task) for task in tasks] if sources else []
                 for name, source in sources.items():
                     rows = [one[source] for one in each]
                     found[name] = torch.stack(rows) if stacked else rows[0]
@@ -226,24 +231,23 @@ class PhaseFunctions:
 
         def one(row: int, task: int) -> Tensor:  # a function: its graph dies with it, before the next is built
             alone, leaves = batch.select([row]), self._leaves(sharing, shared, task)
-            around = {} if sharing.uniform else self._around(sharing, alone.task_ids)
-            found = self.phase.losses(alone) if sharing.uniform else self._at(around | leaves, alone)
+            around = {} if sharing.uniform else self._around(sharing, alone.tasks)
+            found = self._at({} if sharing.uniform else around | leaves, alone)
             self._differentiate(found.values[0], leaves, rows, row, private)
             return found.values.detach()
 
-        return torch.cat([one(row, task) for row, task in enumerate(batch.task_ids.tolist())]), private
+        return torch.cat([one(row, task) for row, task in enumerate(batch.tasks)]), private
 
     def _joint(self, batch: TaskBatch, sharing: Sharing, rows: GradientRows) -> tuple[Tensor, list[Tensor]]:
         shared = self.space.select(self.agent)
         private = [torch.zeros_like(value) for value in self._private.values()]
-        leaves = [self._leaves(sharing, shared, task) for task in batch.task_ids.tolist()]
+        leaves = [self._leaves(sharing, shared, task) for task in batch.tasks]
         if sharing.uniform:
-            values = self.phase.losses(batch).values
+            values = self._at({}, batch).values
         else:
             each = [batch.select([row]) for row in range(len(leaves))]
-            around = [self._around(sharing, one.task_ids) for one in each]
-            parts = zip(around, leaves, each, strict=True)
-            values = torch.cat([self._at(others | mine, one).values for others, mine, one in parts])
+            parts = zip(leaves, each, strict=True)
+            values = torch.cat([self._at(self._around(sharing, one.tasks) | mine, one).values for mine, one in parts])
         for row, mine in enumerate(leaves):
             self._differentiate(values[row], mine, rows, row, private, keep=True)
         return values.detach(), private
@@ -251,28 +255,39 @@ class PhaseFunctions:
     def _vmap(self, batch: TaskBatch, sharing: Sharing, rows: GradientRows) -> tuple[Tensor, list[Tensor]]:
         parameters = {name: value.detach() for name, value in self.space.select(self.agent).items()}
         private = {name: value.detach() for name, value in self._private.items()}
-        if sharing.uniform:
-            effective, axis, around = parameters, None, {}
-        else:
-            effective, axis = sharing.stacked_effective(parameters, batch.task_ids), 0
-            around = self._around(sharing, batch.task_ids, stacked=True)
+        effective, around = parameters, dict[str, Tensor]()
+        if not sharing.uniform:
+            effective = sharing.stacked_effective(parameters, torch.tensor(batch.tasks))
+            around = self._around(sharing, batch.tasks, stacked=True)
+        with sdpa_kernel(SDPBackend.MATH):  # the others do not know vmap: it would call them task by task
+            found, others, losses = self._all_at_once(effective, not sharing.uniform, private, batch, around)
+        rows.write_all(found)
+        return losses.clone(), [others[name] for name in private]  # a compiled step has one place for its losses
+
+    def _each_differentiated(
+        self,
+        effective: dict[str, Tensor],
+        stacked: bool,
+        private: dict[str, Tensor],
+        batch: TaskBatch,
+        around: dict[str, Tensor],
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
+        """Of all tasks at once: shared gradients `[T, ...]`, private ones, summed, and losses `[T]`."""
 
         def loss(
             mine: dict[str, Tensor], others: dict[str, Tensor], windows: list[Tensor], rest: dict[str, Tensor]
         ) -> Tensor:
             alone = batch.with_tensors(value[None] for value in windows)
-            return self._at({**rest, **mine, **others}, alone).values[0]
+            return self._losses_at({**rest, **mine, **others}, alone).values[0]
 
         function = torch.func.vmap(
             torch.func.grad_and_value(loss, argnums=(0, 1)),
-            in_dims=(axis, None, 0, 0),
+            in_dims=(0 if stacked else None, None, 0, 0),
             randomness="different",
             chunk_size=self._chunk,
         )
-        with sdpa_kernel(SDPBackend.MATH):  # the others do not know vmap: it would call them task by task
-            (found, others), losses = function(effective, private, batch.tensors, around)
-        rows.write_all(found)
-        return losses, [others[name].sum(0) for name in private]
+        (found, others), losses = function(effective, private, batch.tensors, around)
+        return found, {name: value.sum(0) for name, value in others.items()}, losses
 
 
 def _own(name: str) -> str:

@@ -85,7 +85,8 @@ def products(one: Tensor, other: Tensor) -> Tensor:
     between tasks turn into wrong directions.
     """
     whole = one.shape[1] // BLOCK * BLOCK if one.shape[1] > FEW else 0
-    found = one[:, whole:].double() @ other[:, whole:].double().T
+    rest = one[:, whole:].double()
+    found = rest @ (rest if other is one else other[:, whole:].double()).T
     share = max(1.0, len(one) * len(other) / USUAL**2)  # 160 tasks: in half of the time
     at_once = whole if one.is_cuda else max(BLOCK, int(CACHED / share) // BLOCK * BLOCK)
     for start in range(0, whole, at_once or 1):

@@ -1,5 +1,6 @@
 """AdamW with warm-up, a schedule and clipping; rows of tasks outside the batch stay where they are."""
 
+import inspect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,19 @@ from mtorl import InputError, checks
 from mtorl.schema import State
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+class _AdamW(torch.optim.AdamW):
+    """AdamW that does not load torch's compiler, which takes a second at every start.
+
+    These methods are torch's own, without the decorators that keep a compiler out of them.
+    """
+
+    add_param_group = inspect.unwrap(torch.optim.AdamW.add_param_group)
+    zero_grad = inspect.unwrap(torch.optim.AdamW.zero_grad)
+    state_dict = inspect.unwrap(torch.optim.AdamW.state_dict)
+    load_state_dict = inspect.unwrap(torch.optim.AdamW.load_state_dict)
+    step = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))
 
 
 @dataclass(frozen=True)
@@ -86,10 +100,11 @@ class PhaseOptimizer:
         self._row_of = [of.cpu() if (of := (row_of or {}).get(row)) is not None else None for row in self._rows]
         self._decays = [0.0 if any(row is it for it in extra) else settings.weight_decay for row in self._rows]
         self._seen = [torch.zeros(len(row), dtype=torch.int64) for row in self._rows]
+        self._taken = [0] * len(self._rows)
         groups: list[dict[str, Any]] = [{"params": self._parameters}]
         if extra:
             groups.append({"params": list(extra), "weight_decay": 0.0})
-        self._adam = torch.optim.AdamW(
+        self._adam = _AdamW(
             groups, lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay, fused=True
         )
 
@@ -119,9 +134,10 @@ class PhaseOptimizer:
         for group, share in zip(self._adam.param_groups, self._rates, strict=False):
             group["lr"] = share * rate
         norm = torch.nn.utils.clip_grad_norm_(self._parameters, self.settings.clip or math.inf)
-        if not torch.isfinite(norm):
+        size = float(norm)  # of all that follows, the only number that comes from a GPU
+        if not math.isfinite(size):
             raise InputError(
-                f"the gradient's norm is {float(norm)} at step {index}, though all losses are finite. Lower "
+                f"the gradient's norm is {size} at step {index}, though all losses are finite. Lower "
                 "--optimizer.lr, or check the data with `mtorl info --verify`."
             )
         present = self._present(task_ids)
@@ -132,11 +148,12 @@ class PhaseOptimizer:
         kept = [(parameter, where, flat, self._read(parameter, where, flat)) for parameter, where, flat in resting]
         self._adam.step()
         self.moves += 1
+        self._taken = [taken + (row.grad is not None) for taken, row in zip(self._taken, self._rows, strict=True)]
         for row, places, factor, decayed in catching_up:
             row.detach()[places] = decayed + factor * (row.detach()[places] - decayed)
         for parameter, where, flat, values in kept:
             self._write(parameter, where, flat, values)
-        return {"gradient_norm": float(norm), "learning_rate": rate}
+        return {"gradient_norm": size, "learning_rate": rate}
 
     def _present(self, task_ids: Tensor) -> list[Tensor]:
         """Of each parameter in `rows`, which rows are those of some tasks; ascending, on the CPU."""
@@ -151,10 +168,10 @@ class PhaseOptimizer:
         """
         first, second = self.settings.betas
         found: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
-        for row, seen, decay, mine in zip(self._rows, self._seen, self._decays, present, strict=True):
+        each = zip(self._rows, self._seen, self._taken, self._decays, present, strict=True)
+        for row, seen, taken, decay, mine in each:
             seen[mine] += 1
-            state = self._adam.state.get(row)
-            steps = (float(state["step"]) if state else 0.0) + 1
+            steps = taken + 1.0
             own = seen[mine].double()
             if bool((own == steps).all()):
                 continue
@@ -186,6 +203,8 @@ class PhaseOptimizer:
         self._adam.load_state_dict(state["adam"])
         for seen, saved in zip(self._seen, state["seen"], strict=True):
             seen[:] = saved
+        kept = [self._adam.state.get(row) for row in self._rows]
+        self._taken = [int(it["step"]) if it else 0 for it in kept]
 
 
 def _view(values: Tensor, flat: bool) -> Tensor:
@@ -193,6 +212,6 @@ def _view(values: Tensor, flat: bool) -> Tensor:
 
 
 def _others(row: nn.Parameter, present: Tensor) -> Tensor:
-    absent = torch.ones(len(row), dtype=torch.bool, device=row.device)
-    absent[present.to(row.device)] = False
-    return absent.nonzero().flatten()
+    absent = torch.ones(len(row), dtype=torch.bool)
+    absent[present] = False
+    return absent.nonzero().flatten().to(row.device)

@@ -14,8 +14,9 @@ from mtorl.datasets.sampler import TaskSampler
 from mtorl.schema import State
 from mtorl.trainers.balancers.base import Balancer, LossWeighting
 from mtorl.trainers.checkpoint import fitting
+from mtorl.trainers.computation import Computation, Execution
 from mtorl.trainers.distributed import SharedFunctions
-from mtorl.trainers.executions import Execution, PhaseFunctions
+from mtorl.trainers.executions import PhaseFunctions
 from mtorl.trainers.gradients import DenseGradients
 from mtorl.trainers.optimizer import OptimizerSettings, PhaseOptimizer
 from mtorl.trainers.processes import processes
@@ -169,7 +170,7 @@ def phase_trainers(
     optimizer: OptimizerSettings,
     steps: int,
     seed: int,
-    execution: Execution = "auto",
+    execution: Execution | Computation = "auto",
 ) -> list[PhaseTrainer]:
     """One for each phase of an agent, in their order.
 
@@ -180,7 +181,7 @@ def phase_trainers(
         optimizer: Settings for every phase.
         steps: Training steps in all.
         seed: Derives their streams.
-        execution: How per-task gradients are computed.
+        execution: How per-task gradients are computed, or all of the computation.
     """
     shared = phase_sharing(agent, sharing, seed)
     return [
@@ -225,7 +226,7 @@ def _refuse_two_ways(agent: Agent, shared: dict[str, Sharing]) -> None:
 
 
 def phase_functions(
-    agent: Agent, phase: Phase, shared: dict[str, Sharing], execution: Execution = "auto"
+    agent: Agent, phase: Phase, shared: dict[str, Sharing], execution: Execution | Computation = "auto"
 ) -> PhaseFunctions:
     """The losses and gradients of a phase, whose losses may read what other phases move.
 
@@ -233,7 +234,7 @@ def phase_functions(
         agent: The agent.
         phase: One of its phases.
         shared: What the tasks share in each phase.
-        execution: How per-task gradients are computed.
+        execution: How per-task gradients are computed, or all of the computation.
     """
     others = [(it.space, shared[it.name]) for it in agent.phases if it is not phase]
     together, place = processes(), agent.phases.index(phase)
@@ -258,6 +259,11 @@ def _phase_trainer(
         raise InputError(
             f"{whole[0]} looks at what the heads see of all tasks, which no process has where tasks are spread over "
             "several. Train in one process, or with another balancer."
+        )
+    if whole and functions.compiled:
+        raise InputError(
+            f"{whole[0]} needs gradients at what the heads see, which is inside of what is compiled. Leave --compile "
+            "out, or train with another balancer."
         )
     own.plan(len(phase.span(steps)))
     own.init(len(agent.spec.task_names), phase.space, torch_stream(seed, f"balancer {phase.name}"))  # stays on the CPU

@@ -64,6 +64,18 @@ class TaskPolicy:
         for agent in self._playing:
             agent.reset(context)
 
+    def beside(self) -> "TaskPolicy":
+        """The same, to play other episodes meanwhile; the weights are shared unless those of tasks differ."""
+        other = copy.copy(self)
+        other.agent = copy.deepcopy(self.agent) if self._sharing else copy.copy(self.agent)
+        other._candidates, other._gate, other._choice, other._playing = [], None, None, [other.agent]
+        return other
+
+    @property
+    def reads_rewards(self) -> bool:
+        """Whether its actions depend on what was earned: of agents that ask for a return, and of a gate's choice."""
+        return self.agent.reads_rewards or self._choice is not None
+
     @property
     def demonstration_steps(self) -> int:
         """Steps that a demonstration must have, at least: those of a prompt."""
@@ -142,6 +154,15 @@ class PolicyPerGroup:
         assert len(set(context.tasks.tolist())) == 1, "a block plays one task"
         self._playing, place = self._places[int(context.tasks[0])]
         self._playing.reset(replace(context, tasks=np.full_like(context.tasks, place)))
+
+    def beside(self) -> "PolicyPerGroup":
+        """The same, to play other episodes meanwhile."""
+        return PolicyPerGroup(self.task_names, [policy.beside() for policy in self.policies])
+
+    @property
+    def reads_rewards(self) -> bool:
+        """Whether the actions of the policy that is playing depend on what was earned."""
+        return self._playing.reads_rewards
 
     @property
     def demonstration_steps(self) -> int:

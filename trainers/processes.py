@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -30,15 +31,13 @@ class Processes:
     def __init__(self) -> None:
         self.rank, self.count, self.sent = dist.get_rank(), dist.get_world_size(), 0
 
-    def gather(self, mine: Tensor, lengths: Sequence[int]) -> list[Tensor]:
-        """What every process holds, first axes of these lengths."""
-        most = max(lengths)
-        padded = mine.new_zeros(most, *mine.shape[1:])
-        padded[: len(mine)] = mine.detach()
-        found = [torch.empty_like(padded) for _ in lengths]
-        dist.all_gather(found, padded)
-        self.sent += padded.nbytes * (self.count - 1)
-        return [it[:length] for it, length in zip(found, lengths, strict=True)]
+    def gather(self, mine: Tensor, lengths: Sequence[int]) -> Tensor:
+        """What every process holds, first axes of these lengths, one behind the other."""
+        found = mine.new_empty(sum(lengths), *mine.shape[1:])
+        parts = list(found.split(list(lengths)))
+        parts[self.rank].copy_(mine)
+        self._send([[mine.detach()]] * self.count, [[part] for part in parts])
+        return found
 
     def sum(self, values: Tensor) -> Tensor:
         """The sum over processes, in place."""
@@ -46,24 +45,44 @@ class Processes:
         self.sent += 2 * values.nbytes * (self.count - 1) // self.count
         return values
 
-    def exchange(self, rows: Tensor, lengths: Sequence[int], columns: Sequence[int]) -> list[Tensor]:
-        """Turns rows into columns.
+    def exchange(self, rows: Tensor, places: Sequence[Sequence[int]], widths: Sequence[int], columns: Tensor) -> None:
+        """Turns rows into columns; rows of several processes with one place are added up, in the processes' order.
+
+        Nothing is packed: parts of rows are sent from where they are, to where they belong.
 
         Args:
             rows: `[own, P]`.
-            lengths: Of every process, its number of rows.
-            columns: Of every process, its number of columns; P in all.
-
-        Returns:
-            Of every process its rows, this one's columns of them.
+            places: Of every process, what its rows are in the columns.
+            widths: Of every process, its number of columns; P in all.
+            columns: `[T, P / N]`, this process's columns of all rows; written.
         """
-        mine = columns[self.rank]
-        parcels = torch.cat([part.reshape(-1) for part in rows.split(list(columns), 1)])
-        found = rows.new_empty(sum(lengths) * mine)
-        arriving = [length * mine for length in lengths]
-        dist.all_to_all_single(found, parcels, arriving, [len(rows) * width for width in columns])
-        self.sent += parcels.nbytes - len(rows) * mine * rows.element_size()
-        return [it.view(length, mine) for it, length in zip(found.split(arriving), lengths, strict=True)]
+        spans = [slice(start, stop) for start, stop in pairwise(accumulate(widths, initial=0))]
+        arriving: list[list[Tensor]] = [[] for _ in places]
+        written, added = set[int](), list[tuple[int, Tensor]]()
+        for rank, held in enumerate(places):
+            for row, place in enumerate(held):
+                target = columns[place]
+                if place in written:
+                    target = torch.empty_like(target)
+                    added.append((place, target))
+                written.add(place)
+                if rank == self.rank:
+                    target.copy_(rows[row, spans[rank]])
+                arriving[rank].append(target)
+        self._send([[row[span] for row in rows] for span in spans], arriving)
+        for place, part in added:
+            columns[place] += part
+
+    def _send(self, leaving: Sequence[Sequence[Tensor]], arriving: Sequence[Sequence[Tensor]]) -> None:
+        """Sends contiguous tensors to every other process, and fills others with what these send."""
+        messages = []
+        for peer in range(self.count):
+            for way, values in ((dist.isend, leaving[peer]), (dist.irecv, arriving[peer])):
+                there = [it for it in values if it.numel() and peer != self.rank]
+                messages += [dist.P2POp(way, it, peer) for it in there]
+                self.sent += sum(it.nbytes for it in there) if way is dist.isend else 0
+        for message in dist.batch_isend_irecv(messages) if messages else ():
+            message.wait()
 
     def first_says(self, flag: bool) -> bool:
         """What the first process says."""

@@ -1,6 +1,7 @@
 """One batch, and a move waiting to be made."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NoReturn
 
 import torch
@@ -53,6 +54,7 @@ class MultiTaskUpdate:
         self.weights: Tensor | None = None
         self.first_losses = torch.full((len(batch.task_ids),), float("nan"))
         self._whole: tuple[MultiTaskUpdate, Tensor] | None = None
+        self._task_ids = torch.tensor(batch.tasks)
 
     @property
     def phase(self) -> Phase:
@@ -66,8 +68,8 @@ class MultiTaskUpdate:
 
     @property
     def task_ids(self) -> Tensor:
-        """Ids `[T]` of the tasks in this batch."""
-        return self._batch.task_ids
+        """Ids `[T]` of the tasks in this batch, on the CPU."""
+        return self._task_ids
 
     def select(self, positions: Sequence[int] | Tensor) -> "MultiTaskUpdate":
         """The same update for some of its tasks only: other tasks' heads stay where they are in its moves.
@@ -75,9 +77,9 @@ class MultiTaskUpdate:
         Args:
             positions: Of the tasks in this batch (not their ids).
         """
-        places = torch.as_tensor(positions, device=self._batch.valid.device)
+        places = torch.as_tensor(positions).cpu()
         part = self._copy(self._batch.select(places), self.sharing)
-        part._whole = self, places.cpu()
+        part._whole = self, places
         return part
 
     def at(self, sharing: Sharing) -> "MultiTaskUpdate":
@@ -99,15 +101,16 @@ class MultiTaskUpdate:
         return MultiTaskUpdate(self._functions, self._optimizer, batch, sharing, self._index, self._steps, self._seed)
 
     def losses(self) -> TaskLosses:
-        """A fresh forward pass at the present parameters, again after a move.
+        """A fresh forward pass at the present parameters, again after a move; the values are on the CPU.
 
         Raises:
             InputError: A loss is not finite; names the task and the step.
         """
         with isolated(self._seed, "dropout", self._index, device=self._batch.valid.device):
             losses = self._functions.losses(self._batch, self.sharing)
-        self._accept(losses.values.detach())
-        return losses
+        values = losses.values.cpu()  # once, for all who look at them
+        self._accept(values.detach())
+        return replace(losses, values=values)
 
     def gradients(self) -> TaskGradients:
         """Forward and backward: the gradient of every task at the price of one backward pass.
@@ -240,7 +243,7 @@ class MultiTaskUpdate:
     def _accept(self, values: Tensor) -> None:
         if not torch.isfinite(values).all():
             self._refuse(values)
-        self._record(values.cpu().to(torch.float32), torch.arange(len(values)))
+        self._record(values.to(torch.float32), torch.arange(len(values)))
 
     def _record(self, values: Tensor, positions: Tensor) -> None:
         known = self.first_losses[positions]

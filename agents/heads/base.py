@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
@@ -193,7 +194,15 @@ HeadMaker = Callable[[int, int, int], Head]
 """Makes a head that reads so many features and gives so many action dimensions, for that many tasks."""
 
 
+def in_single(values: Tensor) -> AbstractContextManager[object]:
+    """Where layers compute in the precision of their parameters though those before them do not; a context."""
+    if values.is_meta:  # has shapes only, and no autocast
+        return nullcontext()
+    return torch.autocast(values.device.type, enabled=False)
+
+
 def masked_mean(values: Tensor, valid: Tensor) -> Tensor:
     """Mean of values `[T, B, L]` over the valid positions of each task, `[T]`; 0 for a task without any."""
+    values = values.to(torch.promote_types(values.dtype, torch.float32))
     weights = valid.to(values.dtype)
     return (values * weights).sum((1, 2)) / weights.sum((1, 2)).clamp(min=1)

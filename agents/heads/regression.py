@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mtorl import InputError, checks
-from mtorl.agents.heads.base import Head, OutputHeads, TaskLosses, masked_mean
+from mtorl.agents.heads.base import Head, OutputHeads, TaskLosses, in_single, masked_mean
 from mtorl.datasets.batch import TaskBatch
 
 
@@ -104,8 +104,9 @@ class RegressionHead(Head):
     def linear_map(self, features: Tensor, task_ids: Tensor) -> Tensor:
         """The same without `tanh`, and with whatever there is where tasks have padding."""
         chosen = self.rows(task_ids)
-        flat = features.flatten(1, 2)  # t b l f -> t (b l) f
-        predicted = torch.baddbmm(self.bias[chosen][:, None], flat, self.weight[chosen])
+        flat = features.flatten(1, 2).to(self.weight.dtype)  # t b l f -> t (b l) f
+        with in_single(flat):
+            predicted = torch.baddbmm(self.bias[chosen][:, None], flat, self.weight[chosen])
         return predicted.view(*features.shape[:3], -1)
 
     def act(self, features: Tensor, task_ids: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mtorl import checks
-from mtorl.agents.heads.base import Head, HeadMaker, Relations, masked_mean
+from mtorl.agents.heads.base import Head, HeadMaker, Relations, in_single, masked_mean
 from mtorl.agents.heads.regression import RegressionHead
 
 Tower = Literal["linear", "bottleneck"]
@@ -152,8 +152,9 @@ class Towers(nn.Module):
 
     def forward(self, features: Tensor, task_ids: Tensor) -> Tensor:
         """Actions `[T, B, L, A]` from features `[T, B, L, F]` of tasks `[T]`."""
-        values = features.flatten(1, 2)  # t b l f -> t (b l) f
+        values = features.flatten(1, 2).to(self.weights[0].dtype)  # t b l f -> t (b l) f
         for number, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             values = functional.relu(values) if number else values
-            values = torch.baddbmm(bias[task_ids][:, None], values, weight[task_ids])
+            with in_single(values):
+                values = torch.baddbmm(bias[task_ids][:, None], values, weight[task_ids])
         return torch.tanh(values).unflatten(1, features.shape[1:3])

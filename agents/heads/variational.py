@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mtorl import checks
-from mtorl.agents.heads.base import Relations, masked_mean
+from mtorl.agents.heads.base import Relations, in_single, masked_mean
 from mtorl.agents.heads.regression import RegressionHead
 
 FLOOR = 1e-6
@@ -202,7 +202,8 @@ class VariationalHeads(RegressionHead):
 
 def mixed(shares: Tensor, values: Tensor) -> Tensor:
     """Sums `[T, F, A]` of values `[tasks, F, A]` with shares `[T, tasks]`."""
-    return (shares @ values.flatten(1)).unflatten(1, values.shape[1:])
+    with in_single(values):
+        return (shares @ values.flatten(1)).unflatten(1, values.shape[1:])
 
 
 def divergence(means: Tensor, variances: Tensor, prior_means: Tensor, prior_variances: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Linear layers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
@@ -22,7 +22,7 @@ class MLPBackbone(Backbone):
     def __init__(self, inputs: int, code: int, hidden: Sequence[int]) -> None:
         super().__init__()
         check_sizes("hidden", hidden)
-        self.size = hidden[-1]
+        self.inputs, self.size = inputs, hidden[-1]
         self.layers = nn.ModuleList([nn.Linear(before, after) for before, after in pairwise((inputs + code, *hidden))])
 
     def maskable(self) -> list[nn.Module]:
@@ -39,6 +39,24 @@ class MLPBackbone(Backbone):
                 values = values * over_inner_axes(gains[number], values)
             values = functional.relu(values)
         return values
+
+    def prepared(self, code: Tensor, gains: Sequence[Tensor] = ()) -> Callable[[Tensor], Tensor]:
+        """See `Backbone.prepared`: the same bits, in arrays that are made once."""
+        weights = [(layer.get_parameter("weight"), layer.get_parameter("bias")) for layer in self.layers]
+        values = torch.cat([code.new_zeros(len(code), self.inputs), code.detach()], -1)
+        seen = values[:, : self.inputs]
+
+        def features(observations: Tensor) -> Tensor:
+            seen.copy_(observations)
+            hidden = values
+            for number, (weight, bias) in enumerate(weights):
+                hidden = functional.linear(hidden, weight, bias)
+                if gains:
+                    hidden = hidden.mul_(gains[number])
+                hidden = hidden.relu_()
+            return hidden
+
+        return features
 
 
 def build_network(network: Network | None, inputs: int, code: int, hidden: Sequence[int] = (256, 256)) -> Backbone:

@@ -1,51 +1,39 @@
-"""Reads HDF5 files of strangers, one after the other, in a process of its own, which `Hdf5Reader` starts.
+"""HDF5 files, for `reading_server`: plain arrays of numbers that lie in the file itself, and nothing else."""
 
-HDF5 is a large library for a large format; whoever made a file can make it fail. What fails here takes nobody with it,
-cannot write and has little memory. A request is a line of JSON on standard input. The answer is a line of JSON, and for
-values their bytes. Only plain arrays of numbers that lie in the file itself are read.
-
-This file imports nothing of ours, so that it starts quickly.
-"""
-
-import json
-import os
-import resource
-import sys
-import time
 from typing import Any
 
 import h5py
 import numpy as np
 
-MEMORY = 1 << 30
-"""Bytes that it may use beyond what it has when it starts."""
-SECONDS, PER_MEGABYTE = 60, 1
-"""Of the processor for a file, and more for each megabyte of it: it ends also when nobody waits for it any more."""
+from mtorl.datasets.importers.reading_server import RefusedError, Reply, Request, values_reply
+
 ITEMS, DEPTH = 100_000, 4
 """Most entries of one group, and groups within groups."""
 
 
-class RefusedError(Exception):
-    """The file holds something that is not read; the message names it."""
+class Hdf5File:
+    """An open file.
+
+    Args:
+        path: Its path.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._groups: dict[str, Any] = {"": h5py.File(path, "r", locking=False)}
+
+    def reply(self, request: Request) -> Reply:
+        """What a group holds, or rows of an array."""
+        item = found_at(self._groups, request["name"])
+        if request["what"] == "group":
+            return {"shapes": listing(item), "attributes": attributes(item)}, b""
+        return values_reply(values(item, request["start"], request["stop"]))
+
+    def close(self) -> None:
+        """Closes it."""
+        self._groups[""].close()
 
 
-def limit() -> None:
-    """No more memory than stated, no files written, no core dumps."""
-    with open("/proc/self/statm") if sys.platform == "linux" else open("/dev/null") as file:  # noqa: PTH123
-        pages = (file.read().split() or ["0"])[0]
-    if sys.platform == "linux":
-        resource.setrlimit(resource.RLIMIT_AS, (int(pages) * resource.getpagesize() + MEMORY,) * 2)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-
-def limit_time(size: int) -> None:
-    """No more time of the processor than a file of that many bytes may take."""
-    _, hardest = resource.getrlimit(resource.RLIMIT_CPU)
-    most = int(time.process_time()) + SECONDS + PER_MEGABYTE * (size >> 20)
-    resource.setrlimit(
-        resource.RLIMIT_CPU, (most if hardest == resource.RLIM_INFINITY else min(most, hardest), hardest)
-    )
+open_file = Hdf5File
 
 
 def entry(group: Any, name: str) -> Any:
@@ -97,7 +85,7 @@ def values(item: Any, start: int, stop: int) -> Any:
         raise RefusedError(f"{item.name} lies in another file")
     if item.dtype.kind not in "biuf" or item.dtype.itemsize > 8:
         raise RefusedError(f"{item.name} holds {item.dtype}, no plain numbers")
-    return np.ascontiguousarray(item[start:stop] if item.shape else item[()])
+    return item[start:stop] if item.shape else item[()]
 
 
 def found_at(groups: dict[str, Any], name: str) -> Any:
@@ -113,46 +101,3 @@ def found_at(groups: dict[str, Any], name: str) -> Any:
         groups.clear()
         groups |= {"": root, above: group}
     return entry(group, last)
-
-
-def opened(groups: dict[str, Any], request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
-    """Closes the file that was open, and opens another."""
-    if groups:
-        groups[""].close()
-        groups.clear()
-    limit_time(os.stat(request["name"]).st_size)  # noqa: PTH116
-    groups[""] = h5py.File(request["name"], "r", locking=False)
-    return {}, b""
-
-
-def reply(groups: dict[str, Any], request: dict[str, Any]) -> tuple[dict[str, Any], bytes | memoryview]:
-    """The answer to one request, and the bytes that follow it."""
-    item = found_at(groups, request["name"])
-    if request["what"] == "group":
-        return {"shapes": listing(item), "attributes": attributes(item)}, b""
-    found = values(item, request["start"], request["stop"])
-    return {"shape": list(found.shape), "dtype": found.dtype.str, "bytes": found.nbytes}, found.reshape(-1).view(
-        np.uint8
-    ).data if found.size else b""
-
-
-def main() -> None:
-    """Serves requests until there are no more."""
-    limit()
-    out = sys.stdout.buffer
-    groups: dict[str, Any] = {}
-    for line in sys.stdin:
-        try:
-            request = json.loads(line)
-            header, content = opened(groups, request) if request["what"] == "open" else reply(groups, request)
-        except RefusedError as refusal:
-            header, content = {"error": str(refusal)[:500]}, b""
-        except (OSError, RuntimeError, ValueError, KeyError, TypeError, MemoryError) as error:
-            header, content = {"error": f"{type(error).__name__}: {error}"[:500]}, b""
-        out.write(json.dumps(header).encode() + b"\n")
-        out.write(content)
-        out.flush()
-
-
-if __name__ == "__main__":
-    main()

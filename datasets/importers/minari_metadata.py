@@ -1,18 +1,16 @@
 """What the metadata.json of a Minari data set says, looked through: it is from a stranger."""
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mtorl import InputError
 from mtorl.datasets.enclosed import read_head
+from mtorl.datasets.importers.texts import parse_json, read_text
 from mtorl.datasets.minari_folders import HEAD_KEY
-from mtorl.files import regular
 from mtorl.schema import Document, Integer, ListOf, MappingOf, Nullable, Plain, Record, Text, check
 
 METADATA = Record(
@@ -39,8 +37,6 @@ ENVIRONMENT = Record(
         "additional_wrappers": ListOf(Plain()),
     },
 )
-LARGEST = 1 << 26
-"""Bytes of a metadata.json, at most."""
 REMEDY = "Download the data set again."
 
 
@@ -108,7 +104,7 @@ def read_set(path: Path) -> MinariSet:
                 f"{inner} is a link out of its folder; expected a regular file. Put the file itself there."
             )
     what = f"Minari data set {path}: its metadata.json"
-    content = _json(_text(file), what)
+    content = parse_json(read_text(file), what, REMEDY)
     check(content, METADATA, what, REMEDY)
     if content.get("data_format", "hdf5") != "hdf5":
         raise InputError(
@@ -128,28 +124,11 @@ def read_set(path: Path) -> MinariSet:
     )
 
 
-def _text(file: Path) -> bytes:
-    size = regular(file, "the file").stat().st_size
-    if size > LARGEST:
-        raise InputError(f"{file} has {size} bytes; expected at most {LARGEST}.")
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise InputError(f"{file} cannot be read: {error.strerror or error}.") from error
-
-
-def _json(text: str | bytes, what: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{what} is no JSON: {str(error)[:200]}. {REMEDY}") from None
-
-
 def _box(content: Document, name: str, what: str) -> Document | None:
     """A space of flat vectors, as Minari writes it down; None if it is not there."""
     if name not in content:
         return None
-    space = _json(content[name], f"{what}: {name}")
+    space = parse_json(content[name], f"{what}: {name}", REMEDY)
     check(space, SPACE, f"{what}: {name}", REMEDY)
     kind = space["type"]
     if kind == "Box":
@@ -189,7 +168,7 @@ def _environment(content: Document, what: str) -> Environment | None:
     text = content.get("env_spec")
     if text is None:
         return None
-    spec = _json(text, f"{what}: env_spec")
+    spec = parse_json(text, f"{what}: env_spec", REMEDY)
     check(spec, ENVIRONMENT, f"{what}: env_spec", REMEDY)
     own = str(spec.get("entry_point")).startswith("gymnasium.envs.") and re.fullmatch(r"\w+-v\d+", spec["id"], re.ASCII)
     changed = spec.get("kwargs") or spec.get("additional_wrappers")

@@ -25,6 +25,7 @@ OPTIONS = {
     "suites": "mtorl collect --suite {}",
     "importers": "mtorl import {}",
     "exporters": "mtorl export {}",
+    "trackers": "mtorl train --tracker {}",
 }
 """How a member is named on the command line; those of importers and exporters are written small."""
 

@@ -21,7 +21,17 @@ import command_pages
 import family_pages
 
 ASKED = re.compile(r"^<!-- (family|command|docstring|public): ([\w. ]+) -->$", re.MULTILINE)
-GUIDES = ("python", "recording", "data-sets", "in-and-out", "several-suites", "returns", "processes")
+GUIDES = (
+    "python",
+    "recording",
+    "data-sets",
+    "in-and-out",
+    "several-suites",
+    "returns",
+    "processes",
+    "machines",
+    "compiled",
+)
 """The order of guides; others follow by their names."""
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mtorl import InputError
 from mtorl.envs.base import Env, Step, checked_action
-from mtorl.envs.metaworld.fast import fast_methods
+from mtorl.envs.metaworld.fast import fast_class
 from mtorl.envs.metaworld.goals import stored_goals
 from mtorl.envs.metaworld.simulator import stock_class
 
@@ -44,6 +44,7 @@ class MetaWorldEnv(Env):
         self._shared.lend(self, self._fields)
         self.raw.set_task(Task(env_name=self.name, data=pickle.dumps(content)))
         observation, _ = self.raw.reset()
+        _ = self.raw.sawyer_observation_space  # made anew for every kind of goal: now, rather than at the first step
         self._fields = self._shared.snapshot()
         return observation.astype(np.float32)
 
@@ -65,13 +66,13 @@ class SharedModel:
 
     def __init__(self, name: str, fast: bool) -> None:
         self._model: Any = None
+        self._arrays: tuple[NDArray[np.float64], ...] = ()
         self._pristine: tuple[NDArray[np.float64], ...] = ()
         self._borrower: object = None
-        stock = stock_class(name)
-        self._class = stock
+        self._class = stock_class(name)
         if fast:
             changes = {"_initialize_simulation": lambda environment: self._load(environment)}
-            self._class = type(stock.__name__, (stock,), changes | fast_methods(stock))
+            self._class = fast_class(self._class, changes)
 
     def build(self) -> Any:
         """A new environment of the package on this model."""
@@ -79,12 +80,12 @@ class SharedModel:
         if self._model is not None:
             self._write(self._pristine)
         environment = self._class()
-        self._model = environment.model
+        self._know(environment.model)
         return environment
 
     def snapshot(self) -> tuple[NDArray[np.float64], ...]:
         """The fields as the current borrower left them."""
-        return tuple(getattr(self._model, name).copy() for name in self._FIELDS)
+        return tuple(array.copy() for array in self._arrays)
 
     def lend(self, borrower: object, fields: tuple[NDArray[np.float64], ...]) -> None:
         """Puts the borrower's fields into the model, unless they are in it."""
@@ -93,8 +94,11 @@ class SharedModel:
             self._borrower = borrower
 
     def _write(self, fields: tuple[NDArray[np.float64], ...]) -> None:
-        for name, values in zip(self._FIELDS, fields, strict=True):
-            getattr(self._model, name)[:] = values
+        for array, values in zip(self._arrays, fields, strict=True):
+            array[:] = values
+
+    def _know(self, model: Any) -> None:
+        self._model, self._arrays = model, tuple(getattr(model, name) for name in self._FIELDS)
 
     def _load(self, environment: Any) -> tuple[Any, Any]:
         import mujoco
@@ -103,6 +107,6 @@ class SharedModel:
             model = mujoco.MjModel.from_xml_path(environment.fullpath)
             model.vis.global_.offwidth = max(model.vis.global_.offwidth, environment.width)
             model.vis.global_.offheight = max(model.vis.global_.offheight, environment.height)
-            self._model = model
+            self._know(model)
             self._pristine = self.snapshot()
         return self._model, mujoco.MjData(self._model)

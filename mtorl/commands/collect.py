@@ -9,6 +9,7 @@ def run(arguments: list[str]) -> None:
     """Runs the command."""
     from mtorl.commands.base import objects, parser_of
     from mtorl.envs.collect import collect
+    from mtorl.envs.engines import engine
     from mtorl.families import load
     from mtorl.reports.tables import show_store
     from mtorl.runs.collecting import behavior_policy
@@ -21,16 +22,19 @@ def run(arguments: list[str]) -> None:
         help="Who acts, if not the scripted experts: the folder of a trained run, or the import path of a class or "
         "function that makes a policy of a suite (my_package.MyPolicy); also expert and random.",
     )
+    where = parser.add_function_arguments(engine)
     own = ["policy", *parser.add_function_arguments(behavior_policy, skip={"policy"})]
     options, usual = objects(parser, arguments), vars(parser.get_defaults())
     of_policy = {name: options.pop(name) for name in own}
-    if of_policy["policy"] is None:
-        suite = of_policy["suite"]
-        _refuse_options_of_policies(of_policy, usual)
-        show_store(collect(suite, **options))
-        return
-    policy = behavior_policy(**of_policy)
-    show_store(collect(policy.suite, **options, policy=policy))
+    with engine(**{name: options.pop(name) for name in where}):
+        if of_policy["policy"] is None:
+            suite = of_policy["suite"]
+            _refuse_options_of_policies(of_policy, usual)
+            store = collect(suite, **options)
+        else:
+            policy = behavior_policy(**of_policy)
+            store = collect(policy.suite, **options, policy=policy)
+    show_store(store)
 
 
 def _refuse_options_of_policies(given: dict[str, Any], usual: dict[str, Any]) -> None:

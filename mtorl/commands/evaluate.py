@@ -8,6 +8,7 @@ from mtorl import InputError
 def run(arguments: list[str]) -> None:
     """Runs the command."""
     from mtorl.commands.base import objects, parser_of
+    from mtorl.envs.engines import engine
     from mtorl.families import load
     from mtorl.reports.evaluation_table import show_report
     from mtorl.runs.evaluations import evaluate
@@ -27,6 +28,7 @@ def run(arguments: list[str]) -> None:
         help="Play a run that was trained with ParetoManifold between its tasks: eleven points of two tasks, a "
         "triangle of three, of more the corners and the middle. `mtorl report` shows them.",
     )
+    where = parser.add_function_arguments(engine)
     options = objects(parser, arguments)
     usual = vars(parser.get_defaults())
     recorded, along = options.pop("recorded"), options.pop("along")
@@ -35,10 +37,11 @@ def run(arguments: list[str]) -> None:
             raise InputError("--recorded and --along are not given together: nothing is played with --recorded.")
         _compare_actions(recorded, options, usual)
         return
-    if along is not None:
-        _play_along(options)
-        return
-    report = evaluate(**options)
+    with engine(**{name: options.pop(name) for name in where}):
+        if along is not None:
+            _play_along(options)
+            return
+        report = evaluate(**options)
     show_report(report)
     print(f"saved: {report.path}")
 

@@ -1,4 +1,4 @@
-"""Make a data set of files of another kind: D4RL, Minari, HarmoDT, npz."""
+"""Make a data set of files of another kind: D4RL, Minari, HarmoDT, LeRobot, npz."""
 
 import shlex
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What can be chosen: agents, networks, heads, balancers, sharing, groupers, suites."""
+"""What can be chosen: agents, networks, heads, balancers, sharing, groupers, trackers, suites."""
 
 
 def run(arguments: list[str]) -> None:

@@ -11,6 +11,7 @@ from mtorl.measures import SCORE, SCORE_NOTE, SUCCESS
 from mtorl.reports.charts.base import picture
 from mtorl.reports.charts.comparison import draw_comparison
 from mtorl.reports.charts.masks import draw_masks, draw_moves
+from mtorl.reports.many import MANY_TASKS, hardest
 from mtorl.reports.masks import MaskSummary, summarise
 from mtorl.reports.methods import Method, Scores, measure, tasks_of
 from mtorl.reports.pages import page
@@ -47,6 +48,8 @@ def compare(sweep: Sweep) -> Path:
     content = {
         "rows": rows,
         "tasks": tasks,
+        "worst": _worst(rows),
+        "many": MANY_TASKS,
         "bases": list(sweep.baselines),
         "judged": rows[0].method.judged,
         "others": [*rows[0].method.places][1:],
@@ -71,6 +74,16 @@ def compare(sweep: Sweep) -> Path:
     html = page("comparison.html", content)
     write_atomically(out, lambda file: file.write(html))
     return out
+
+
+def _worst(rows: Sequence[Row]) -> list[int]:
+    """Places of all tasks; of many those in which the methods together are worst, of each kind, the hardest first."""
+    first = rows[0].method
+    means = np.mean([row.method.scores.mean(0) for row in rows], 0)
+    each = [hardest({first.tasks[place]: float(means[place]) for place in places}) for places in first.places.values()]
+    if sum(map(len, each)) == len(first.tasks):
+        return list(range(len(first.tasks)))
+    return [first.tasks.index(task) for tasks in each for task in tasks]
 
 
 def _as_json(

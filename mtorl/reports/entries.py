@@ -8,6 +8,8 @@ from mtorl import InputError
 from mtorl.datasets.spec import DataSpec
 from mtorl.envs.results import EvalReport
 from mtorl.envs.task_result import TaskResult
+from mtorl.measures import Scale
+from mtorl.reports.many import hardest
 from mtorl.runs.run import Run
 from mtorl.trainers.logs import Log
 
@@ -70,6 +72,17 @@ class RunEntry:
     def task_names(self) -> tuple[str, ...]:
         """The tasks that it was trained on."""
         return self.run.spec.task_names
+
+
+def hardest_tasks(entries: Sequence[RunEntry]) -> dict[Scale, list[str]]:
+    """What tasks are judged by, and which; of many those in which the runs together are worst, the hardest first."""
+    found = {}
+    for scale, alike in entries[0].report.scales.items():
+        values = dict.fromkeys((row.task for row in alike), 0.0)
+        for row in (row for entry in entries for row in entry.rows if row.task in values):
+            values[row.task] += row.on(scale).value
+        found[scale] = hardest(values)
+    return found
 
 
 def entries_of(runs: Sequence[Run], reports: Sequence[EvalReport]) -> list[RunEntry]:

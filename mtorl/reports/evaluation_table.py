@@ -2,11 +2,14 @@
 
 from typing import TYPE_CHECKING
 
-from mtorl.measures import SCORE, SCORE_NOTE, Measure, common_scale
+from mtorl.measures import SCORE, SCORE_NOTE, Measure, Scale, common_scale
+from mtorl.reports.many import HARDEST, MANY_TASKS, hardest
 from mtorl.reports.terminal import show as _print
 from mtorl.reports.terminal import table as _table
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from mtorl.envs.results import EvalReport
     from mtorl.envs.task_result import TaskResult
 
@@ -14,9 +17,15 @@ if TYPE_CHECKING:
 def show_report(report: "EvalReport") -> None:
     """Prints what every task is judged by, with its interval; means over tasks come last.
 
-    That is success, and the mean return of tasks without it; the two are never averaged together.
+    That is success, and the mean return of tasks without it; the two are never averaged together. Of many tasks those
+    with the lowest values are shown, and how the values of all are spread.
     """
     protocol, rows = report.protocol, report.tasks()
+    by_name = {row.task: row for row in rows}
+    judged = {scale: {row.task: row.on(scale).value for row in alike} for scale, alike in report.scales.items()}
+    shown = [by_name[task] for values in judged.values() for task in hardest(values)]
+    if len(shown) == len(rows):
+        shown = rows
     kind = "training goals" if protocol.split == "train" else "held-out goals"
     stop = "".join(f", {remark}" for remark in [*protocol.remarks, *(["goal hidden"] if report.goal_hidden else [])])
     succeed, scored = any(not row.returns_only for row in rows), any(row.score for row in rows)
@@ -30,7 +39,7 @@ def show_report(report: "EvalReport") -> None:
         *(["normalised score"] if scored else []),
         "length",
     )
-    for row in rows:
+    for row in shown:
         table.add_row(
             row.task,
             row.measure.text(),
@@ -46,6 +55,19 @@ def show_report(report: "EvalReport") -> None:
     if scored:
         table.caption = SCORE_NOTE
     _print(table)
+    for scale, values in judged.items():
+        if len(values) > MANY_TASKS:
+            _print_spread(scale, sorted(values.values()))
+
+
+def _print_spread(scale: Scale, values: "Sequence[float]") -> None:
+    """What tasks are judged by, ascending, where only the hardest are shown."""
+    shares = (0.1, 0.25, 0.5, 0.75, 0.9)
+    words = [scale.text(values[round(share * (len(values) - 1))]) for share in shares]
+    print(
+        f"the {HARDEST} hardest of {len(values)} tasks are shown; {scale.name} at 10, 25, 50, 75 and 90 % of all: "
+        f"{', '.join(words)}. The saved file has every task, and so has the page of `mtorl report`."
+    )
 
 
 def _mean(report: "EvalReport", mean: Measure, succeed: bool, scored: bool) -> list[str]:

@@ -15,10 +15,11 @@ from mtorl.measures import RETURN, SCORE_NOTE, SUCCESS, common_scale
 from mtorl.reports.charts.base import picture
 from mtorl.reports.charts.conflicts import draw_measured
 from mtorl.reports.charts.fronts import draw_front
-from mtorl.reports.charts.success import MARKS, draw_bars
+from mtorl.reports.charts.success import MARKS, draw_bars, draw_ranks
 from mtorl.reports.charts.training import draw_conflicts, draw_curves, draw_relations, draw_routing
 from mtorl.reports.data import commands_for, facts_of, heights
-from mtorl.reports.entries import RunEntry, distinct_specs, entries_of
+from mtorl.reports.entries import RunEntry, distinct_specs, entries_of, hardest_tasks
+from mtorl.reports.many import MANY_TASKS
 from mtorl.reports.pages import page
 from mtorl.reports.run_json import as_json, fronts_of
 from mtorl.reports.settings import Asked, choose, differences
@@ -105,7 +106,8 @@ def _find_references(folder: Path, report: EvalReport) -> dict[str, EvalReport]:
                 _left_out(error)
             continue
         if other.policy in MARKS and set(report.task_names) <= set(other.task_names):
-            chosen = tuple(episode for episode in other.episodes if episode.task in report.task_names)
+            ours = set(report.task_names)
+            chosen = tuple(episode for episode in other.episodes if episode.task in ours)
             other = replace(other, task_names=report.task_names, episodes=chosen)
             if not differences(report, other):
                 found[other.policy] = other
@@ -115,6 +117,17 @@ def _find_references(folder: Path, report: EvalReport) -> dict[str, EvalReport]:
 def _content(entries: Sequence[RunEntry], references: dict[str, EvalReport]) -> Document:
     report, specs = entries[0].report, distinct_specs(entries)
     reference_rows = {name: other.tasks() for name, other in references.items()}
+    tasks = [
+        {
+            "name": task,
+            "runs": [entry.rows[number] for entry in entries],
+            "references": [rows[number] for rows in reference_rows.values()],
+            "data": [_of_data(spec, task) for _, spec in specs],
+        }
+        for number, task in enumerate(report.task_names)
+    ]
+    places = {task: number for number, task in enumerate(report.task_names)}
+    worst = [tasks[places[task]] for shown in hardest_tasks(entries).values() for task in shown]
     return {
         "title": ", ".join(entry.name for entry in entries),
         "protocol": report.protocol,
@@ -126,16 +139,11 @@ def _content(entries: Sequence[RunEntry], references: dict[str, EvalReport]) -> 
         "scored": any(row.score for row in report.tasks()),
         "score_note": SCORE_NOTE,
         "data_success": [_success_of_data(spec) for _, spec in specs],
-        "tasks": [
-            {
-                "name": task,
-                "runs": [entry.rows[number] for entry in entries],
-                "references": [rows[number] for rows in reference_rows.values()],
-                "data": [_of_data(spec, task) for _, spec in specs],
-            }
-            for number, task in enumerate(report.task_names)
-        ],
+        "tasks": tasks,
+        "worst": worst,
+        "many": MANY_TASKS,
         "bars": picture(draw_bars(entries, reference_rows)),
+        "ranks": picture(ranks) if (ranks := draw_ranks(entries, reference_rows)) else None,
         "curves": picture(draw_curves(entries)),
         "conflicts": _pictures(entries, ConflictsEntry, draw_conflicts),
         "routing": _pictures(entries, RoutingEntry, draw_routing),

@@ -24,13 +24,14 @@ from mtorl.runs.experiment import Experiment
 from mtorl.schema import Document, Opaque, check
 from mtorl.trainers.balancers import Balancer
 from mtorl.trainers.sharing import Sharing
+from mtorl.trainers.trackers import Tracker
 
 DEFAULT_CLASSES = {
     "agent": "mtorl.agents.BehaviorCloning",
     "balancer": "mtorl.trainers.balancers.Equal",
     "sharing": "mtorl.trainers.sharing.Shared",
 }
-FREE_KEYS = ("workers", "quiet", "data", "verify")
+FREE_KEYS = ("workers", "quiet", "data", "verify", "tracker")
 """Settings that do not change results (data is known by its hash); a run may be resumed with others."""
 FREE_OPTIONS = ("allow_inexact_resume",)
 """Options of single classes with which a run may be resumed though it began with others."""
@@ -39,7 +40,7 @@ FREE_OPTIONS = ("allow_inexact_resume",)
 @functools.cache
 def train_parser() -> Parser:
     """The parser whose schema is the signature of `Experiment`."""
-    load("agents", "networks", "heads", "balancers", "sharing")
+    load("agents", "networks", "heads", "balancers", "sharing", "trackers")
     description = (
         f"{(Experiment.__doc__ or '').splitlines()[0]} An interrupted run continues with `mtorl train --resume RUN`."
     )
@@ -196,7 +197,7 @@ def described(value: Any) -> Any:
         return _with_class(value.func, value.keywords)
     if isinstance(value, type):
         return _with_class(value, {})
-    if isinstance(value, Balancer | Sharing):
+    if isinstance(value, Balancer | Sharing | Tracker):
         return _with_class(type(value), {name: _kept(value, name) for name in options_of(type(value))})
     if isinstance(value, Mapping):
         return {key: described(inner) for key, inner in value.items()}

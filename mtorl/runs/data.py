@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from mtorl import InputError
+from mtorl.datasets.joining import joined_suite
 from mtorl.datasets.opening import same_settings
 from mtorl.datasets.spec import DataSpec, describe_stores
 from mtorl.datasets.store import EpisodeStore
@@ -30,7 +31,8 @@ def _union_of(stores: Sequence[EpisodeStore]) -> Document | None:
             mine.append(store)
     if len(alike) == 1:
         return None
-    return Union([build_suite(it[0].suite).changed(tasks=_names(it)) for it in alike]).describe()
+    suites = [build_suite(joined_suite([store.suite for store in it])).changed(tasks=_names(it)) for it in alike]
+    return Union(suites).describe()
 
 
 def _names(stores: Sequence[EpisodeStore]) -> list[str]:

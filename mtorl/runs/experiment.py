@@ -24,7 +24,7 @@ from mtorl.runs.memory import BatchSizes, check_memory
 from mtorl.runs.provenance import find_device, limited_threads
 from mtorl.trainers.balancers import Balancer, GradientAggregation, LossWeighting, MatrixAggregation
 from mtorl.trainers.checkpoint import CheckpointFolder
-from mtorl.trainers.executions import Execution
+from mtorl.trainers.computation import Backend, Computation, Execution, Precision
 from mtorl.trainers.logs import NoLog, RunLog
 from mtorl.trainers.offline import OfflineTrainer
 from mtorl.trainers.optimizer import OptimizerSettings
@@ -34,6 +34,7 @@ from mtorl.trainers.processes import leads, processes
 from mtorl.trainers.schedule import Schedule
 from mtorl.trainers.seeding import isolated, numpy_stream
 from mtorl.trainers.sharing import Sharing
+from mtorl.trainers.trackers import Tracker
 
 SMALL_AGENT = 50_000
 """Parameters below which a second thread gains less than a quarter (benchmarks/contention.py)."""
@@ -75,6 +76,11 @@ class Experiment:
         evaluate_goals: Training goals per task that evaluations during training play, stopping at success.
         execution: How the gradients of single tasks are computed, for balancers that need them: loop (one task after
             the other), vmap (all at once, for GPUs), joint (to check the others), auto (loop on the CPU, else vmap).
+        compile: Compile the losses and gradients of a step with a backend of torch.compile, which takes from seconds to
+            minutes as training begins: inductor (fused kernels, on a GPU captured in CUDA graphs), aot_eager (the same
+            kernels as ever, to check what can be compiled). Last bits change.
+        precision: Of the layers between observations and last layers: single, or bf16 (bfloat16 products; parameters,
+            losses, gradients of tasks and their inner products stay as precise as they are).
         keep: Checkpoints to keep, besides the best on training goals.
         seed: Derives all random streams.
         device: Where to train: cpu, cuda, cuda:1.
@@ -84,6 +90,8 @@ class Experiment:
         workers: Processes that play episodes in evaluations.
         verify: Check the hashes and values of the data before training.
         quiet: Show no progress.
+        tracker: A service that gets the run's numbers, tables and films as well: Wandb, Trackio, or a class of your own
+            that is derived from Tracker. It changes nothing of the run, which may be resumed with another one or none.
     """
 
     data: list[str]
@@ -105,6 +113,8 @@ class Experiment:
     order: TaskOrder = "random"
     evaluate_goals: int = 10
     execution: Execution = "auto"
+    compile: Backend | None = None
+    precision: Precision = "single"
     keep: int = 2
     seed: int = 0
     device: str = "cpu"
@@ -113,6 +123,7 @@ class Experiment:
     workers: int = 2
     verify: bool = True
     quiet: bool = False
+    tracker: Tracker | None = None
 
     def open_data(self) -> tuple[list[EpisodeStore], DataSpec]:
         """The data sets, verified if asked for, and what the agent must know of them: the tasks' groups, too."""
@@ -180,7 +191,9 @@ class Experiment:
                 f"the data in {', '.join(spoilt)} were recorded on held-out goals, which evaluations keep for "
                 "themselves. Train on data collected with --split train."
             )
-        find_device(self.device)
+        self.computation.check(find_device(self.device), getattr(torch, self.dtype))
+        if self.tracker is not None:
+            self.tracker.check()
         if self.per_group and processes():
             raise InputError("per_group trains one model after the other; expected one process. Leave torchrun out.")
         suite = suite_of(spec)
@@ -197,6 +210,7 @@ class Experiment:
             few = replace(
                 self,
                 windows=min(self.windows, 2),
+                compile=self.compile and "aot_eager",  # finds the same faults in less time
                 schedule=replace(self.schedule, log_every=0, monitor_every=0, steps=1 << 60),
             )
             trainer = few.build_trainer(stores, spec, NoLog(), checkpoints, _never, {})
@@ -265,10 +279,15 @@ class Experiment:
             self.quiet or not leads(),
         )
 
+    @property
+    def computation(self) -> Computation:
+        """How losses and gradients are computed."""
+        return Computation(self.execution, self.compile, self.precision)
+
     def build_phases(self, agent: Agent) -> list[PhaseTrainer]:
         """What moves an agent's parameters, phase by phase."""
         return phase_trainers(
-            agent, self.balancer, self.sharing, self.optimizer, self.schedule.steps, self.seed, self.execution
+            agent, self.balancer, self.sharing, self.optimizer, self.schedule.steps, self.seed, self.computation
         )
 
 

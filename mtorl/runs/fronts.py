@@ -9,10 +9,10 @@ from pathlib import Path
 
 from mtorl import InputError
 from mtorl.envs.base import Suite
+from mtorl.envs.engines import open_pool
 from mtorl.envs.evaluator import evaluate
 from mtorl.envs.protocol import EvaluationSettings, Protocol
 from mtorl.envs.results import EvalReport, Source
-from mtorl.envs.workers import WorkerPool
 from mtorl.runs.kept import readable
 from mtorl.runs.run import Run
 from mtorl.trainers.policy import TaskPolicy
@@ -84,7 +84,7 @@ def evaluate_front(
         )
     suite, protocol = run.suite(settings.goal_visible), settings.protocol
     folder, reports = _folder(run, settings, out), []
-    with WorkerPool(workers) as pool:
+    with open_pool(workers) as pool:
         for number, point in enumerate(points):
             path = folder / f"{number:0{len(str(len(points) - 1))}}.json"
             there = replace(source, point=point, demonstrations_sha256=settings.shown)

@@ -6,14 +6,13 @@ import re
 import resource
 import warnings
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mtorl import InputError
 from mtorl.agents import Agent
@@ -22,15 +21,10 @@ from mtorl.datasets.prompts import Prompt
 from mtorl.trainers.sharing import Sharing
 
 REMEDY = "Use fewer --windows, a shorter context or a smaller network."
-logging.getLogger(FakeTensorMode.__module__).setLevel(logging.CRITICAL)  # it tells of errors that are caught below
+LONG = 256
+"""Steps of a window, of which more are not tried out."""
 UNCOUNTABLE = (RuntimeError, TypeError, OverflowError)
 """What torch raises where a size is no longer an integer of 64 bits, among other things."""
-
-
-class _OnlyShapes(FakeTensorMode):
-    def __deepcopy__(self, memo: dict[int, Any]) -> "_OnlyShapes":
-        """Itself: tensors of a copied network live with the others."""
-        return self
 
 
 @dataclass(frozen=True)
@@ -65,21 +59,16 @@ def check_memory(
     Raises:
         InputError: Says what it would take, and what is there.
     """
-    with warnings.catch_warnings(), _OnlyShapes():
-        warnings.simplefilter("ignore")  # copies of networks look where a tensor lies
-        try:
-            agent = build()
-            batch = _shapes(agent, sizes.tasks, sizes.windows).to(device, dtype)
-        except UNCOUNTABLE as error:
-            if isinstance(error, OverflowError) or re.search("overflow|failed to unpack", str(error)):
-                raise InputError(f"training would take more memory than can be counted. {REMEDY}") from None
-            return  # an agent that looks at numbers when it is built
-        held, passing = _agent_bytes(agent, batch.select(range(sizes.together)), device, dtype)
-        tasks = len(agent.spec.task_names)
-        held += 3 * dtype.itemsize * sum(sharing.size(phase.space, tasks) for phase in agent.phases)
-    drawn = sum(map(_bytes, batch.tensors))
-    passing += sizes.rows * max(len(phase.space) for phase in agent.phases) * dtype.itemsize
-    total, there = held + drawn + passing, _available(device)
+    there = _available(device)
+    if _surely_fits(build, sharing, sizes, dtype, there):
+        return
+    try:
+        held, drawn, passing = _needs(build, sharing, sizes, device, dtype)
+    except UNCOUNTABLE as error:
+        if isinstance(error, OverflowError) or re.search("overflow|failed to unpack", str(error)):
+            raise InputError(f"training would take more memory than can be counted. {REMEDY}") from None
+        return  # an agent that looks at numbers when it is built
+    total = held + drawn + passing
     if total > there:
         raise InputError(
             f"training would take at least {_in_gb(total)} of memory (weights and moments {_in_gb(held)}, a batch "
@@ -87,12 +76,69 @@ def check_memory(
         )
 
 
+def _only_shapes() -> AbstractContextManager[Any]:
+    """Within it tensors know their device, but no numbers."""
+    from torch._subclasses.fake_tensor import FakeTensorMode  # making one loads torch's compiler: a second
+
+    logging.getLogger(FakeTensorMode.__module__).setLevel(logging.CRITICAL)  # it tells of errors that are caught
+
+    class OnlyShapes(FakeTensorMode):
+        def __deepcopy__(self, memo: dict[int, Any]) -> "OnlyShapes":
+            """Itself: tensors of a copied network live with the others."""
+            return self
+
+    return OnlyShapes()
+
+
+def _needs(
+    build: Callable[[], Agent], sharing: Sharing, sizes: BatchSizes, device: torch.device, dtype: torch.dtype
+) -> tuple[int, int, int]:
+    """Bytes of weights with their moments, of a batch, and of what gradients need besides."""
+    with warnings.catch_warnings(), _only_shapes():
+        warnings.simplefilter("ignore")  # copies of networks look where a tensor lies
+        agent = build()
+        batch = _shapes(agent, sizes.tasks, sizes.windows).to(device, dtype)
+        held, passing = _agent_bytes(agent, batch.select(range(sizes.together)), device, dtype)
+        held += _shared_bytes(agent, sharing, dtype)
+    drawn = sum(map(_bytes, batch.tensors))
+    return held, drawn, passing + sizes.rows * max(len(phase.space) for phase in agent.phases) * dtype.itemsize
+
+
+def _shared_bytes(agent: Agent, sharing: Sharing, dtype: torch.dtype) -> int:
+    """What a sharing holds, with moments."""
+    tasks = len(agent.spec.task_names)
+    return 3 * dtype.itemsize * sum(sharing.size(phase.space, tasks) for phase in agent.phases)
+
+
+def _surely_fits(
+    build: Callable[[], Agent], sharing: Sharing, sizes: BatchSizes, dtype: torch.dtype, there: int
+) -> bool:
+    """Whether training takes less than half of what is there by what one window takes, which is quick to see.
+
+    False where that cannot be said: of large networks, long windows, and agents that cannot be built without numbers.
+    """
+    with suppress(Exception), torch.random.fork_rng(devices=[]):
+        with torch.device("meta"):
+            weights = sum(map(_bytes, build().parameters()))
+        if 20 * weights > there:
+            return False
+        agent = build().to(dtype)
+        if agent.window > LONG:
+            return False
+        window = _shapes(agent, 1, 1).to(torch.device("cpu"), dtype)
+        kept = _kept_for_gradients(agent, dict(agent.named_parameters()), window, strict=True)
+        drawn = sizes.tasks * sum(map(_bytes, window.tensors))
+        total = (5 + sizes.rows) * weights + sizes.windows * (sizes.together * kept + drawn)
+        return 2 * (total + _shared_bytes(agent, sharing, dtype)) < there
+    return False
+
+
 def _shapes(agent: Agent, tasks: int, windows: int) -> TaskBatch:
-    """A batch as the sampler would draw it, without numbers."""
+    """A batch of the sizes of those that the sampler draws."""
     seen, acted = agent.spec.observation_dim, agent.spec.action_dim
 
     def column(*last: int, steps: int = agent.window, kind: torch.dtype = torch.float32) -> Tensor:
-        return torch.empty(tasks, windows, steps, *last, dtype=kind)
+        return torch.zeros(tasks, windows, steps, *last, dtype=kind)
 
     found = TaskBatch(
         observations=column(seen),
@@ -101,7 +147,7 @@ def _shapes(agent: Agent, tasks: int, windows: int) -> TaskBatch:
         returns_to_go=column(),
         timesteps=column(kind=torch.int64),
         valid=column(kind=torch.bool),
-        task_ids=torch.empty(tasks, dtype=torch.int64),
+        task_ids=torch.zeros(tasks, dtype=torch.int64),
     )
     if agent.next_observations:
         found = replace(found, next_observations=column(seen), terminated=column(kind=torch.bool))
@@ -125,8 +171,16 @@ def _agent_bytes(agent: Agent, batch: TaskBatch, device: torch.device, dtype: to
     return held, max(trained, _kept_for_gradients(agent, values, batch))
 
 
-def _kept_for_gradients(agent: Agent, values: dict[str, Tensor], batch: TaskBatch) -> int:
-    """Bytes that a forward pass keeps for the backward pass, besides the values themselves: the most of any phase."""
+def _kept_for_gradients(agent: Agent, values: dict[str, Tensor], batch: TaskBatch, strict: bool = False) -> int:
+    """Bytes that a forward pass, as far as it comes, keeps for the backward pass: the most of any phase.
+
+    Args:
+        agent: The agent.
+        values: Its parameters and buffers.
+        batch: What it sees.
+        strict: Raise what goes wrong; by default what a pass kept until then counts, as some look at numbers.
+    """
+    errors: AbstractContextManager[Any] = nullcontext() if strict else suppress(Exception)
     most, own = 0, {it.untyped_storage() for it in values.values()}
     for phase in range(len(agent.phases)):
         kept: set[torch.UntypedStorage] = set()
@@ -135,8 +189,8 @@ def _kept_for_gradients(agent: Agent, values: dict[str, Tensor], batch: TaskBatc
             kept.add(value.untyped_storage())
             return value
 
-        with torch.autograd.graph.saved_tensors_hooks(note, lambda value: value), suppress(Exception):
-            torch.func.functional_call(agent, values, (phase, batch))  # may look at numbers: what it kept until then
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda value: value), errors:
+            torch.func.functional_call(agent, values, (phase, batch))
         most = max(most, sum(it.nbytes() for it in kept - own))
     return most
 

@@ -11,14 +11,16 @@ from mtorl.agents import Agent
 from mtorl.datasets.grouping import Grouping
 from mtorl.datasets.opening import check_fits
 from mtorl.datasets.store import EpisodeStore, sha256
+from mtorl.envs.engines import open_pool
 from mtorl.envs.evaluator import evaluate
 from mtorl.envs.protocol import EvaluationSettings, Protocol, ProtocolName
 from mtorl.envs.results import EvalReport, Source
-from mtorl.envs.workers import WorkerPool
 from mtorl.runs.action_error import ActionErrors, action_errors
 from mtorl.runs.folder import RunFolder
 from mtorl.runs.kept import kept_reports
 from mtorl.runs.members import folder_of, joined_digest
+from mtorl.runs.player import Player
+from mtorl.runs.tracking import tell
 from mtorl.trainers.checkpoint import fitting, restore
 from mtorl.trainers.groupers import TaskGrouper
 from mtorl.trainers.phase_trainer import phase_functions, phase_sharing
@@ -29,15 +31,16 @@ from mtorl.trainers.sharing import Sharing
 RunPolicy = TaskPolicy | PolicyPerGroup
 
 
-def load_policy(run: "str | Path | Run", checkpoint: str = "last", act_with: str | None = None) -> "RunPolicy":
-    """The trained policy of a run, to be played.
+def load_policy(run: "str | Path | Run", checkpoint: str = "last", act_with: str | None = None) -> Player:
+    """The trained policy of a run, to be played in environments of one's own.
 
     Args:
         run: Folder of the run.
         checkpoint: `last`, `best` on training goals, or a step.
         act_with: Which policy of an agent that has several; by default what its configuration says.
     """
-    return Run(run).policy(checkpoint, act_with)[0]
+    opened = Run(run)
+    return Player(opened.policy(checkpoint, act_with)[0], opened.suite())
 
 
 class Run(RunFolder):
@@ -178,8 +181,10 @@ class Run(RunFolder):
         policy, source = self.policy(checkpoint, act_with)
         suite = self.suite(goal_visible)
         target = self.report_path(protocol, checkpoint, goal_visible, out, act_with)
-        with WorkerPool(workers) as pool:
-            return evaluate(policy, suite, protocol, pool, self.named(source), out=target, source=source, quiet=quiet)
+        with open_pool(workers) as pool:
+            report = evaluate(policy, suite, protocol, pool, self.named(source), target, source, quiet)
+        tell(self, report)
+        return report
 
     def named(self, source: Source) -> str:
         """What reports call the policy that `source` identifies."""

@@ -25,10 +25,10 @@ from mtorl import InputError
 from mtorl.datasets.opening import check_fits, open_stores
 from mtorl.datasets.spec import DataSpec
 from mtorl.datasets.store import EpisodeStore
+from mtorl.envs.engines import open_pool
 from mtorl.envs.protocol import Protocol, ProtocolName, TaskVisibility
 from mtorl.envs.references import References, evaluate_references
 from mtorl.envs.results import EvalReport
-from mtorl.envs.workers import WorkerPool
 from mtorl.progress import Progress
 from mtorl.runs.configuration import Configuration, command_line
 from mtorl.runs.data import describe_data, suite_of
@@ -148,7 +148,7 @@ def _run(
     """
     failures: dict[str, list[Path]] = {}
     with (
-        WorkerPool(min(workers, len(cells))) as pool,
+        open_pool(min(workers, len(cells))) as pool,
         Progress("training and evaluating", len(cells), "runs", quiet=quiet) as progress,
     ):
         jobs = ((base, cell, protocol, heldout_data) for cell in cells)

@@ -17,6 +17,7 @@ from mtorl.runs.experiment import Experiment
 from mtorl.runs.members import GROUPING, Member, folder_of, members_of
 from mtorl.runs.provenance import describe_machine, limited_threads
 from mtorl.runs.run import Run
+from mtorl.runs.tracking import tracking_of
 from mtorl.schema import State
 from mtorl.trainers.logs import NoLog, RunLog
 from mtorl.trainers.processes import joined, leads, wait, worker_pool
@@ -188,7 +189,8 @@ def _train(run: Run, member: Member, stores: Sequence[EpisodeStore], state: Stat
     """
     experiment = member.experiment
     suite, protocol = run.suite(), Protocol("official", experiment.evaluate_goals, stop_at_success=True)
-    log = RunLog(run.folder, state["step"] if state else 0) if leads() else NoLog()
+    step = state["step"] if state else 0
+    log = RunLog(run.folder, step, tracking_of(run, experiment.tracker)) if leads() else NoLog()
     threads = experiment.threads or run.machine().get("threads")  # torch's choice where that was not noted
     with limited_threads(threads), worker_pool(experiment.workers) as pool:
         trainer = experiment.build_trainer(

@@ -78,6 +78,18 @@ def test_prepared_for_acting(network: Backbone, rows: list[int]) -> None:
     torch.testing.assert_close(network.prepared(code)(observations), network(observations, code))
 
 
+@pytest.mark.parametrize("gains", [False, True])
+def test_linear_layers_prepared_for_acting_give_the_same_bits(gains: bool) -> None:
+    network, rows = MLPBackbone(INPUTS, TASKS, (16, 8)), [0, 2, 1, 2, 0]
+    factors = [torch.rand(len(rows), size) for size in (16, 8)] if gains else []
+    code = torch.eye(TASKS)[rows]
+    play = network.prepared(code, factors)
+    with torch.no_grad():
+        for _ in range(3):
+            observations = torch.randn(len(rows), INPUTS)
+            assert torch.equal(play(observations), network(observations, code, factors))
+
+
 def test_every_parameter_is_used_and_masks_find_matrices(network: Backbone) -> None:
     network(*inputs(6, 1)).square().sum().backward()
     for name, value in network.named_parameters():

@@ -210,3 +210,12 @@ def test_foreign_descriptions_are_refused(description: dict) -> None:
 def test_checked_action_copies() -> None:
     action = np.array([2.0, -3.0], np.float32)
     assert checked_action(action, "x").tolist() == [1, -1] and action.tolist() == [2, -3]
+
+
+@pytest.mark.parametrize("number", [5, "5", ["5"]], ids=str)
+def test_point_reach_has_as_many_tasks_as_asked_for(number: int | str | list[str]) -> None:
+    suite = PointReach(number)
+    assert suite.task_names == ("towards-0", "towards-1", "towards-2", "away-0", "away-1")
+    assert PointReach(["away-117"]).task_names == ("away-117",)
+    with pytest.raises(InputError, match="tasks is 0"):
+        PointReach(0)

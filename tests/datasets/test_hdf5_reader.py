@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mtorl import InputError
-from mtorl.datasets.importers import hdf5_reader
+from mtorl.datasets.importers import reading_process
 from mtorl.datasets.importers.hdf5_reader import Hdf5Reader
 
 
@@ -146,7 +146,7 @@ def test_a_process_that_dies_or_hangs_is_an_error(tmp_path: Path, monkeypatch: p
         os.kill(file._process.pid, signal.SIGKILL)
         file._process.wait()
         file.read("x")
-    monkeypatch.setattr(hdf5_reader, "SECONDS", 0.2)
+    monkeypatch.setattr(reading_process, "SECONDS", 0.2)
     with pytest.raises(InputError, match="took more than 0 s"), Hdf5Reader(path) as file:
         os.kill(file._process.pid, signal.SIGSTOP)
         file.read("x")

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,14 @@ from gymnasium.spaces import Box, Dict
 from mtorl import InputError
 from mtorl.commands.main import main
 from mtorl.datasets.d4rl_scores import BOUNDS, d4rl_bounds
+from mtorl.datasets.opening import check_fits, open_stores
+from mtorl.datasets.store import EpisodeStore
 from mtorl.envs import AntDir, CheetahDir, CheetahVel, Gymnasium
-from mtorl.envs.base import Suite
+from mtorl.envs.base import Suite, check_recorded
+from mtorl.envs.collect import collect
 from mtorl.envs.gymnasium import GymnasiumEnv, spaces_of
 from mtorl.envs.protocol import Protocol
+from mtorl.runs.data import describe_data, suite_of
 
 pytestmark = pytest.mark.simulator
 
@@ -195,3 +200,47 @@ def test_environments_on_the_command_line(
     main(["evaluate", *arguments, "--goals", "1", "--out", str(tmp_path), "--quiet", "true", "--workers", "0"])
     printed = capsys.readouterr().out
     assert all(name in printed for name in names) and f"mean of {len(names)} tasks" in printed
+
+
+def collected(out: Path, environments: dict[str, str], seed: int, **options: Any) -> str:
+    suite = Gymnasium(environments, horizon=options.pop("horizon", None))
+    return str(collect(suite, out, "random", episodes=2, seed=seed, workers=0, quiet=True).path)
+
+
+def test_data_of_different_environments_are_joined(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    first = collected(tmp_path / "a", {"medium": "MtorlSmall-v0"}, 0)
+    second = collected(tmp_path / "b", {"expert": "MtorlSmall-v0", "medium": "MtorlSmall-v0"}, 1)
+    gymnasium.register("MtorlOther-v0", entry_point=Small, max_episode_steps=7)
+    third = collected(tmp_path / "c", {"other": "MtorlOther-v0"}, 2)
+    environments = {"medium": "MtorlSmall-v0", "expert": "MtorlSmall-v0", "other": "MtorlOther-v0"}
+    stores = open_stores([first, second, third])
+    spec = describe_data(stores)
+    assert spec.task_names == tuple(environments) and spec.episodes == (4, 2, 2)
+    assert spec.suite["init_args"]["environments"] == environments
+    assert suite_of(spec).task_names == tuple(environments)
+    for store in stores:
+        check_fits(replace(spec, task_names=store.task_names), store)
+
+    assert main(["merge", first, second, third, "--out", str(tmp_path / "all")]) == 0
+    merged = EpisodeStore(tmp_path / "all")
+    check_recorded(merged)
+    assert merged.task_names == tuple(environments) and merged.suite == spec.suite
+    assert describe_data([merged]).task_names == spec.task_names
+
+    named_alike = collected(tmp_path / "d", {"medium": "MtorlOther-v0"}, 3)
+    longer = collected(tmp_path / "e", {"far": "MtorlOther-v0"}, 4, horizon=9)
+    gymnasium.register("MtorlLonger-v0", entry_point=Small, max_episode_steps=9)
+    limited = collected(tmp_path / "f", {"far": "MtorlLonger-v0"}, 5)
+    capsys.readouterr()
+    for data, message in (
+        ([second, named_alike], "environments of the task 'medium': 'MtorlSmall-v0' and 'MtorlOther-v0'"),
+        ([third, second, named_alike], "environments of the task 'medium': "),
+        ([first, longer], "suite settings"),
+        ([first, limited], "horizons are 7 and 9"),
+    ):
+        assert main(["merge", *data, "--out", str(tmp_path / "none")]) == 2
+        assert message in capsys.readouterr().err and not (tmp_path / "none").exists()
+    with pytest.raises(InputError, match="does not fit the policy: environments of the task 'medium'"):
+        check_fits(spec, EpisodeStore(named_alike))
+    for name in ("MtorlOther-v0", "MtorlLonger-v0"):
+        del gymnasium.registry[name]

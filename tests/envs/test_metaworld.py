@@ -21,34 +21,98 @@ pytestmark = pytest.mark.simulator
 def stock(name: str, goal: int):
     """The package's own environment, as its users build it."""
     from metaworld.env_dict import ALL_V3_ENVIRONMENTS
-    from metaworld.types import Task
 
     kind = ALL_V3_ENVIRONMENTS[name]
     environment = kind()
-    vector = stored_goals()[name][goal]
-    content = {"env_cls": kind, "rand_vec": vector, "partially_observable": False}
-    environment.set_task(Task(env_name=name, data=pickle.dumps(content)))
+    give_goal(environment, goal, name)
     return environment
+
+
+def give_goal(environment, goal: int, name: str) -> None:
+    """Sets one of our goals in an environment of the package."""
+    from metaworld.types import Task
+
+    content = {"env_cls": type(environment), "rand_vec": stored_goals()[name][goal], "partially_observable": False}
+    environment.set_task(Task(env_name=name, data=pickle.dumps(content)))
+
+
+def bits(step: tuple) -> list:
+    """What a step of the package's environments returns: observation, reward, ends and everything in `info`."""
+    observation, reward, *ends, info = step
+    return [observation.tobytes(), float(reward).hex(), *ends, *((key, float(info[key]).hex()) for key in info)]
+
+
+def step_of(environment, action) -> tuple:
+    """A step of ours, and what the package's step within it returned."""
+    found, step = [], environment.raw.step
+    environment.raw.step = lambda action: found.append(step(action)) or found[0]
+    ours = environment.step(action)
+    del environment.raw.step
+    return ours, found[0]
 
 
 @pytest.mark.parametrize("name", list(stored_goals()))
 def test_every_task_equals_the_stock_environment_bit_for_bit(name: str) -> None:
-    """Two goals side by side on one shared model, noisy expert actions, against two separate stock environments."""
+    """A noisy expert's goal and a random one side by side on one shared model, against a stock environment."""
     suite = MetaWorld(tasks=[name])
     assert suite.fast, "the speed-ups are off: the installed version was not tested"
-    expert, draw, goals = suite.expert(0), np.random.default_rng(0), (3, 71)
-    ours, theirs = [suite.make(0) for _ in goals], [stock(name, goal) for goal in goals]
-    states = [environment.reset(goal) for environment, goal in zip(ours, goals, strict=True)]
-    for environment, state in zip(theirs, states, strict=True):
-        np.testing.assert_array_equal(environment.reset()[0].astype(np.float32), state)
-    for _ in range(40):
-        for number in range(2):
-            action = np.clip(expert(states[number]) + draw.normal(0, 0.1, 4), -1, 1).astype(np.float32)
-            found = ours[number].step(action)
-            observation, reward, _, _, info = theirs[number].step(action)
-            np.testing.assert_array_equal(found.observation, observation.astype(np.float32))
-            assert (found.reward, found.success) == (float(reward), bool(info["success"]))
-            states[number] = found.observation
+    expert, draw, goals, expected, steps = suite.expert(0), np.random.default_rng(0), (3, 71), [], 40
+    theirs = stock(name, goals[0])
+    for goal in goals:
+        give_goal(theirs, goal, name)
+        observation, episode = theirs.reset()[0], []
+        first = observation
+        for _ in range(steps):
+            wish = expert(observation.astype(np.float32)) + draw.normal(0, 0.1, 4) if goal == 3 else draw.normal(size=4)
+            action = np.clip(wish, -1, 1).astype(np.float32)
+            found = theirs.step(action)
+            observation = found[0]
+            episode.append((action, bits(found)))
+        expected.append((first, episode))
+    ours = [suite.make(0) for _ in goals]
+    for environment, goal, (first, _) in zip(ours, goals, expected, strict=True):
+        np.testing.assert_array_equal(environment.reset(goal), first.astype(np.float32))
+    for step in range(steps):
+        for environment, (_, episode) in zip(ours, expected, strict=True):
+            action, there = episode[step]
+            found, raw = step_of(environment, action)
+            assert bits(raw) == there
+            np.testing.assert_array_equal(found.observation, raw[0].astype(np.float32))
+            assert (found.reward, found.success) == (raw[1], bool(raw[-1]["success"]))
+
+
+def test_the_package_is_left_as_it_is() -> None:
+    from metaworld.envs import SawyerPushEnvV3
+    from metaworld.sawyer_xyz_env import SawyerXYZEnv
+
+    fast = type(MetaWorld(tasks=["push-v3"]).make(0).raw)
+    assert issubclass(fast, SawyerPushEnvV3) and fast.step is not SawyerXYZEnv.step
+    assert SawyerPushEnvV3.step is SawyerXYZEnv.step and SawyerXYZEnv.step.__qualname__.startswith("SawyerXYZEnv")
+    assert fast.compute_reward.__code__ is SawyerPushEnvV3.compute_reward.__code__
+    assert SawyerPushEnvV3.compute_reward.__globals__["np"] is np
+    assert fast.compute_reward.__globals__["np"] is not np
+
+
+def test_the_package_says_what_is_wrong_with_a_step() -> None:
+    environment = MetaWorld(tasks=["push-v3"]).make(0)
+    with pytest.raises(RuntimeError, match="You must call env"):
+        environment.raw.step(np.zeros(4, np.float32))
+    environment.reset(0)
+    with pytest.raises(AssertionError, match="size 4, got 3"):
+        environment.raw.step(np.zeros(3, np.float32))
+    environment.raw.curr_path_length = 500
+    with pytest.raises(ValueError, match="must reset the env"):
+        environment.raw.step(np.zeros(4, np.float32))
+
+
+@pytest.mark.parametrize("action", [[0.3, -2.0, 5.0, -3.0], np.array([1.5, 0.1, -0.2, 1.0])])
+def test_raw_environments_take_what_the_packages_take(action: list[float] | np.ndarray) -> None:
+    """Actions that are not clipped, of double precision, or a list; what was not clipped counts in rewards."""
+    ours, theirs = MetaWorld(tasks=["push-v3"]).make(0), stock("push-v3", 3)
+    ours.reset(3)
+    theirs.reset()
+    for _ in range(3):
+        assert bits(ours.raw.step(action)) == bits(theirs.step(action))
 
 
 def test_the_slow_path_gives_the_same(tmp_path: Path) -> None:

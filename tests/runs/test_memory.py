@@ -32,7 +32,7 @@ def test_the_estimate_is_what_a_forward_pass_keeps(kind: type[Agent], store: Epi
     agent = kind(spec, **SMALL_AGENTS[kind])  # type: ignore[arg-type]
     agent.remember([store])
     found = _kept(agent, sampler_of(agent, store, spec, windows=7).draw())
-    with memory._OnlyShapes(), warnings.catch_warnings():
+    with memory._only_shapes(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         shapes = kind(spec, **SMALL_AGENTS[kind])  # type: ignore[arg-type]
         assert _kept(shapes, memory._shapes(shapes, len(spec.task_names), 7)) == found > 0
@@ -41,7 +41,7 @@ def test_the_estimate_is_what_a_forward_pass_keeps(kind: type[Agent], store: Epi
 def test_heads_of_groups_have_shapes_too(store: EpisodeStore, spec: DataSpec) -> None:
     options = {"hidden": (24,), "output_heads": "per_group"}
     found = _kept(BehaviorCloning(spec, **options), sampler_of(BehaviorCloning(spec), store, spec, windows=7).draw())  # type: ignore[arg-type]
-    with memory._OnlyShapes():
+    with memory._only_shapes():
         shapes = BehaviorCloning(spec, **options)  # type: ignore[arg-type]
         assert _kept(shapes, memory._shapes(shapes, 3, 7)) == found > 0
 
@@ -51,7 +51,7 @@ def test_attention_keeps_what_its_kernel_keeps(dropout: float, store: EpisodeSto
     """Without dropout the CPU has a kernel that does not keep the weights of attention."""
     options = {"width": 16, "layers": 1, "attention_heads": 2, "context": 40, "dropout": dropout}
     agent = DecisionTransformer(spec, **options)
-    with memory._OnlyShapes():
+    with memory._only_shapes():
         shapes = DecisionTransformer(spec, **options)
         estimate = _kept(shapes, memory._shapes(shapes, 3, 7))
     assert estimate == _kept(agent, sampler_of(agent, store, spec, windows=7).draw())

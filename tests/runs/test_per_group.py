@@ -137,7 +137,7 @@ def test_info_shows_the_models(options: dict, capsys: pytest.CaptureFixture) -> 
 def test_acting_is_that_of_the_tasks_own_model(options: dict) -> None:
     run = train(**options | {"per_group": True})
     policy, parts = load_policy(run.folder), [load_policy(part) for part in run.parts]
-    assert isinstance(policy, PolicyPerGroup) and policy.task_names == TASKS
+    assert isinstance(policy.policy, PolicyPerGroup) and policy.task_names == TASKS
     seen, rewards = np.full((2, 4), 0.3, dtype=np.float32), np.zeros(2, dtype=np.float32)
     for task, (group, place) in enumerate(((0, 0), (1, 0), (0, 1))):
         policy.reset(RolloutContext(np.full(2, task), np.arange(2)))
@@ -309,7 +309,7 @@ def test_two_groupings_that_differ_are_refused_and_two_that_agree_are_one(option
         named = {"groups": [["towards-0"], ["towards-2", "away-0"]]}
         train(**experts | {"agent": {"class_path": "M3DT", "init_args": small | named}})
     run = train(**experts | {"agent": {"class_path": "M3DT", "init_args": small}})
-    agent = load_policy(run).agent  # type: ignore[union-attr]
+    agent = load_policy(run).policy.agent  # type: ignore[union-attr]
     assert isinstance(agent, M3DT) and agent.groups.int().tolist() == [[1, 0], [0, 1], [1, 0]]
 
 
@@ -344,7 +344,7 @@ def test_objects_are_trained_per_group_too(options: dict, tmp_path: Path) -> Non
 def test_heads_of_groups_are_trained_resumed_and_played(options: dict) -> None:
     options |= {"agent.output_heads": "per_group", "tasks_per_batch": 1, "keep": 9, "optimizer": {"warmup": 0}}
     run = train(**options)
-    head = load_policy(run).agent.head  # type: ignore[union-attr]
+    head = load_policy(run).policy.agent.head  # type: ignore[union-attr]
     assert isinstance(head, RegressionHead) and head.weight.shape[0] == 2
     whole = run.checkpoints().load()
     run.checkpoints().file(30).unlink()

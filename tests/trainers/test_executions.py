@@ -68,5 +68,5 @@ def test_the_loop_frees_each_graph_before_the_next(
 
 
 def test_unknown_executions_are_refused(spec: DataSpec) -> None:
-    with pytest.raises(InputError, match="execution is 'fast'; expected auto, joint, loop or vmap"):
+    with pytest.raises(InputError, match="execution is 'fast'; expected one of auto, joint, loop, vmap"):
         PhaseFunctions(BehaviorCloning(spec), 0, "fast")  # type: ignore[arg-type]

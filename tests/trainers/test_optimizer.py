@@ -1,8 +1,13 @@
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
 from mtorl import InputError
+from mtorl.datasets.store import EpisodeStore
 from mtorl.trainers.optimizer import OptimizerSettings, PhaseOptimizer
 
 
@@ -131,3 +136,38 @@ def test_the_row_of_a_group_moves_if_one_of_its_tasks_is_in_the_batch() -> None:
         moved = (module.rows != before).any(1)
         assert moved.nonzero().flatten().tolist() == rows
         assert torch.equal(module.rows, single.rows)
+
+
+def test_steps_are_those_of_torch_to_the_last_bit_without_its_compiler() -> None:
+    ours, theirs = nn.Linear(3, 2), nn.Linear(3, 2)
+    theirs.load_state_dict(ours.state_dict())
+    settings = OptimizerSettings(warmup=0, schedule="constant", clip=0.0)
+    optimizer = PhaseOptimizer(settings, ours, [], [], 10)
+    adam = torch.optim.AdamW(
+        theirs.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, betas=settings.betas, fused=True
+    )
+    for index in range(3):
+        for module in (ours, theirs):
+            for value in module.parameters():
+                value.grad = torch.full_like(value, 0.3 - index)
+        optimizer.step(index, torch.tensor([0]))
+        adam.step()
+    assert all(torch.equal(one, two) for one, two in zip(ours.parameters(), theirs.parameters(), strict=True))
+    mine, torchs = optimizer.state_dict()["adam"], adam.state_dict()
+    assert mine["state"].keys() == torchs["state"].keys() and mine["param_groups"][0]["params"] == [0, 1]
+    assert all(torch.equal(mine["state"][it]["exp_avg"], torchs["state"][it]["exp_avg"]) for it in mine["state"])
+    optimizer.zero_grad()
+    assert all(value.grad is None for value in ours.parameters())
+
+
+def test_training_does_not_load_torchs_compiler(store: EpisodeStore, tmp_path: Path) -> None:
+    """It would take a second of every start."""
+    code = """
+import sys
+from mtorl.commands.main import main
+assert main(sys.argv[1:]) == 0
+assert not {"torch._dynamo", "scipy.optimize", "scipy.stats"} & set(sys.modules)
+"""
+    options = ["--schedule.steps", "2", "--schedule.evaluate_every", "0", "--workers", "0", "--quiet", "true"]
+    command = [sys.executable, "-c", code, "train", "--data", str(store.path), "--out", str(tmp_path / "run"), *options]
+    subprocess.run(command, check=True)

@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import brentq
 
 from mtorl import checks
 from mtorl.trainers.balancers.base import GradientAggregation, Matrix, Vector
@@ -31,6 +30,8 @@ class CAGrad(GradientAggregation):
 
     def solve(self, gramian: Matrix, losses: Vector, task_ids: NDArray[np.int64]) -> Vector:
         """See `GradientAggregation.solve`."""
+        from scipy.optimize import brentq  # imported here: it takes a fifth of a second
+
         size = len(gramian)
         mean = np.full(size, 1 / size)
         inner, length = gramian @ mean, norm(gramian, mean)

@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import brentq
 
 from mtorl import checks
 from mtorl.trainers.balancers.base import GradientAggregation, Matrix, Vector
@@ -59,6 +58,8 @@ class ConicGrad(GradientAggregation):
             along: Products `[T]` of the gradients with the unit vector along the axis.
             axis: Length of the mean gradient.
         """
+        from scipy.optimize import brentq  # imported here: it takes a fifth of a second
+
         size, radius, units = len(gramian), math.sqrt(1 - self.c**2) / self.c, 1 / np.sqrt(np.diag(gramian))
         across = (gramian - np.outer(along, along)) * np.outer(units, units)
         below = max(0.0, -float(np.linalg.eigvalsh(across)[0]))  # more than zero is rounding, of a short mean

@@ -9,7 +9,6 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import nnls
 
 from mtorl.trainers.gradients import ACCURACY
 
@@ -64,6 +63,8 @@ def in_dual_cone(gramian: Matrix, weights: Matrix) -> Matrix:
 
 def _projection(factor: Matrix, cosines: Matrix, before: Vector) -> Vector:
     """One direction of `in_dual_cone`, in weights of the unit gradients."""
+    from scipy.optimize import nnls  # imported here: it takes a fifth of a second
+
     size, target = len(before), -factor @ before
     longest = (1 + 1e-9) * norm(cosines, before) + 1e-12 * float(np.linalg.norm(before))
     after = before + nnls(factor, target, maxiter=50 * size)[0]
@@ -85,6 +86,8 @@ def nonnegative_qp(matrix: Matrix, linear: Matrix) -> Matrix:
     Returns:
         `[B, T]`.
     """
+    from scipy.optimize import nnls  # imported here: it takes a fifth of a second
+
     eigenvalues, vectors = np.linalg.eigh(matrix)
     keep = eigenvalues > 1e-14 * len(matrix) * eigenvalues.max(initial=0.0)  # no more: weights on a simplex stay small
     if not keep.any():

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from mtorl.reports.charts.base import BLUE, GREY, ORANGE, dress, heat_map, label, short, subplots
+from mtorl.reports.charts.base import BLUE, GREY, ORANGE, dress, heat_map, label, short, shown_count, subplots
 from mtorl.reports.masks import MaskSummary
 
 
@@ -13,7 +13,7 @@ def draw_masks(summary: MaskSummary) -> Any:
     """Overlaps of all pairs of tasks, densities per matrix and task, and what all or none of the tasks keep."""
     names = short(summary.tasks)
     layers = [name.removesuffix(".weight").removeprefix("backbone.") for name in summary.densities]
-    figure, axes = subplots(1, 3, (15, max(1.2 + 0.22 * max(len(names), len(layers)), 3.2)))
+    figure, axes = subplots(1, 3, (15, max(1.2 + 0.22 * max(shown_count(len(names)), len(layers)), 3.2)))
     left, middle, right = axes[0]
     overlap = summary.overlap.clone()
     overlap.fill_diagonal_(float("nan"))

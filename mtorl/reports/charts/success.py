@@ -8,8 +8,9 @@ import numpy as np
 from mtorl.datasets.spec import DataSpec
 from mtorl.envs.task_result import TaskResult
 from mtorl.measures import RETURN, SCORE, SUCCESS, Measure, Scale, normalised
-from mtorl.reports.charts.base import dress, short, subplots
-from mtorl.reports.entries import RunEntry, distinct_specs
+from mtorl.reports.charts.base import GREY, dress, short, subplots
+from mtorl.reports.entries import RunEntry, distinct_specs, hardest_tasks
+from mtorl.reports.many import MANY_TASKS
 
 MARKS = {"expert": ("D", "#444444"), "random": ("x", "#444444")}
 """Marker and colour of each reference policy."""
@@ -23,15 +24,42 @@ AXES = {
 def draw_bars(entries: Sequence[RunEntry], references: Mapping[str, Sequence[TaskResult]]) -> Any:
     """Horizontal bars: what every task is judged by, with 95 % intervals and the reference rows as marks.
 
-    Tasks with success and those without stand below each other, each with an axis of their own.
+    Tasks with success and those without stand below each other, each with an axis of their own. Of many tasks the
+    hardest are shown.
     """
-    parts = [(scale, [row.task for row in rows]) for scale, rows in entries[0].report.scales.items()]
+    parts = [*hardest_tasks(entries).items()]
     heights = [max(2.0, 0.3 + len(tasks) * (0.25 + 0.16 * len(entries))) for _, tasks in parts]
     figure, axes = subplots(len(parts), 1, (9, sum(heights)))
     for (axis,), (scale, tasks) in zip(axes, parts, strict=True):
         _draw_part(axis, entries, references, tasks, scale)
     if len(parts) > 1:
         figure.tight_layout()
+    return figure
+
+
+def draw_ranks(entries: Sequence[RunEntry], references: Mapping[str, Sequence[TaskResult]]) -> Any:
+    """What many tasks are judged by: a curve for each run and reference over its own tasks, the hardest first.
+
+    Returns:
+        The figure; None if no tasks that are judged alike are many.
+    """
+    scales = [scale for scale, rows in entries[0].report.scales.items() if len(rows) > MANY_TASKS]
+    if not scales:
+        return None
+    figure, axes = subplots(1, len(scales), (9 if len(scales) == 1 else 13, 3.4))
+    for axis, scale in zip(axes[0], scales, strict=True):
+        names = {row.task for row in entries[0].report.scales[scale]}
+        curves = [(entry.name, [*entry.rows], entry.colour, "-") for entry in entries]
+        curves += [(name, [*rows], GREY, "--") for name, rows in references.items()]
+        for name, found, colour, style in curves:
+            values = sorted(scale.factor * row.on(scale).value for row in found if row.task in names)
+            places = np.arange(1, len(values) + 1)
+            axis.step(places, values, where="mid", label=name, color=colour, linestyle=style, linewidth=1.8)
+        if scale is SUCCESS:
+            axis.set_ylim(-2, 102)
+        dress(axis, x="tasks, from the hardest to the easiest of each", y=scale.axis)
+        axis.legend(frameon=False, fontsize=8)
+    figure.tight_layout()
     return figure
 
 
@@ -44,13 +72,15 @@ def _draw_part(
 ) -> None:
     """The tasks that are judged alike."""
     for number, entry in enumerate(entries):
-        measures = [row.on(scale) for row in entry.rows if row.task in tasks]
+        found = {row.task: row for row in entry.rows}
+        measures = [found[task].on(scale) for task in tasks]
         _draw_run(axis, entry, measures, number, len(entries))
     _draw_data(axis, entries, tasks, scale)
     lines = range(len(tasks))
     for name, rows in references.items():
         mark, colour = MARKS[name]
-        values = [scale.factor * row.on(scale).value for row in rows if row.task in tasks]
+        found = {row.task: row for row in rows}
+        values = [scale.factor * found[task].on(scale).value for task in tasks]
         axis.scatter(values, lines, marker=mark, s=28, color=colour, label=name, zorder=5)
     axis.set_yticks(list(lines), short(tasks))
     axis.set_ylim(len(tasks) - 0.5, -0.5)

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtorl.measures import SUCCESS
-from mtorl.reports.charts.base import FEW_TASKS, dress, heat_map, legend_beside, line, short, subplots
+from mtorl.reports.charts.base import FEW_TASKS, dress, heat_map, legend_beside, line, short, subplots, task_lines
 from mtorl.reports.entries import RunEntry
 from mtorl.trainers.entries import ConflictsEntry, EvaluationEntry, RelationsEntry, RoutingEntry, TrainingEntry
 
@@ -53,10 +53,10 @@ def conflict_records(entry: RunEntry) -> list[ConflictsEntry]:
 
 def mean_cosines(entry: RunEntry, records: Sequence[ConflictsEntry]) -> NDArray[np.float64]:
     """Mean over records of the cosine of every pair of tasks; NaN for pairs that no batch held."""
-    names = list(entry.task_names)
-    total, count = np.zeros((len(names), len(names))), np.zeros((len(names), len(names)))
+    place = {name: number for number, name in enumerate(entry.task_names)}
+    total, count = np.zeros((len(place), len(place))), np.zeros((len(place), len(place)))
     for row in records:
-        places = np.ix_(*[[names.index(name) for name in row.tasks]] * 2)
+        places = np.ix_(*[[place[name] for name in row.tasks]] * 2)
         total[places] += row.cosines
         count[places] += 1
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
@@ -72,9 +72,10 @@ def draw_conflicts(entry: RunEntry) -> Any:
     heat_map(figure, heat, cosines, "mean cosine of task gradients", names, cmap="RdBu_r", vmin=-1, vmax=1)
     line(share, [(row.step, 100 * row.negative_pairs) for row in records], "", color=entry.colour, linewidth=1.5)
     share.set_ylim(-2, 102)
-    for task, name in zip(entry.task_names, names, strict=True):
-        line(norms, [(row.step, row.norm.get(task)) for row in records], name)
-        line(weights, [(row.step, row.numbers.get(f"{phase}/weight/{task}")) for row in training], name)
+    tasks = entry.task_names
+    task_lines(norms, names, [[(row.step, row.norm.get(task)) for row in records] for task in tasks])
+    keys = [f"{phase}/weight/{task}" for task in tasks]
+    task_lines(weights, names, [[(row.step, row.numbers.get(key)) for row in training] for key in keys])
     _scale(norms)  # none is positive where tasks have values of their own for all that is shared
     dress(share, "pairs of tasks in conflict, %", "training step")
     dress(weights, "weight of each task in the step", "training step")
@@ -92,8 +93,7 @@ def draw_routing(entry: RunEntry) -> Any:
     heat, entropy = axes[0]
     title = f"distance between the routing of tasks, step {records[-1].step:,}"
     heat_map(figure, heat, last_distances(entry, records), title, names, cmap="viridis", vmin=0)
-    for task, name in zip(entry.task_names, names, strict=True):
-        line(entropy, [(row.step, row.entropy.get(task)) for row in records], name)
+    task_lines(entropy, names, [[(row.step, row.entropy.get(task)) for row in records] for task in entry.task_names])
     entropy.set_ylim(-0.02, 1.02)
     dress(entropy, "entropy of each task's routing", "training step")
     if len(names) <= FEW_TASKS:
@@ -111,8 +111,9 @@ def draw_relations(entry: RunEntry) -> Any:
     np.fill_diagonal(weights, np.nan)  # nobody takes from itself
     title = f"what each task (row) takes from others, step {records[-1].step:,}"
     heat_map(figure, heat, weights, title, names, cmap="viridis", vmin=0)
-    for task, name in zip(entry.task_names, names, strict=True):
-        line(deviation, [(row.step, row.deviation.get(task)) for row in records], name)
+    task_lines(
+        deviation, names, [[(row.step, row.deviation.get(task)) for row in records] for task in entry.task_names]
+    )
     deviation.set_yscale("log")
     dress(deviation, "standard deviation of each task's actions", "training step")
     if len(names) <= FEW_TASKS:
