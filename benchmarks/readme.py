@@ -1,7 +1,9 @@
-"""The README's result tables, from `results/*.json`: what stands between `<!-- results: NAME -->` and `<!-- end -->`.
+"""The result tables of the README and of docs/, from `results/*.json`.
 
-python benchmarks/readme.py           # writes them into README.md
-python benchmarks/readme.py --check   # fails if the README says something else
+They stand between `<!-- results: NAME -->` and `<!-- end -->`.
+
+python benchmarks/readme.py           # writes them
+python benchmarks/readme.py --check   # fails if a page says something else
 """
 
 import json
@@ -14,6 +16,7 @@ from typing import Any
 from mtorl.intervals import analysis_of_variance
 
 ROOT = Path(__file__).parent.parent
+FOLDED = '<details markdown="1">'  # the attribute is for the site: tables in HTML are Markdown, too
 BLOCK = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -85,7 +88,7 @@ def mt50() -> str:
         "BC": cloning["results"]["bc_mt50"],
     }
     body, source = per_task(columns, cloning["goals_per_task"]), origin(columns["BC"][0], cloning)
-    return f"<details><summary>{summary(columns)}</summary>\n\n{body}\n\n</details>\n\n{source}"
+    return f"{FOLDED}<summary>{summary(columns)}</summary>\n\n{body}\n\n</details>\n\n{source}"
 
 
 def modules() -> str:
@@ -305,7 +308,7 @@ def single_tasks() -> str:
 
 def _folded(tasks: list[str], each: list[list[str]]) -> str:
     """Success per task, folded away."""
-    return f"<details><summary>Success per task, %</summary>\n\n{table(['', *tasks], each)}\n\n</details>"
+    return f"{FOLDED}<summary>Success per task, %</summary>\n\n{table(['', *tasks], each)}\n\n</details>"
 
 
 def _variance(methods: Sequence[dict[str, Any]]) -> str:
@@ -585,15 +588,23 @@ BLOCKS |= {
 }
 
 
+def pages() -> list[Path]:
+    """The README and the pages of the site."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
 def main() -> int:
-    """Writes or checks the README."""
-    path = ROOT / "README.md"
-    text = path.read_text()
-    new = BLOCK.sub(lambda found: f"{found[1]}\n{BLOCKS[found[2]]()}\n\n{found[3]}", text)
-    if "--check" not in sys.argv:
-        path.write_text(new)
-    elif new != text:
-        print("README.md differs from benchmarks/results: run `python benchmarks/readme.py`.")
+    """Writes or checks the tables of all pages."""
+    stale = []
+    for path in pages():
+        text = path.read_text()
+        new = BLOCK.sub(lambda found: f"{found[1]}\n{BLOCKS[found[2]]()}\n\n{found[3]}", text)
+        if new != text:
+            stale.append(str(path.relative_to(ROOT)))
+            if "--check" not in sys.argv:
+                path.write_text(new)
+    if stale and "--check" in sys.argv:
+        print(f"{', '.join(stale)} differ from benchmarks/results: run `python benchmarks/readme.py`.")
         return 1
     return 0
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from mtorl.datasets.batch import TaskBatch
 
 OutputHeads = Literal["shared", "per_task", "linear", "per_group"]
+"""The usual heads: one for all tasks, of each task, of each task and linear, of each group of tasks."""
 
 
 @dataclass(frozen=True)
