@@ -65,10 +65,10 @@ class Files:
     kind: str
     fps: int
 
-    def write(self, name: str, frames: Sequence[Frame]) -> Path:
-        """Writes a film; returns its file."""
+    def write(self, name: str, frames: Sequence[Frame], grid: bool = False) -> Path:
+        """Writes a film; returns its file. A grid has half of the pictures as a GIF."""
         path = self.folder / f"{name}.{self.kind}"
-        write_film(frames, path, self.fps)
+        write_film(frames, path, max(self.fps // 2, 1) if grid and self.kind == "gif" else self.fps)
         return path
 
 
@@ -176,7 +176,8 @@ def _write(
         policies["expert"] = ExpertPolicy(scene.protocol.plays(scene.suite))
     films: list[Film] = []
     grid: dict[str, Panel] = {}
-    total, width = sum(map(len, wanted.values())), width_in_grid(sum(map(bool, wanted.values())), shots.size[1])
+    total = sum(map(len, wanted.values()))
+    width = width_in_grid(sum(map(bool, wanted.values())), shots.size[1], files.kind)
     with Progress("filming", total, "episodes", quiet=quiet) as progress:
         for row in panels(scene, wanted, policies, pool, shots):
             take = row[0].take
@@ -186,7 +187,7 @@ def _write(
             grid.setdefault(take.played.task, row[0].resized(width))
             progress.advance(1)
     if len(grid) > 1:
-        path = files.write(GRID, grid_of([*grid.values()]))
+        path = files.write(GRID, grid_of([*grid.values()], files.kind), grid=True)
         seen = {(it.episodes[0].task, it.episodes[0].goal): it.as_evaluated[0] for it in films}
         takes = [panel.take for panel in grid.values()]
         films.append(
@@ -261,16 +262,15 @@ def embedded_film(run: Run, report: EvalReport, workers: int = 2) -> EmbeddedFil
     failed = choose_episodes(scene, None, None, failures=1)
     first = choose_episodes(scene, None, None, failures=None)
     wanted = {name: failed[name] or first[name] for name in first}
-    shots = Shots(SMALL) if (moving := has_ffmpeg()) else Shots(SMALL, 2 * Shots().steps(suite.horizon))
+    kind = "mp4" if has_ffmpeg() else "gif"
     with WorkerPool(workers) as pool:
-        rows = [row[0] for row in panels(scene, wanted, {"policy": policy}, pool, shots)]
+        rows = [row[0] for row in panels(scene, wanted, {"policy": policy}, pool, Shots(SMALL))]
     for panel in rows:
         scene.agrees(panel.take.played)
     with tempfile.TemporaryDirectory(prefix="mtorl-") as folder:
-        path = Path(folder) / f"film.{'mp4' if moving else 'gif'}"
-        write_film(grid_of(rows), path, fps=20 if moving else 10)
+        path = Files(Path(folder), kind, 20).write(GRID, grid_of(rows, kind), grid=True)
         content = path.read_bytes()
-    kind = "video/mp4" if moving else "image/gif"
-    address = f"data:{kind};base64,{base64.b64encode(content).decode()}" if len(content) <= LARGEST else None
+    told = "video/mp4" if kind == "mp4" else "image/gif"
+    address = f"data:{told};base64,{base64.b64encode(content).decode()}" if len(content) <= LARGEST else None
     failures = sum(not panel.take.played.success for panel in rows)
-    return EmbeddedFilm(run.folder.name, address, moving, failures, len(rows), len(content) / 1e6)
+    return EmbeddedFilm(run.folder.name, address, kind == "mp4", failures, len(rows), len(content) / 1e6)

@@ -23,11 +23,11 @@ BAR = 30
 """Pixels of the words above a picture."""
 EDGE = 4
 """Pixels of the border that says how an episode ended."""
-WIDEST = 1280
-"""Pixels of a film of many episodes."""
+WIDEST = {"mp4": 1280, "gif": 800}
+"""Pixels of a film of many episodes. GIFs are many times as large, so these have smaller pictures, and fewer."""
 HELD = 1.0
 """Seconds for which the end is shown."""
-COLOURS = 96
+COLOURS = 240
 """Of a GIF."""
 
 
@@ -93,15 +93,16 @@ def frames_of(panels: Sequence[Panel], columns: int | None = None) -> list[Frame
     return frames
 
 
-def grid_of(panels: Sequence[Panel]) -> list[Frame]:
+def grid_of(panels: Sequence[Panel], kind: str) -> list[Frame]:
     """A film of many episodes in rows, twice as wide as high; pictures shrink to `width_in_grid`."""
-    width = width_in_grid(len(panels), panels[0].take.pictures.shape[2])
-    return frames_of([panel.resized(width) for panel in panels], _columns(len(panels)))
+    width = width_in_grid(len(panels), panels[0].take.pictures.shape[2], kind)
+    frames = frames_of([panel.resized(width) for panel in panels], _columns(len(panels)))
+    return frames if kind == "mp4" else [*frames[:-1:2], frames[-1]]
 
 
-def width_in_grid(count: int, width: int) -> int:
-    """How wide a picture of that width is in a film of so many."""
-    return min(width, WIDEST // _columns(count))
+def width_in_grid(count: int, width: int, kind: str) -> int:
+    """How wide a picture of that width is in a film of so many, an `mp4` or a `gif`."""
+    return min(width, WIDEST[kind] // _columns(count))
 
 
 def _columns(count: int) -> int:
@@ -187,7 +188,8 @@ def _mp4(frames: Sequence[Frame], fps: int) -> bytes:
 def _gif(frames: Sequence[Frame], fps: int) -> bytes:
     """One palette for all frames: colours that jump would make every pixel change."""
     sample = np.concatenate([frames[0], frames[len(frames) // 2], frames[-1]])
-    palette = Image.fromarray(sample).quantize(COLOURS, method=Image.Quantize.MEDIANCUT)
+    # Colours by what there is, not by how much of it: a button that is small is still yellow.
+    palette = Image.fromarray(sample).quantize(COLOURS, method=Image.Quantize.MAXCOVERAGE)
     pictures = [Image.fromarray(it).quantize(palette=palette, dither=Image.Dither.NONE) for it in frames]
     with tempfile.TemporaryDirectory(prefix="mtorl-") as folder:
         path = Path(folder) / "film.gif"

@@ -165,9 +165,11 @@ def test_episodes_side_by_side_share_their_time() -> None:
 
 
 def test_a_grid_shrinks_to_its_width(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert grid_of([Panel("policy", take(None))] * 3)[0].shape[1] == 3 * 64
-    monkeypatch.setattr(frames, "WIDEST", 200)
-    assert grid_of([Panel("policy", take(None))] * 10)[0].shape == (2 * (30 + BAR), 5 * 40, 3)
+    three = [Panel("policy", take(None))] * 3
+    assert grid_of(three, "mp4")[0].shape[1] == grid_of(three, "gif")[0].shape[1] == 3 * 64
+    assert (len(grid_of(three, "mp4")), len(grid_of(three, "gif"))) == (5, 3)
+    monkeypatch.setitem(frames.WIDEST, "mp4", 200)
+    assert grid_of([Panel("policy", take(None))] * 10, "mp4")[0].shape == (2 * (30 + BAR), 5 * 40, 3)
 
 
 def test_odd_sizes_are_written(tmp_path: Path) -> None:
