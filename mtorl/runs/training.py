@@ -118,7 +118,7 @@ def _last_state(run: Run) -> State | None:
         remove_leftovers(folder)
     wait()
     state = run.checkpoints().load() if not run.per_group and run.checkpoints().steps() else None
-    if state is not None and not state["optimizers"]:
+    if state is not None and not state["optimizers"] and not state["sampler"]:
         raise InputError(
             f"{run.folder} was made for acting alone (`mtorl export --format run`): its checkpoint has nothing to go "
             "on from. Train anew with its config.yaml and another --out."
