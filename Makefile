@@ -1,6 +1,7 @@
 # make demo   fresh machine: environment, MT10 data, training, evaluation, runs/demo/report.html
 # make test   fresh machine: environment, all tests
 # make check  before every commit, a minute: lint, types, all tests but whole trainings and the simulator's
+# make extras EXTRA=ray   the tests that use an extra, after make install EXTRAS=dev,ray
 # make coverage   all tests, and which lines they reach
 # make docs   the documentation, into site/
 # Needs Python 3.11 to 3.13, git and make.
@@ -18,12 +19,11 @@ DEMO_EPISODES ?= 40
 DEMO_STEPS ?= 3000
 DEMO_GOALS ?= 10
 DEMO_REFERENCES = $(dir $(DEMO))references
-DEMO_PLAY = --goals $(DEMO_GOALS) --protocol heldout
 
 # A test process for every processor, with one thread each; a process that has nothing left takes over from another.
 TEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
-.PHONY: install demo test check quick coverage lint docs clean
+.PHONY: install demo test check quick extras coverage lint docs clean
 
 install: $(VENV)/.installed
 
@@ -36,13 +36,8 @@ $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
 	@touch $@
 
 demo: install
-	$(BIN)/mtorl collect --suite MetaWorld --suite.benchmark MT10 --recipe expert --episodes $(DEMO_EPISODES) --out $(DEMO_DATA)
-	@if [ -f $(DEMO)/config.yaml ]; then set -x; $(BIN)/mtorl train --resume $(DEMO); \
-	 else set -x; $(BIN)/mtorl train --config configs/bc_mt10.yaml --data '[$(DEMO_DATA)]' --schedule.steps $(DEMO_STEPS) --out $(DEMO); fi
-	$(BIN)/mtorl evaluate $(DEMO) $(DEMO_PLAY)
-	$(BIN)/mtorl evaluate --policy expert --suite MetaWorld --suite.benchmark MT10 $(DEMO_PLAY) --out $(DEMO_REFERENCES)
-	$(BIN)/mtorl evaluate --policy random --suite MetaWorld --suite.benchmark MT10 $(DEMO_PLAY) --out $(DEMO_REFERENCES)
-	$(BIN)/mtorl report $(DEMO) --references $(DEMO_REFERENCES)
+	$(BIN)/mtorl demo --out $(DEMO) --run $(DEMO) --data $(DEMO_DATA) --references $(DEMO_REFERENCES) \
+	  --episodes $(DEMO_EPISODES) --steps $(DEMO_STEPS) --goals $(DEMO_GOALS)
 
 test: install
 	$(TEST)
@@ -51,6 +46,9 @@ check: lint quick
 
 quick: install
 	$(TEST) -m 'not simulator and not slow and not training'
+
+extras: install
+	$(BIN)/python -m pytest $$($(BIN)/python tests/extras.py $(EXTRA))
 
 coverage: install
 	$(TEST) --cov --cov-report=term:skip-covered --cov-report=html

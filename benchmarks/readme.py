@@ -522,12 +522,54 @@ APART = (
     *("BayesAgg", "ConnectionStrength", "Equal, linear heads", "Equal, task gains"),  # have another agent
     *("Equal, 3.3 x the steps", "Equal, 5.6 x the steps"),  # have other budgets
 )
+
+
+def union() -> str:
+    """What a step, memory, an evaluation and the page cost with 10, 50 and 160 tasks."""
+    content = read("union")
+    names = {"mt10": "MT10", "mt50": "MT50", "union": "union"}
+    rows = [
+        [
+            f"{words}, {names[name]}",
+            f"{row['tasks']}",
+            f"{row['observation_dim']} and {row['action_dim']}",
+            f"{row['step_ms']:.0f}",
+            f"{row['step_ms'] / row['tasks']:.2f}",
+            f"{row['peak_MB']:,}",
+            f"{row['page_kB']:,}",
+        ]
+        for way, words in {"pcgrad": "PCGrad", "random_masks": "RandomMasks"}.items()
+        for name, row in content["results"][way].items()
+    ]
+    head = ["behavior cloning", "tasks", "observation and action", "ms per step", "ms per step and task"]
+    return table([*head, "peak MB", "page kB"], rows)
+
+
+def locomotion() -> str:
+    """Normalised scores of agents on episodes of searched policies."""
+    content = read("locomotion")
+    rows: dict[tuple[str, str], list[str]] = {}
+    for row in content["results"]:
+        data = row["data"]
+        line = rows.setdefault(
+            (row["environment"], data["kind"]),
+            [f"{row['environment'].removesuffix('-v5')}, {data['kind']}", f"{data['steps']:,}", f"{data['score']:.1f}"],
+        )
+        line.append(f"{row['score']:.1f} ({min(row['scores']):.1f} to {max(row['scores']):.1f})")
+    agents = {"bc": "BehaviorCloning", "iql": "IQL", "dt": "DecisionTransformer"}
+    named = list(dict.fromkeys(agents[row["agent"]] for row in content["results"]))
+    return table(
+        [f"normalised score, {content['goals']} held-out starts", "steps of data", "data", *named], [*rows.values()]
+    )
+
+
 BLOCKS = {"mt10": mt10, "mt50": mt50, "speed": speed, "balancing": balancing, "gpu": gpu}
 BLOCKS |= {
     "masks_cost": masks_cost,
     "sharing_cost": sharing_cost,
     "groupers": groupers,
     "distributed": distributed,
+    "union": union,
     "tasks": tasks,
     "startup": startup,
     "balancers": lambda: ablation("balancers_mt10", APART, timed=False),

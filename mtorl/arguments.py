@@ -6,7 +6,9 @@ import inspect
 import itertools
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 from typing import Any, get_args
 
@@ -18,6 +20,38 @@ from mtorl.words import LISTS, respelled
 
 HANDED_OVER = ("spec", "inputs", "code", "features", "actions", "tasks")
 """Parameters of agents, networks and heads that are no options."""
+
+
+class Described(Exception):  # noqa: N818 (it is an answer)
+    """Stands for running a command, where only what it takes is asked for; see `describing`.
+
+    Args:
+        parser: Of the command, complete.
+        kinds: Names that it takes as its first word, each with options of its own.
+    """
+
+    def __init__(self, parser: ArgumentParser | None = None, kinds: Sequence[str] = ()) -> None:
+        super().__init__()
+        self.parser, self.kinds = parser, tuple(kinds)
+
+
+_only_described: ContextVar[bool] = ContextVar("only_described", default=False)
+
+
+@contextmanager
+def describing() -> Iterator[None]:
+    """Within, a command raises `Described` where it would read its arguments."""
+    token = _only_described.set(True)
+    try:
+        yield
+    finally:
+        _only_described.reset(token)
+
+
+def describe_instead(parser: ArgumentParser | None = None, kinds: Sequence[str] = ()) -> None:
+    """Raises `Described` within `describing`; elsewhere nothing happens."""
+    if _only_described.get():
+        raise Described(parser, kinds)
 
 
 class Parser(ArgumentParser):
@@ -55,6 +89,7 @@ class Parser(ArgumentParser):
         """
         if rest or options:  # jsonargparse itself, for the arguments of a class
             return super().parse_args(args, *rest, **options)
+        describe_instead(self)
         flags = [action.dest for action in self._actions if getattr(action, "_typehint", None) is bool]
         arguments = respelled(sys.argv[1:] if args is None else args, flags)
         files = [value for option, value in itertools.pairwise(arguments) if option == "--config"]
@@ -181,9 +216,16 @@ def _class(path: str) -> Any:
 
 def options_of(kind: type) -> list[str]:
     """Names of the options that a class takes, its parents' among them, without what the program itself hands over."""
-    names = ArgumentParser(exit_on_error=False).add_class_arguments(kind, sub_configs=True, fail_untyped=False)
+    return list(annotations_of(kind))
+
+
+def annotations_of(kind: type) -> dict[str, Any]:
+    """The same names, each with the option's annotation."""
+    parser = ArgumentParser(exit_on_error=False)
+    names = parser.add_class_arguments(kind, sub_configs=True, fail_untyped=False)
     handed = HANDED_OVER if "features" in names else HANDED_OVER[:-1]  # suites have an option `tasks`
-    return [name for name in names if name not in handed]
+    found = {action.dest: getattr(action, "_typehint", None) for action in parser._actions}
+    return {name: found.get(name) for name in names if name not in handed}
 
 
 def _check_types(path: str) -> None:

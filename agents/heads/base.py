@@ -83,7 +83,7 @@ class Head(nn.Module, ABC):
         """Values `[T, ..., A]` of tasks `[T]`, with zeros where they have no action dimension."""
         if self.owned is None:
             return values
-        return values * self.owned[task_ids].view(len(task_ids), *[1] * (values.ndim - 2), -1)
+        return values * self.owned[task_ids].view(task_ids.shape[0], *[1] * (values.ndim - 2), -1)
 
     def action_dims(self, task_ids: Tensor, actions: int) -> Tensor | int:
         """How many of so many action dimensions tasks `[T]` have: `[T]`, or one number for all."""

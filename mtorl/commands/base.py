@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mtorl import InputError
-from mtorl.arguments import Parser
+from mtorl.arguments import Parser, describe_instead
 from mtorl.families import classes
 
 
@@ -41,6 +41,8 @@ def kind_of(family: str, usage: str, arguments: list[str]) -> type | None:
         InputError: There is no such member.
     """
     kinds = {kind.__name__.lower(): kind for kind in classes(family)}
+    if not arguments:
+        describe_instead(kinds=list(kinds))
     if not arguments or arguments[0] in ("-h", "--help"):
         print(usage.format(", ".join(kinds)))
         return None

@@ -22,6 +22,7 @@ commands:
 --print_config.
 """
 COMMANDS = (
+    "demo",
     "collect",
     "import",
     "export",
@@ -32,11 +33,13 @@ COMMANDS = (
     "train",
     "evaluate",
     "report",
+    "film",
     "group",
     "masks",
     "conflicts",
     "ablate",
     "list",
+    "completion",
 )
 """A command is a file beside this one: `run` gets its arguments, the file's first sentence says what it does."""
 
@@ -97,16 +100,17 @@ def _run(arguments: list[str]) -> int:
             damaged.append(str(message))
 
     warnings.showwarning = show
-    _module(arguments[0]).run(arguments[1:])
+    module(arguments[0]).run(arguments[1:])
     return 1 if damaged else 0
 
 
-def _module(command: str) -> Any:
+def module(command: str) -> Any:
+    """The file of a command."""
     return importlib.import_module(f"mtorl.commands.{command}{'_' if keyword.iskeyword(command) else ''}")
 
 
 def _usage() -> str:
-    lines = ((name, (_module(name).__doc__ or "").split(".")[0]) for name in COMMANDS)
+    lines = ((name, (module(name).__doc__ or "").split(".")[0]) for name in COMMANDS)
     return USAGE.format("".join(f"  {name:<10} {line[0].lower()}{line[1:]}\n" for name, line in lines))
 
 
@@ -126,6 +130,6 @@ def _out_of_memory(error: BaseException) -> str:
 
 
 def _how_to_continue(arguments: list[str]) -> str:
-    if arguments[0] in ("collect", "evaluate", "ablate"):
+    if arguments[0] in ("demo", "collect", "evaluate", "ablate"):
         return f"what is finished was saved; continue with the same command, `mtorl {shlex.join(arguments)}`."
     return "nothing was begun."

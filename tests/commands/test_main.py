@@ -16,7 +16,21 @@ from mtorl.families import members
 from mtorl.runs.plan import plan
 from mtorl.runs.training import train
 
-COMMANDS = ["collect", "info", "split", "filter", "merge", "train", "evaluate", "report", "conflicts", "ablate", "list"]
+COMMANDS = [
+    "demo",
+    "completion",
+    "collect",
+    "info",
+    "split",
+    "filter",
+    "merge",
+    "train",
+    "evaluate",
+    "report",
+    "conflicts",
+    "ablate",
+    "list",
+]
 SUITE = ["--suite", "PointReach", "--suite.tasks", "[towards-0, away-0]"]
 
 
