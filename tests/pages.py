@@ -33,9 +33,9 @@ def blocks(page: Path) -> list[Block]:
 
 def commands(page: Path, program: str = "mtorl") -> list[list[str]]:
     """The command lines of a page that begin with a program's name, as words; the program is left out."""
-    lines = [line for block in blocks(page) if block.language in ("", "sh") for line in _joined(block.code)]
+    lines = [line for block in blocks(page) if block.language in ("", "sh", "bash") for line in _joined(block.code)]
     found = [shlex.split(line, comments=True) for line in lines if line.startswith(f"{program} ")]
-    return [words[1:] for words in found]
+    return [words[1 : words.index(">") if ">" in words else None] for words in found]
 
 
 def _joined(code: str) -> list[str]:

@@ -17,6 +17,16 @@ FIRST = [
 ]
 """Pages that make what others use, in their order."""
 ELSEWHERE = {
+    **dict.fromkeys(
+        ["demo", "evaluate mtorl-demo", "evaluate pcgrad", "report mtorl-demo"], "tests/commands/test_demo.py"
+    ),
+    "train --config mtorl-demo": "tests/commands/test_demo.py",
+    **dict.fromkeys(["evaluate zoo:", "export zoo:"], "tests/runs/test_zoo.py"),
+    **dict.fromkeys(
+        ["train --config configs/bc_mt10.yaml --tracker", "train --tracker.help", "train --data data/points"],
+        "tests/trainers/trackers/test_trackers.py",
+    ),
+    "export runs/bc --format onnx": "tests/runs/test_portable.py",
     "import d4rl": "tests/datasets/test_d4rl.py",
     "import minari": "tests/datasets/test_minari.py",
     "import lerobot": "tests/datasets/test_lerobot.py",
@@ -56,6 +66,7 @@ def _small(words: list[str]) -> list[str]:
         "train": ["--schedule.steps", "4", "--schedule.evaluate_every", "0", "--windows", "4", "--workers", "0"],
         "evaluate": ["--goals", "1", "--workers", "0"],
         "conflicts": ["--batches", "2"],
+        "film": ["--out", f"films-{len(words)}", "--format", "gif"],
     }
     if words[0] == "train" and "--resume" not in words and "--data" not in words:
         kept += ["--data", "data/mt10_expert"]
