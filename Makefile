@@ -3,6 +3,7 @@
 # make check  before every commit, a minute: lint, types, all tests but whole trainings and the simulator's
 # make extras EXTRA=ray   the tests that use an extra, after make install EXTRAS=dev,ray
 # make coverage   all tests, and which lines they reach
+# make docs   the documentation, into site/
 # Needs Python 3.11 to 3.13, git and make.
 
 PYTHON ?= python3
@@ -22,7 +23,7 @@ DEMO_REFERENCES = $(dir $(DEMO))references
 # A test process for every processor, with one thread each; a process that has nothing left takes over from another.
 TEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
-.PHONY: install demo test check quick extras coverage lint clean
+.PHONY: install demo test check quick extras coverage lint docs clean
 
 install: $(VENV)/.installed
 
@@ -52,10 +53,17 @@ extras: install
 coverage: install
 	$(TEST) --cov --cov-report=term:skip-covered --cov-report=html
 
+docs: $(VENV)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable '.[docs]'
+	@touch $@
+
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) .coverage* htmlcov .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info
+	rm -rf $(VENV) .coverage* htmlcov .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist site *.egg-info

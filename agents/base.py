@@ -85,6 +85,8 @@ class Agent(nn.Module, ABC):
         prompts: Which recorded steps its windows come with, if it wants any.
         next_observations: Its losses need what follows each step.
         reads_rewards: Its actions depend on what was earned in the episode.
+        decides_on: What `decide` wants besides the tasks: observations, or the last steps of episodes; nothing where an
+            agent does not say how it acts on tensors alone.
         policies: Names of its policies, if it has several; `choose` says which one acts.
         act_with: Which one that is.
         rollout: What it keeps during the block of episodes that it plays, from `begin`.
@@ -94,6 +96,7 @@ class Agent(nn.Module, ABC):
     prompts: PromptSettings | None = None
     next_observations = False
     reads_rewards = False
+    decides_on: tuple[str, ...] = ()
     policies: tuple[str, ...] = ()
     act_with: str | None = None
     phases: tuple[Phase, ...]
@@ -121,6 +124,19 @@ class Agent(nn.Module, ABC):
             observations: `[N, O]`, as the suite gives them.
             rewards: `[N]`, of the steps before; zero at the first call of an episode.
         """
+
+    def decide(self, tasks: Tensor, *inputs: Tensor) -> Tensor:
+        """What it does, from tensors alone: for exports, in which nothing of an agent is left but its arithmetic.
+
+        Args:
+            tasks: int64 `[N]`, the same task in all rows.
+            inputs: As `decides_on` names them. Observations alone are `[N, O]`; with the steps before them `[N, K, O]`,
+                and actions `[N, K, A]`, of which the newest is not looked at, returns-to-go and timesteps `[N, K]`.
+
+        Returns:
+            `[N, A]` in [-1, 1].
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not say how it acts on tensors alone.")
 
     @property
     def acting_phases(self) -> tuple[str, ...]:
@@ -245,7 +261,7 @@ class Agent(nn.Module, ABC):
 
     def normalise(self, observations: Tensor, task_ids: Tensor) -> Tensor:
         """z-scores of observations `[T, ..., O]` of tasks `[T]`, clipped."""
-        shape = (len(task_ids), *[1] * (observations.ndim - 2), observations.shape[-1])
+        shape = (task_ids.shape[0], *[1] * (observations.ndim - 2), observations.shape[-1])
         mean, std = self.observation_mean[task_ids].view(shape), self.observation_std[task_ids].view(shape)
         return ((observations - mean) / std).clamp(-self.clip, self.clip)
 

@@ -33,7 +33,7 @@ from mtorl.agents.networks.base import over_inner_axes
 from mtorl.agents.parameters import ParameterSpace
 from mtorl.agents.returns import ReturnRange, expected_returns, recorded_reach
 from mtorl.agents.task_parts import TaskEncoder, TaskGains, TaskIdentity
-from mtorl.agents.transformer import CausalTransformer, FeedForward, initialise_transformer
+from mtorl.agents.transformer import CausalTransformer, FeedForward, KeysValues, initialise_transformer
 from mtorl.datasets.batch import TaskBatch
 from mtorl.datasets.spec import DataSpec
 from mtorl.datasets.store import EpisodeStore
@@ -74,6 +74,7 @@ class DecisionTransformer(Agent):
     """
 
     router_contexts: tuple[str, ...] = ("task", "token")
+    decides_on = ("observations", "actions", "returns_to_go", "timesteps")
     rollout: TransformerRollout
     return_scale: Tensor
     return_target: Tensor
@@ -253,7 +254,7 @@ class DecisionTransformer(Agent):
                 actions = actions * keep[..., None]
             kinds.append(self.embed_action(actions))
         steps = torch.stack(kinds, 2) + self._time(timesteps, first)[:, :, None]
-        return self.norm_tokens(rearrange(steps, "m l k f -> m (l k) f"))
+        return self.norm_tokens(steps.flatten(1, 2))  # m l k f -> m (l k) f
 
     def _time(self, timesteps: Tensor, first: int) -> Tensor:
         if self.time == "episode":
@@ -313,13 +314,28 @@ class DecisionTransformer(Agent):
         else:
             tokens = self._asking(now.history.window(self.window))
             features = self.backbone(tokens, True, self._feed_forwards(tokens, now.tasks, now.prompt), now.before)
-        actions = self._decide(features[:, 0], now)
+        actions = self._decide(features[:, 0], now.history.window(1)[0][:, 0], now.tasks)
         now.history.acted(actions)
         return actions.to(torch.float32).cpu().numpy()
 
-    def _decide(self, features: Tensor, now: TransformerRollout) -> Tensor:
-        """Actions `[N, A]` from the features of the newest observations `[N, width]`."""
-        return self.head.act(features, now.tasks)
+    def decide(self, tasks: Tensor, *inputs: Tensor) -> Tensor:
+        """See `Agent.decide`."""
+        observations, actions, returns, timesteps = inputs
+        seen, asked = self._observation_inputs(observations, tasks), self.returns.select(tasks)
+        least, most = asked.limits  # Deviation 5
+        scaled = returns.clamp(least[:, None], most[:, None]) / asked.scale[:, None]
+        tokens = self._asking((seen, scaled, actions, timesteps))
+        prompt, before = self._prompt_of(tasks)
+        features = self.backbone(tokens, True, self._feed_forwards(tokens, tasks, prompt), before)
+        return self._decide(features.flatten(1), seen[:, -1], tasks)
+
+    def _prompt_of(self, tasks: Tensor) -> tuple[Tensor | None, Sequence[KeysValues]]:
+        """Tokens in front of windows of these tasks `[N]`, with their keys and values; none here."""
+        return None, ()
+
+    def _decide(self, features: Tensor, newest: Tensor, tasks: Tensor) -> Tensor:
+        """Actions `[N, A]` from the features of the newest observations `[N, width]`, and these `[N, O + task]`."""
+        return self.head.act(features, tasks)
 
     def _asking(self, window: tuple[Tensor, Tensor, Tensor, Tensor], first: int = 0) -> Tensor:
         """The tokens of some steps, without the newest action, which is what is asked for."""

@@ -10,7 +10,6 @@ from mtorl import checks
 from mtorl.agents.base import Phase, TaskLosses
 from mtorl.agents.decision_transformer import DecisionTransformer
 from mtorl.agents.heads import HeadMaker, OutputHeads, build_head
-from mtorl.agents.history import TransformerRollout
 from mtorl.agents.networks.soft_modules import Routing, SoftModularMLP
 from mtorl.agents.parameters import ParameterSpace
 from mtorl.datasets.batch import TaskBatch
@@ -123,10 +122,9 @@ class DualPolicy(DecisionTransformer):
         seen = torch.cat([features, self.normalise(batch.observations, batch.task_ids)], -1)
         return self.modular_head(self.modular(seen, self.encoder(batch.task_ids)), batch)
 
-    def _decide(self, features: Tensor, now: TransformerRollout) -> Tensor:
+    def _decide(self, features: Tensor, newest: Tensor, tasks: Tensor) -> Tensor:
         """See `DecisionTransformer`."""
         if self.act_with == TRANSFORMER:
-            return super()._decide(features, now)
-        newest = now.history.window(1)[0][:, 0, : self.spec.observation_dim]
-        outputs = self.modular(torch.cat([features, newest], -1), self.encoder(now.tasks))
-        return self.modular_head.act(outputs, now.tasks)
+            return super()._decide(features, newest, tasks)
+        outputs = self.modular(torch.cat([features, newest[:, : self.spec.observation_dim]], -1), self.encoder(tasks))
+        return self.modular_head.act(outputs, tasks)

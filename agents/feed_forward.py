@@ -40,6 +40,7 @@ class FeedForwardPolicy(Agent):
     """A backbone and a head. A subclass hands them over with `set_policy`, and says what they are trained for."""
 
     window = 1
+    decides_on = ("observations",)
     backbone: Backbone
     head: Head
     rollout: FeedForwardRollout
@@ -94,6 +95,11 @@ class FeedForwardPolicy(Agent):
         """See `Agent.begin`; what stays the same within an episode is worked out once."""
         features = self.backbone.prepared(self.encoder(tasks), self.gains(tasks))
         return FeedForwardRollout(tasks, features, self.observation_mean[tasks], self.observation_std[tasks])
+
+    def decide(self, tasks: Tensor, *inputs: Tensor) -> Tensor:
+        """See `Agent.decide`; as in training, one task with many observations."""
+        features = self._features(inputs[0][None], tasks[:1])[0]
+        return self.head.act(features, tasks)
 
     @torch.no_grad()
     def act(self, observations: NDArray[np.float32], rewards: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -28,7 +28,7 @@ class History:
         self._returns = like.new_zeros(rows, size)
         self._timesteps = torch.zeros(rows, size, dtype=torch.long, device=like.device)
         self._scale, self._left = returns.scale, returns.target.clone()
-        self._least, self._most = returns.least.minimum(returns.target), returns.most.maximum(returns.target)
+        self._least, self._most = returns.limits
         self._next = self._step = 0
 
     def observe(self, observations: Tensor, rewards: Tensor) -> None:

@@ -23,7 +23,7 @@ from mtorl.agents.block_router import RouterContext
 from mtorl.agents.decision_transformer import DecisionTransformer
 from mtorl.agents.history import TransformerRollout
 from mtorl.agents.task_parts import TaskIdentity
-from mtorl.agents.transformer import initialise_transformer
+from mtorl.agents.transformer import KeysValues, initialise_transformer
 from mtorl.datasets.batch import TaskBatch
 from mtorl.datasets.prompts import Prompt, PromptPick, PromptPool, PromptSettings, PromptSource, prompt_of
 from mtorl.datasets.spec import DataSpec
@@ -135,9 +135,18 @@ class PromptDecisionTransformer(DecisionTransformer):
 
     def begin(self, tasks: Tensor, context: RolloutContext) -> TransformerRollout:
         """See `Agent.begin`; the prompt is read once: that of a demonstration if there is one, else the task's own."""
-        tokens = self._prompt_tokens(self._shown(tasks, context), tasks, self._wanted(tasks, context).scale)
-        before = self.backbone.keys_values(tokens, self._feed_forwards(tokens, tasks, tokens))
-        return replace(super().begin(tasks, context), prompt=tokens, before=before)
+        shown, scale = self._shown(tasks, context), self._wanted(tasks, context).scale
+        prompt, before = self._read(shown, tasks, scale)
+        return replace(super().begin(tasks, context), prompt=prompt, before=before)
+
+    def _prompt_of(self, tasks: Tensor) -> tuple[Tensor, Sequence[KeysValues]]:
+        """See `DecisionTransformer`: the tasks' own prompts."""
+        return self._read(self.best.map(lambda values: values[tasks]), tasks, self.return_scale[tasks])
+
+    def _read(self, prompt: Prompt, tasks: Tensor, scale: Tensor) -> tuple[Tensor, Sequence[KeysValues]]:
+        """Tokens of prompts, with their keys and values; arguments as of `_prompt_tokens`."""
+        tokens = self._prompt_tokens(prompt, tasks, scale)
+        return tokens, self.backbone.keys_values(tokens, self._feed_forwards(tokens, tasks, tokens))
 
     def _shown(self, tasks: Tensor, context: RolloutContext) -> Prompt:
         """What is shown to N episodes `[N, K, ...]`."""

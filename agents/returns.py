@@ -37,6 +37,11 @@ class ReturnRange:
     least: Tensor
     most: Tensor
 
+    @property
+    def limits(self) -> tuple[Tensor, Tensor]:
+        """Between which what is left of the target stays, `[N]` each: what the data show, or the target itself."""
+        return self.least.minimum(self.target), self.most.maximum(self.target)
+
     def select(self, rows: Tensor) -> "ReturnRange":
         """That of these tasks `[N]`."""
         return ReturnRange(self.scale[rows], self.target[rows], self.least[rows], self.most[rows])

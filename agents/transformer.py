@@ -145,7 +145,7 @@ class Block(nn.Module):
 
     def _project(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         queries, keys, values = (
-            part.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # m s (h w) -> m h s w
+            part.view(*part.shape[:-1], self.heads, -1).transpose(1, 2)  # m s (h w) -> m h s w
             for part in self.queries_keys_values(tokens).chunk(3, -1)
         )
         return queries, keys, values
@@ -165,7 +165,7 @@ class Block(nn.Module):
             values,
             attn_mask=visible,
             dropout_p=self.dropout if self.training else 0.0,
-            is_causal=queries.shape[2] > 1 and visible is None,
+            is_causal=bool(queries.shape[2] > 1) and visible is None,  # bool: sizes are tensors in a trace
         )
         return self.mix(mixed.transpose(1, 2).flatten(2)), (keys, values)
 

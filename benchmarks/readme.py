@@ -1,7 +1,9 @@
-"""The README's result tables, from `results/*.json`: what stands between `<!-- results: NAME -->` and `<!-- end -->`.
+"""The result tables of the README and of docs/, from `results/*.json`.
 
-python benchmarks/readme.py           # writes them into README.md
-python benchmarks/readme.py --check   # fails if the README says something else
+They stand between `<!-- results: NAME -->` and `<!-- end -->`.
+
+python benchmarks/readme.py           # writes them
+python benchmarks/readme.py --check   # fails if a page says something else
 """
 
 import json
@@ -14,6 +16,7 @@ from typing import Any
 from mtorl.intervals import analysis_of_variance
 
 ROOT = Path(__file__).parent.parent
+FOLDED = '<details markdown="1">'  # the attribute is for the site: tables in HTML are Markdown, too
 BLOCK = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -85,7 +88,7 @@ def mt50() -> str:
         "BC": cloning["results"]["bc_mt50"],
     }
     body, source = per_task(columns, cloning["goals_per_task"]), origin(columns["BC"][0], cloning)
-    return f"<details><summary>{summary(columns)}</summary>\n\n{body}\n\n</details>\n\n{source}"
+    return f"{FOLDED}<summary>{summary(columns)}</summary>\n\n{body}\n\n</details>\n\n{source}"
 
 
 def modules() -> str:
@@ -305,7 +308,7 @@ def single_tasks() -> str:
 
 def _folded(tasks: list[str], each: list[list[str]]) -> str:
     """Success per task, folded away."""
-    return f"<details><summary>Success per task, %</summary>\n\n{table(['', *tasks], each)}\n\n</details>"
+    return f"{FOLDED}<summary>Success per task, %</summary>\n\n{table(['', *tasks], each)}\n\n</details>"
 
 
 def _variance(methods: Sequence[dict[str, Any]]) -> str:
@@ -519,12 +522,54 @@ APART = (
     *("BayesAgg", "ConnectionStrength", "Equal, linear heads", "Equal, task gains"),  # have another agent
     *("Equal, 3.3 x the steps", "Equal, 5.6 x the steps"),  # have other budgets
 )
+
+
+def union() -> str:
+    """What a step, memory, an evaluation and the page cost with 10, 50 and 160 tasks."""
+    content = read("union")
+    names = {"mt10": "MT10", "mt50": "MT50", "union": "union"}
+    rows = [
+        [
+            f"{words}, {names[name]}",
+            f"{row['tasks']}",
+            f"{row['observation_dim']} and {row['action_dim']}",
+            f"{row['step_ms']:.0f}",
+            f"{row['step_ms'] / row['tasks']:.2f}",
+            f"{row['peak_MB']:,}",
+            f"{row['page_kB']:,}",
+        ]
+        for way, words in {"pcgrad": "PCGrad", "random_masks": "RandomMasks"}.items()
+        for name, row in content["results"][way].items()
+    ]
+    head = ["behavior cloning", "tasks", "observation and action", "ms per step", "ms per step and task"]
+    return table([*head, "peak MB", "page kB"], rows)
+
+
+def locomotion() -> str:
+    """Normalised scores of agents on episodes of searched policies."""
+    content = read("locomotion")
+    rows: dict[tuple[str, str], list[str]] = {}
+    for row in content["results"]:
+        data = row["data"]
+        line = rows.setdefault(
+            (row["environment"], data["kind"]),
+            [f"{row['environment'].removesuffix('-v5')}, {data['kind']}", f"{data['steps']:,}", f"{data['score']:.1f}"],
+        )
+        line.append(f"{row['score']:.1f} ({min(row['scores']):.1f} to {max(row['scores']):.1f})")
+    agents = {"bc": "BehaviorCloning", "iql": "IQL", "dt": "DecisionTransformer"}
+    named = list(dict.fromkeys(agents[row["agent"]] for row in content["results"]))
+    return table(
+        [f"normalised score, {content['goals']} held-out starts", "steps of data", "data", *named], [*rows.values()]
+    )
+
+
 BLOCKS = {"mt10": mt10, "mt50": mt50, "speed": speed, "balancing": balancing, "gpu": gpu}
 BLOCKS |= {
     "masks_cost": masks_cost,
     "sharing_cost": sharing_cost,
     "groupers": groupers,
     "distributed": distributed,
+    "union": union,
     "tasks": tasks,
     "startup": startup,
     "balancers": lambda: ablation("balancers_mt10", APART, timed=False),
@@ -543,15 +588,23 @@ BLOCKS |= {
 }
 
 
+def pages() -> list[Path]:
+    """The README and the pages of the site."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
 def main() -> int:
-    """Writes or checks the README."""
-    path = ROOT / "README.md"
-    text = path.read_text()
-    new = BLOCK.sub(lambda found: f"{found[1]}\n{BLOCKS[found[2]]()}\n\n{found[3]}", text)
-    if "--check" not in sys.argv:
-        path.write_text(new)
-    elif new != text:
-        print("README.md differs from benchmarks/results: run `python benchmarks/readme.py`.")
+    """Writes or checks the tables of all pages."""
+    stale = []
+    for path in pages():
+        text = path.read_text()
+        new = BLOCK.sub(lambda found: f"{found[1]}\n{BLOCKS[found[2]]()}\n\n{found[3]}", text)
+        if new != text:
+            stale.append(str(path.relative_to(ROOT)))
+            if "--check" not in sys.argv:
+                path.write_text(new)
+    if stale and "--check" in sys.argv:
+        print(f"{', '.join(stale)} differ from benchmarks/results: run `python benchmarks/readme.py`.")
         return 1
     return 0
 

@@ -8,12 +8,13 @@ control. Nobody wrote experts for those without an arm: their episodes are rando
 here (step time, memory, size of the page, and that everything works together) and for no policy. Behavior cloning with
 PCGrad, and with RandomMasks, 16 windows of each task; one held-out goal is played. A pass for every task is linear in
 tasks; the inner products that PCGrad asks for grow with the square of their number. Whatever is finished is kept in
-`--out`, and the same call continues.
+`--out`, and the same call continues; steps are timed anew.
 """
 
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -30,6 +31,8 @@ from mtorl.envs.collect import collect
 BODIES = {"HalfCheetah": 3, "Hopper": 4, "Walker2d": 3, "Ant": 3}
 """How many tasks there are of each: several, as where data are of several policies."""
 OTHERS = ("Swimmer", "Reacher", "Pusher", "InvertedPendulum", "InvertedDoublePendulum")
+TIMED = 60
+"""Steps by which a step is timed."""
 WAYS = {"pcgrad": ["--balancer", "PCGrad"], "random_masks": ["--sharing", "RandomMasks"]}
 
 
@@ -70,43 +73,45 @@ def called(arguments: Sequence[str]) -> tuple[float, float]:
     return time.perf_counter() - started, usage.ru_maxrss / 1024
 
 
+def train_arguments(run: Path, data: Sequence[str], way: Sequence[str], steps: int) -> list[str]:
+    """Of `mtorl train`, for a new run."""
+    options = {"out": run, "windows": 16, "threads": 1, "union": "true", "schedule.steps": steps}
+    options |= {"schedule.evaluate_every": 0, "schedule.save_every": max(steps // 4, 1), "schedule.log_every": 10}
+    return ["--data", *data, *way, *(part for name, value in options.items() for part in (f"--{name}", str(value)))]
+
+
 def trained(run: Path, data: Sequence[str], way: Sequence[str], steps: int) -> float:
     """Trains, or goes on; returns the peak memory in megabytes."""
     kept = run.with_suffix(".json")
     known = json.loads(kept.read_text())["peak_MB"] if kept.exists() else 0.0
     if known:
         return float(known)
-    if (run / "config.yaml").exists():
-        arguments = ["--resume", str(run)]
-    else:
-        options = {"out": run, "windows": 16, "threads": 1, "union": "true", "schedule.steps": steps}
-        options |= {"schedule.evaluate_every": 0, "schedule.save_every": max(steps // 4, 1), "schedule.log_every": 10}
-        arguments = ["--data", *data, *way]
-        arguments += [part for name, value in options.items() for part in (f"--{name}", str(value))]
-    _, peak = called(["train", *arguments])
+    begun = (run / "config.yaml").exists()
+    _, peak = called(["train", *(["--resume", str(run)] if begun else train_arguments(run, data, way, steps))])
     kept.write_text(json.dumps({"peak_MB": peak}))
     return peak
 
 
-def step_ms(run: Path) -> float:
-    """Median milliseconds of a step, by the log."""
-    rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+def step_ms(run: Path, data: Sequence[str], way: Sequence[str]) -> float:
+    """Median milliseconds of a step, by the log of a short training of its own, when nothing else is going on."""
+    short = run.with_name(f"{run.name}_timed")
+    shutil.rmtree(short, ignore_errors=True)
+    called(["train", *train_arguments(short, data, way, TIMED), "--schedule.monitor_every", "0", "--quiet", "true"])
+    rows = [json.loads(line) for line in (short / "log.jsonl").read_text().splitlines()]
     return 1e3 * statistics.median(1 / row["steps_per_second"] for row in rows if row.get("steps_per_second"))
 
 
 def measured(run: Path, data: Sequence[str], way: Sequence[str], steps: int, workers: int) -> dict[str, Any]:
-    """Trains, plays and reports; what that costs."""
+    """Trains, plays and reports; what that costs but for time."""
     peak = trained(run, data, way, steps)
-    seconds, _ = called(["evaluate", str(run), "--goals", "1", "--workers", str(workers), "--quiet", "true"])
+    called(["evaluate", str(run), "--goals", "1", "--workers", str(workers), "--quiet", "true"])
     called(["report", str(run)])
     spec = json.loads((run / "data_spec.json").read_text())
     return {
         "tasks": len(spec["task_names"]),
         "observation_dim": spec["observation_dim"],
         "action_dim": spec["action_dim"],
-        "step_ms": round(step_ms(run), 2),
         "peak_MB": round(peak),
-        "evaluation_seconds": round(seconds, 1),
         "page_kB": round((run / "report.html").stat().st_size / 1000),
     }
 
@@ -120,13 +125,17 @@ def main() -> None:
     arguments = parser.parse_args()
     steps, folder = (20 if arguments.quick else 2000), arguments.out
     data = recorded(folder / "data", 2, arguments.workers)
+    runs = {way: {name: folder / f"{name}_{way}_{steps}" for name in data} for way in WAYS}
     found = {
-        way: {
-            name: measured(folder / f"{name}_{way}_{steps}", paths, options, steps, arguments.workers)
-            for name, paths in data.items()
-        }
-        for way, options in WAYS.items()
+        way: {name: measured(run, data[name], WAYS[way], steps, arguments.workers) for name, run in each.items()}
+        for way, each in runs.items()
     }
+    for (
+        way,
+        each,
+    ) in runs.items():  # together and last, so that whoever has a busy machine can repeat them on a quiet one
+        for name, run in each.items():
+            found[way][name]["step_ms"] = round(step_ms(run, data[name], WAYS[way]), 2)
     growth = {
         way: {
             measure: round(rows["union"][measure] / rows["mt50"][measure], 2)

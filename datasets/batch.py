@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -66,12 +67,13 @@ class TaskBatch:
         """The ids of the tasks, where no GPU has to be asked for them: batches that were moved there remember."""
         known = vars(self.task_ids)
         if "tasks" not in known:
-            self._remember(tuple(self.task_ids.tolist()))
+            self.know(tuple(self.task_ids.tolist()))
         found: tuple[int, ...] = known["tasks"]
         return found
 
-    def _remember(self, tasks: tuple[int, ...]) -> None:
-        vars(self.task_ids)["tasks"] = tasks
+    def know(self, tasks: Sequence[int]) -> None:
+        """Keeps the ids of the tasks beside the tensor that holds them."""
+        vars(self.task_ids)["tasks"] = tuple(tasks)
 
     def with_tensors(self, values: Iterable[Tensor]) -> "TaskBatch":
         """A batch of the same fields with other tensors, given in the order of `tensors`."""
@@ -84,14 +86,14 @@ class TaskBatch:
         tasks = self.tasks
         moved = (tensor.to(device, dtype if tensor.is_floating_point() else None) for tensor in self.tensors)
         found = self.with_tensors(moved)
-        found._remember(tasks)
+        found.know(tasks)
         return found
 
     def select(self, tasks: Sequence[int] | Tensor) -> "TaskBatch":
         """Only the tasks at these positions of the batch (not task ids)."""
         found = self.with_tensors(value[torch.as_tensor(tasks, device=value.device)] for value in self.tensors)
         if not (isinstance(tasks, Tensor) and tasks.is_cuda):
-            found._remember(tuple(torch.tensor(self.tasks)[torch.as_tensor(tasks)].tolist()))
+            found.know(np.array(self.tasks)[np.asarray(tasks)].tolist())
         return found
 
     def parts(self, count: int) -> "list[TaskBatch]":

@@ -41,6 +41,20 @@ class Env(ABC):
     def step(self, action: NDArray[np.float32]) -> Step:
         """Takes one step with an action `[A]`, clipped to [-1, 1]. A NaN raises InputError."""
 
+    def render(self, size: tuple[int, int]) -> NDArray[np.uint8]:
+        """A picture `[H, W, 3]` of the present state, for films.
+
+        Args:
+            size: H and W in pixels.
+
+        Raises:
+            InputError: The suite has no pictures, or nothing can be drawn on this machine.
+        """
+        raise InputError(
+            f"{type(self).__name__} has no pictures; expected an environment with a method `render(size)`, which "
+            "returns pixels [H, W, 3] of type uint8."
+        )
+
     def close(self) -> None:  # noqa: B027 (nothing to do for most suites)
         """Frees the simulator."""
 

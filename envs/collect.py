@@ -27,7 +27,7 @@ from mtorl.envs.checked import check_suite
 from mtorl.envs.demonstrations import demonstrations
 from mtorl.envs.engines import open_pool
 from mtorl.envs.evaluator import is_told
-from mtorl.envs.parcel import Parcel, pack
+from mtorl.envs.parcel import lent, pack
 from mtorl.envs.policies import check_positions
 from mtorl.envs.protocol import ProtocolName, demonstrations_hash
 from mtorl.envs.recipes import Recipe, behaviour
@@ -250,8 +250,7 @@ def _acting(policy: BehaviorPolicy | None, suite: Suite, pool: WorkerPool, stack
     if policy is None:
         return [None] * len(suite.task_names)
     shown = demonstrations(policy.protocol, suite, getattr(policy.policy, "demonstration_steps", 1))
-    packed = pack(policy.policy)
-    parcel = Parcel(stack.enter_context(pool.share(packed.content)), packed.token)
+    parcel = stack.enter_context(lent(pack(policy.policy), pool))
     return [Acting(parcel, policy.noise, policy.protocol, episode) for episode in shown]
 
 

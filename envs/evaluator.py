@@ -19,7 +19,7 @@ from mtorl.datasets.episode import Demonstration
 from mtorl.envs.base import RolloutContext, Suite
 from mtorl.envs.checked import CheckedEnv, check_suite, checked_actions
 from mtorl.envs.demonstrations import demonstrations
-from mtorl.envs.parcel import Parcel, pack
+from mtorl.envs.parcel import Parcel, lent, pack
 from mtorl.envs.partial import Partial, evaluation_key, refuse_other_policy
 from mtorl.envs.policies import Policy, check_positions
 from mtorl.envs.protocol import Protocol, demonstrations_hash
@@ -74,10 +74,9 @@ def evaluate(
     played = partial.read()
     total = len(suite.task_names) * len(goals)
     with (
-        pool.share(packed.content) as read,
+        lent(packed, pool) as parcel,
         Progress(f"playing {name}", total, "episodes", start=len(played), quiet=quiet) as progress,
     ):
-        parcel = Parcel(read, packed.token)
         blocks = _missing_blocks(suite, goals, protocol.block, played)
         jobs = ((parcel, suite, task, row, protocol, shown[task]) for task, row in blocks)
         for episodes in pool.run(_play_block, jobs):

@@ -18,6 +18,7 @@ from mtorl import InputError, checks
 from mtorl.datasets.d4rl_scores import d4rl_bounds
 from mtorl.envs.base import Env, Split, Step, Suite, checked_action
 from mtorl.envs.metaworld.simulator import load_mujoco
+from mtorl.envs.rendering import Camera, draw, resized
 
 GOALS = 50
 ROBOTICS = "gymnasium_robotics"
@@ -130,6 +131,20 @@ class GymnasiumEnv(Env):
         reward = self._reward(own, float(reward), info)
         return Step(self._observed(observation), reward, self._solved(info), bool(terminated))
 
+    def render(self, size: tuple[int, int]) -> NDArray[np.uint8]:
+        """Of MuJoCo's worlds from the camera that the package uses; of others whatever they draw."""
+        raw = self.environment.unwrapped
+        if hasattr(raw, "model") and hasattr(raw, "data"):
+            return draw(raw.model, raw.data, size, _camera_of(raw))
+        raw.render_mode = "rgb_array"  # none was asked for when it was made: pictures are made for films alone
+        try:
+            found = raw.render()
+        except Exception as error:
+            raise InputError(f"{self.name} cannot be drawn: {error}.") from error
+        if not isinstance(found, np.ndarray) or found.ndim != 3:
+            raise InputError(f"{self.name} cannot be drawn: it gives no picture in the mode rgb_array.")
+        return resized(found, size)
+
     def close(self) -> None:
         """Frees the simulator."""
         self.environment.close()
@@ -183,6 +198,16 @@ def make(environment: str, **options: Any) -> Any:
     if isinstance(made.observation_space, gymnasium.spaces.Dict):
         made = gymnasium.wrappers.FlattenObservation(made)
     return made
+
+
+def _camera_of(raw: Any) -> Camera:
+    """The camera of gymnasium's own pictures: the one that follows the torso, or one that stands where it says."""
+    renderer = getattr(raw, "mujoco_renderer", None)
+    names = [raw.model.camera(place).name for place in range(raw.model.ncam)]
+    if "track" in names:
+        return Camera(name="track")
+    said = getattr(renderer, "default_cam_config", None) or {}
+    return Camera(**{name: said[name] for name in ("azimuth", "elevation", "distance", "lookat") if name in said})
 
 
 @cache

@@ -1,10 +1,12 @@
 """Policies on their way to workers: packed once, and loaded once by each worker."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from mtorl.envs.policies import Policy
+from mtorl.envs.workers import WorkerPool
 
 
 class Packed(NamedTuple):
@@ -41,3 +43,10 @@ def pack(policy: Policy) -> Packed:
 
     content: bytes = cloudpickle.dumps(policy)
     return Packed(content, hashlib.sha256(content).hexdigest())
+
+
+@contextmanager
+def lent(packed: Packed, pool: WorkerPool) -> Iterator[Parcel]:
+    """What a pool's workers are given instead of the policy, inside the block."""
+    with pool.share(packed.content) as read:
+        yield Parcel(read, packed.token)

@@ -118,6 +118,24 @@ class PointEnv(Env):
         distance = float(np.linalg.norm(self.position - target(self.name, self.marker)))
         return Step(self._observe(), 1.0 / (1.0 + 10.0 * distance), distance < RADIUS, False)
 
+    def render(self, size: tuple[int, int]) -> NDArray[np.uint8]:
+        """The plane from -1.5 to 1.5: the point in blue, the marker in grey, where it is to go as a green circle."""
+        from PIL import Image, ImageDraw
+
+        height, width = size
+        scale = 2 * min(size) / 3.0  # drawn twice as large, for smooth edges
+        picture = Image.new("RGB", (2 * width, 2 * height), "white")
+        pen = ImageDraw.Draw(picture)
+        middle = np.array([width, height])
+        for place, radius, look in (
+            (self.marker, 0.04, {"fill": "#888888"}),
+            (target(self.name, self.marker), RADIUS, {"outline": "#009e73", "width": max(2, int(scale / 60))}),
+            (self.position, 0.05, {"fill": "#0072b2"}),
+        ):
+            x, y = middle + scale * place * (1, -1)
+            pen.ellipse((x - radius * scale, y - radius * scale, x + radius * scale, y + radius * scale), **look)
+        return np.asarray(picture.resize((width, height), Image.Resampling.BOX))
+
     def _observe(self) -> NDArray[np.float32]:
         return np.concatenate([self.position, self.marker]).astype(np.float32)
 

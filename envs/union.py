@@ -176,6 +176,10 @@ class UnionEnv(Env):
         observation, reward, success, terminated = self._checked.step(action[: self._suite.action_dim])
         return Step(padded(observation, self._size), reward, success, terminated)
 
+    def render(self, size: tuple[int, int]) -> NDArray[np.uint8]:
+        """See `Env.render`."""
+        return self._environment.render(size)
+
     def close(self) -> None:
         """Frees the simulator."""
         self._environment.close()

@@ -3,6 +3,8 @@ from . import datasets as datasets
 from . import envs as envs
 from . import trainers as trainers
 from .envs.collect import collect as collect
+from .reports.films import film as film
+from .reports.policy_export import export_policy as export_policy
 from .reports.run_report import report as report
 from .runs.collecting import behavior_policy as behavior_policy
 from .runs.evaluations import evaluate as evaluate

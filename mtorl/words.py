@@ -1,6 +1,7 @@
 """The words of a command line, before the parser sees them: spelled as people are used to."""
 
 import contextlib
+import itertools
 import re
 from collections.abc import Sequence
 
@@ -10,6 +11,8 @@ from mtorl.documents import inline_yaml
 
 LISTS = ("data", "shares", "tasks", "suite.tasks", "suite.environments", "baselines", "observations")
 """Options that take one or more words: `--tasks reach-v3 push-v3`."""
+NUMBERS = ("goals",)
+"""Options that take one number or several: `--goals 50 51`."""
 NAMED = ("suite.environments", "tasks")
 """Those of them that may be mappings as well: `{slow: HalfCheetah-v5}`, `{"Push the puck": push-v3}`."""
 
@@ -54,6 +57,11 @@ def _gather_lists(arguments: list[str]) -> list[str]:
     while place < len(arguments):
         option, equals, value = arguments[place].partition("=")
         place += 1
+        if option.startswith("--") and option[2:] in NUMBERS and not equals:
+            several = [*itertools.takewhile(str.isdigit, arguments[place:])]
+            gathered.append(f"{option}=[{','.join(several)}]" if len(several) > 1 else arguments[place - 1])
+            place += len(several) if len(several) > 1 else 0
+            continue
         if not (option.startswith("--") and option[2:] in LISTS):
             gathered.append(arguments[place - 1])
             continue

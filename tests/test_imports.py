@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-FOLDERS = ("agents", "envs", "datasets", "trainers", "configs")
+FOLDERS = ("agents", "envs", "datasets", "trainers", "configs", "zoo")
 LEVELS = {  # the longest matching prefix decides
     "mtorl": 0,
     "mtorl.configs": 0,
+    "mtorl.zoo": 0,
     "mtorl.datasets": 1,
     "mtorl.envs": 2,
     "mtorl.agents": 3,
@@ -25,6 +26,7 @@ LEVELS = {  # the longest matching prefix decides
     "mtorl.envs.recording": 4,
     "mtorl.envs.evaluator": 4,
     "mtorl.envs.references": 5,
+    "mtorl.envs.filming": 5,
     "mtorl.trainers": 4,
     "mtorl.trainers.executions": 5,
     "mtorl.trainers.distributed": 6,
@@ -129,7 +131,8 @@ def test_every_package_is_listed_for_installation() -> None:
     assert set(settings["packages"]) == packages == set(settings["package-dir"])
     data = settings["package-data"]
     for path in [p for f in FOLDERS for p in (ROOT / f).rglob("*") if p.suffix in (".yaml", ".html", ".npz", ".json")]:
-        package = ".".join(("mtorl", *path.relative_to(ROOT).parts[:-1]))
+        inner = path.relative_to(ROOT).parts
+        package = ".".join(("mtorl", *(inner[:1] if inner[0] == "zoo" else inner[:-1])))
         assert any(path.match(pattern) for pattern in data.get(package, [])), f"{path} would not be installed"
 
 

@@ -77,6 +77,11 @@ class TaskPolicy:
         return self.agent.reads_rewards or self._choice is not None
 
     @property
+    def shares_all(self) -> bool:
+        """Whether all tasks are played with the same parameters."""
+        return not self._sharing
+
+    @property
     def demonstration_steps(self) -> int:
         """Steps that a demonstration must have, at least: those of a prompt."""
         return self.agent.prompts.length if self.agent.prompts else 1

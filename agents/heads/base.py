@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from mtorl.datasets.batch import TaskBatch
 
 OutputHeads = Literal["shared", "per_task", "linear", "per_group"]
+"""The usual heads: one for all tasks, of each task, of each task and linear, of each group of tasks."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class Head(nn.Module, ABC):
         """Values `[T, ..., A]` of tasks `[T]`, with zeros where they have no action dimension."""
         if self.owned is None:
             return values
-        return values * self.owned[task_ids].view(len(task_ids), *[1] * (values.ndim - 2), -1)
+        return values * self.owned[task_ids].view(task_ids.shape[0], *[1] * (values.ndim - 2), -1)
 
     def action_dims(self, task_ids: Tensor, actions: int) -> Tensor | int:
         """How many of so many action dimensions tasks `[T]` have: `[T]`, or one number for all."""

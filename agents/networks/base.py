@@ -74,7 +74,7 @@ Network = Callable[[int, int], Backbone]
 
 def over_inner_axes(each: Tensor, values: Tensor) -> Tensor:
     """A vector of each task `[T, S]` as `[T, 1, ..., S]`, with as many axes as values `[T, ..., F]` have."""
-    return each.view(len(each), *[1] * (values.ndim - 2), each.shape[-1])
+    return each.view(each.shape[0], *[1] * (values.ndim - 2), each.shape[-1])
 
 
 def check_network(network: Backbone, code: int, hidden: Sequence[int], **numbers: int) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mtorl import InputError, checks
-from mtorl.agents.networks.base import Backbone, check_sizes
+from mtorl.agents.networks.base import Backbone, check_sizes, over_inner_axes
 
 Routing = Literal["state", "task"]
 FEW = 32
@@ -153,7 +153,7 @@ class ModuleLayer(nn.Module):
     def forward(self, values: Tensor) -> Tensor:
         """From `[M, I]`, or `[M, n, I]` if every map has its own input, to `[M, n, H]`."""
         if self.common:
-            return functional.linear(values, self.weight, self.bias).view(len(values), self.number, -1)
+            return functional.linear(values, self.weight, self.bias).view(values.shape[0], self.number, -1)
         weight, bias = self.weight.view(self.number, -1, self.weight.shape[1]), self.bias.view(self.number, -1)
         if len(values) <= FEW:
             return torch.baddbmm(bias[..., None], weight, values.permute(1, 2, 0)).permute(2, 0, 1)
@@ -201,7 +201,7 @@ class SoftRouter(nn.Module):
         values = observed
         if self.embed is not None:
             task = self.embed(code)
-            values = task if observed is None else observed * task.view(len(task), *[1] * (observed.ndim - 2), -1)
+            values = task if observed is None else observed * over_inner_axes(task, observed)
         assert values is not None
         for gate in self.gates:
             values = gate(functional.relu(values))

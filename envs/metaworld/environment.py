@@ -15,6 +15,9 @@ from mtorl.envs.base import Env, Step, checked_action
 from mtorl.envs.metaworld.fast import fast_class
 from mtorl.envs.metaworld.goals import stored_goals
 from mtorl.envs.metaworld.simulator import stock_class
+from mtorl.envs.rendering import Camera, draw
+
+_CAMERA = Camera(azimuth=142, elevation=-32, distance=1.3, lookat=(0, 0.6, 0.12))
 
 
 class MetaWorldEnv(Env):
@@ -53,6 +56,11 @@ class MetaWorldEnv(Env):
         self._shared.lend(self, self._fields)
         observation, reward, _, _, info = self.raw.step(checked_action(action, self.name))
         return Step(observation.astype(np.float32), float(reward), bool(info["success"]), False)
+
+    def render(self, size: tuple[int, int]) -> NDArray[np.uint8]:
+        """From the robot's left, over the table. The package's own cameras at the corners stand on their heads."""
+        self._shared.lend(self, self._fields)
+        return draw(self.raw.model, self.raw.data, size, _CAMERA)
 
     def close(self) -> None:
         """Frees the renderer, if there is one."""

@@ -1,8 +1,11 @@
 """Play a trained run, the expert or random actions: success per task."""
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from mtorl import InputError
+
+if TYPE_CHECKING:
+    from mtorl.envs.results import EvalReport
 
 
 def run(arguments: list[str]) -> None:
@@ -15,7 +18,9 @@ def run(arguments: list[str]) -> None:
 
     load("suites")
     parser = parser_of("evaluate", evaluate, skip={"run"})
-    parser.add_argument("run", type=str, nargs="?", help="Folder of a trained run; or give --policy and --suite.")
+    parser.add_argument(
+        "run", type=str, nargs="?", help="Folder of a trained run, or zoo:NAME; or give --policy and --suite."
+    )
     parser.add_argument(
         "--recorded",
         type=str,
@@ -44,6 +49,20 @@ def run(arguments: list[str]) -> None:
         report = evaluate(**options)
     show_report(report)
     print(f"saved: {report.path}")
+    _compare_with_card(options["run"], report)
+
+
+def _compare_with_card(run: str | None, report: "EvalReport") -> None:
+    """Says of an entry of the zoo how many episodes went as its card says."""
+    from mtorl.runs.packing import evaluations
+    from mtorl.runs.run import Run
+    from mtorl.runs.zoo import entry_folder, is_entry, like_the_card
+
+    if run is None or not is_entry(run):
+        return
+    alike = like_the_card(report, evaluations(Run(entry_folder(run))))
+    if alike is not None:
+        print(f"as on the card of {run}: {alike[0]} of {alike[1]} episodes, by success and length")
 
 
 def _play_along(options: dict[str, Any]) -> None:

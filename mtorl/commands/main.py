@@ -33,6 +33,7 @@ COMMANDS = (
     "train",
     "evaluate",
     "report",
+    "film",
     "group",
     "masks",
     "conflicts",

@@ -20,6 +20,7 @@ from mtorl.reports.charts.success import MARKS, draw_bars, draw_ranks
 from mtorl.reports.charts.training import draw_conflicts, draw_curves, draw_relations, draw_routing
 from mtorl.reports.data import commands_for, facts_of, heights
 from mtorl.reports.entries import RunEntry, distinct_specs, entries_of, hardest_tasks
+from mtorl.reports.films import embedded_film
 from mtorl.reports.many import MANY_TASKS
 from mtorl.reports.pages import page
 from mtorl.reports.run_json import as_json, fronts_of
@@ -41,6 +42,7 @@ def report(
     demonstrated: bool | None = None,
     act_with: str | None = None,
     references: str | Path | None = None,
+    films: bool = False,
 ) -> Path:
     """Compares any number of evaluated runs in one HTML file, with a JSON file beside it.
 
@@ -57,6 +59,7 @@ def report(
         act_with: Which policy of agents that have several was played; what their configurations say, by default.
         references: Folder with the reports of the expert and of random actions; `references` beside the first run by
             default. Those of the same suite and protocol are shown.
+        films: Put a small film of each run into the page: of every task the first failure. Their episodes are played.
 
     Returns:
         The HTML file.
@@ -78,7 +81,7 @@ def report(
                 f"{entries[0].run.folder} and {entry.run.folder} cannot be compared: {' and '.join(differing)} of "
                 f"their {protocol} evaluations differ. Evaluate both in the same way."
             )
-    first = opened[0].folder
+    first = opened[0].home
     if references is not None and not Path(references).is_dir():
         raise InputError(f"no folder {references}; expected one with reports of the expert and of random actions.")
     references_found = _find_references(Path(references or first.parent / "references"), entries[0].report)
@@ -91,6 +94,7 @@ def report(
         "checkpoint": checkpoint,
         "changes": changes,
         "measured": _measured_conflicts(entries, checkpoint),
+        "films": [embedded_film(entry.run, entry.report) for entry in entries] if films else [],
     }
     changed = {"changes": changes.plain()} if changes else {}
     write_json(target.with_suffix(".json"), as_json(entries, references_found) | changed)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mtorl.datasets.store import EpisodeStore
     from mtorl.families import Member
     from mtorl.measures import Scale
+    from mtorl.reports.films import Film
     from mtorl.reports.masks import MaskSummary
     from mtorl.runs.action_error import ActionErrors
     from mtorl.runs.fronts import Front
@@ -145,6 +146,24 @@ def show_front(front: "Front") -> None:
     for name, report in zip(front.names, front.reports, strict=True):
         table.add_row(name, *[row.measure.text() for row in report.tasks()], *[it.text(1) for it in report.means])
     _print(table)
+
+
+def show_films(films: "Sequence[Film]") -> None:
+    """Prints what was filmed, and whether it ended as it was evaluated."""
+    shown = _table("films", "film", "episodes", "success at step", "return", "as evaluated", "MB")
+    for it in films:
+        alone = len(it.episodes) == 1
+        agreeing = [found for found in it.as_evaluated if found is not None]
+        shown.add_row(
+            it.path.name,
+            f"{len(it.episodes)}",
+            f"{it.success_steps[0] or '-'}" if alone else f"{sum(one.success for one in it.episodes)} succeed",
+            f"{it.episodes[0].reward:,.1f}" if alone else "",
+            f"{sum(agreeing)} of {len(agreeing)}" if agreeing else "no evaluation",
+            f"{it.path.stat().st_size / 1e6:.2f}",
+        )
+    _print(shown)
+    print(f"saved in {films[0].path.parent}")
 
 
 def show_grouping(grouping: "Grouping") -> None:

@@ -2,8 +2,10 @@
 
 import argparse
 import functools
+import importlib
 import inspect
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from functools import cached_property
@@ -77,7 +79,7 @@ class Configuration:
     def read(cls, file: Path, arguments: Sequence[str] = ()) -> "Configuration":
         """From the file of a run, changed by more arguments."""
         written = read_plain(file)
-        given = str(file) if (now := renamed(written)) == written else inline_yaml(now)
+        given = str(file) if (now := _without_lost_tracker(renamed(written))) == written else inline_yaml(now)
         return cls.parse([f"--config={given}", *arguments])
 
     @classmethod
@@ -173,6 +175,21 @@ def renamed(content: Any) -> Any:
             for key, value in content.items()
         }
     return [renamed(value) for value in content] if isinstance(content, list) else content
+
+
+def _without_lost_tracker(content: Document) -> Document:
+    """Plain values without a tracker whose class is not here: a run is opened all the same."""
+    path = (content.get("tracker") or {}).get("class_path", "")
+    module, _, name = path.rpartition(".")
+    try:
+        if not module or hasattr(importlib.import_module(module), name):
+            return content
+    except Exception as error:  # the module may be a script
+        fault = str(error)
+    else:
+        fault = f"there is no {name} in it"
+    warnings.warn(f"the tracker {path} is left out: it cannot be imported ({fault}).", stacklevel=2)
+    return {key: value for key, value in content.items() if key != "tracker"}
 
 
 def flatten(value: Any, prefix: str = "") -> Document:

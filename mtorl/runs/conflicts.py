@@ -148,7 +148,7 @@ class Conflicts:
 
 def conflicts_path(run: Run, checkpoint: str) -> Path:
     """Where a run's folder keeps them."""
-    return run.folder / f"conflicts-{checkpoint}.json"
+    return run.home / f"conflicts-{checkpoint}.json"
 
 
 def kept_price(path: Path, source: Source) -> SharingPrice | None:

@@ -30,6 +30,7 @@ from mtorl.runs.data import suite_of
 from mtorl.runs.experiment import Experiment
 from mtorl.runs.members import GROUPING, folder_of
 from mtorl.runs.provenance import MACHINE
+from mtorl.runs.zoo import HOME, entry_folder, is_entry
 from mtorl.schema import Document, State, check
 from mtorl.trainers.checkpoint import CheckpointFolder
 
@@ -38,10 +39,11 @@ class RunFolder:
     """A folder that holds a run, as it was written.
 
     Args:
-        folder: The folder.
+        folder: The folder, or `zoo:` and the name of an entry of the zoo.
 
     Attributes:
-        folder: The same.
+        folder: The folder.
+        home: Where new results go: the same, but for entries of the zoo.
         spec: What the agent knew of its data.
         per_group: It consists of runs, one for each group of tasks.
 
@@ -50,9 +52,11 @@ class RunFolder:
     """
 
     def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+        shelved = is_entry(folder)
+        self.folder = entry_folder(folder) if shelved else Path(folder)
         if not self.folder.name:  # "." has none, and reports need one
             self.folder = self.folder.resolve()
+        self.home = HOME / self.folder.name if shelved else self.folder
         if not (self.folder / "config.yaml").exists():
             raise InputError(
                 f"no run in {self.folder}: expected a file config.yaml there. Start one with `mtorl train`."

@@ -102,7 +102,7 @@ def kept_fronts(run: Run) -> list[Front]:
     Files that cannot be read are left out, with a `DamageWarning`.
     """
     found = []
-    for folder in sorted((run.folder / "evaluations" / FOLDER).glob("*/")):
+    for folder in sorted((run.home / "evaluations" / FOLDER).glob("*/")):
         reports = [report for path in sorted(folder.glob("*.json")) if (report := readable(path))]
         alike = [report for report in reports if report.source.point and _same(report, reports[-1])]
         if alike:

@@ -1,6 +1,7 @@
 """The evaluations that a run's folder keeps."""
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 from mtorl import InputError
@@ -13,11 +14,13 @@ OF_A_RUN = Record({name: SOURCE[name] for name in ("checkpoint", "step", "sha256
 """What identifies the policy in an evaluation of a run."""
 
 
-def kept_reports(folder: Path, current: str | None, protocol: ProtocolName, checkpoint: str) -> list[EvalReport]:
+def kept_reports(
+    folders: Sequence[Path], current: str | None, protocol: ProtocolName, checkpoint: str
+) -> list[EvalReport]:
     """The evaluations of a checkpoint as it is now, those with most goals first; see `Run.reports`.
 
     Args:
-        folder: Of the run.
+        folders: Of the run: its own, and where its results go, if that is another.
         current: Hash of the checkpoint as it is now; None: it was deleted since, and nothing contradicts evaluations.
         protocol: Which protocol.
         checkpoint: `last`, `best` on training goals, or a step.
@@ -25,8 +28,9 @@ def kept_reports(folder: Path, current: str | None, protocol: ProtocolName, chec
     Raises:
         InputError: There is none, or all are of an earlier state of the checkpoint.
     """
+    folder = folders[0]
     again = f"Run `mtorl evaluate {folder} --protocol {protocol} --checkpoint {checkpoint}`"
-    read = [readable(path) for path in sorted((folder / "evaluations").glob(f"{protocol}-*.json"))]
+    read = [readable(path) for each in folders for path in sorted((each / "evaluations").glob(f"{protocol}-*.json"))]
     reports = [
         report
         for report in read

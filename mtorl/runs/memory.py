@@ -22,7 +22,7 @@ from mtorl.trainers.sharing import Sharing
 
 REMEDY = "Use fewer --windows, a shorter context or a smaller network."
 LONG = 256
-"""Steps of a window, of which more are not tried out."""
+"""Steps of a window or a prompt, of which more are not tried out."""
 UNCOUNTABLE = (RuntimeError, TypeError, OverflowError)
 """What torch raises where a size is no longer an integer of 64 bits, among other things."""
 
@@ -123,7 +123,7 @@ def _surely_fits(
         if 20 * weights > there:
             return False
         agent = build().to(dtype)
-        if agent.window > LONG:
+        if max(agent.window, agent.prompts.length if agent.prompts else 0) > LONG:
             return False
         window = _shapes(agent, 1, 1).to(torch.device("cpu"), dtype)
         kept = _kept_for_gradients(agent, dict(agent.named_parameters()), window, strict=True)
@@ -155,6 +155,7 @@ def _shapes(agent: Agent, tasks: int, windows: int) -> TaskBatch:
         steps = agent.prompts.length
         shown = column(seen, steps=steps), column(acted, steps=steps), column(steps=steps)
         found = replace(found, prompt=Prompt(*shown, column(steps=steps, kind=torch.int64)))
+    found.know((0,) * tasks)  # where tensors have no numbers nobody can look
     return found
 
 

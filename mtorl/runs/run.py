@@ -35,7 +35,7 @@ def load_policy(run: "str | Path | Run", checkpoint: str = "last", act_with: str
     """The trained policy of a run, to be played in environments of one's own.
 
     Args:
-        run: Folder of the run.
+        run: Folder of the run, or `zoo:` and the name of an entry of the zoo.
         checkpoint: `last`, `best` on training goals, or a step.
         act_with: Which policy of an agent that has several; by default what its configuration says.
     """
@@ -55,6 +55,8 @@ class Run(RunFolder):
 
     def __init__(self, folder: "str | Path | Run") -> None:
         super().__init__(folder.folder if isinstance(folder, Run) else folder)
+        if isinstance(folder, Run):
+            self.home = folder.home
 
     @cached_property
     def parts(self) -> "list[Run]":
@@ -186,10 +188,10 @@ class Run(RunFolder):
         tell(self, report)
         return report
 
-    def named(self, source: Source) -> str:
-        """What reports call the policy that `source` identifies."""
+    def named(self, source: Source, run: str | None = None) -> str:
+        """What reports call the policy that `source` identifies; `run`: in a folder of that name."""
         words = [f"{source.checkpoint}", f"step {source.step}", *([source.act_with] if source.act_with else [])]
-        return f"{self.folder.name} ({', '.join(words)})"
+        return f"{run or self.folder.name} ({', '.join(words)})"
 
     def unusual(self, act_with: str | None) -> str | None:
         """None for the policy that the configuration names anyway."""
@@ -214,7 +216,7 @@ class Run(RunFolder):
         store = EpisodeStore(data)
         check_fits(self.spec, store)
         digest = sha256(store.path / "manifest.json")
-        path = self.folder / "evaluations" / f"actions-{checkpoint}-{digest[:8]}.json"
+        path = self.home / "evaluations" / f"actions-{checkpoint}-{digest[:8]}.json"
         policy, source = self.policy(checkpoint)
         if path.exists() and (kept := ActionErrors.load(path)).source == source:
             return kept
@@ -237,7 +239,7 @@ class Run(RunFolder):
         """
         settings = EvaluationSettings.asked(protocol, checkpoint, self.unusual(act_with), goal_visible)
         name = f"{settings.key}.json"
-        return self.folder / "evaluations" / name if out is None else Path(out) / f"{self.label()}-{name}"
+        return self.home / "evaluations" / name if out is None else Path(out) / f"{self.label()}-{name}"
 
     def reports(self, protocol: ProtocolName = "heldout", checkpoint: str = "last") -> list[EvalReport]:
         """The kept evaluations of a checkpoint as it is now, those with most goals first.
@@ -247,4 +249,5 @@ class Run(RunFolder):
         Raises:
             InputError: There is none, or all are of an earlier state of the checkpoint.
         """
-        return kept_reports(self.folder, self.digest(checkpoint), protocol, checkpoint)
+        folders = list(dict.fromkeys([self.folder, self.home]))
+        return kept_reports(folders, self.digest(checkpoint), protocol, checkpoint)

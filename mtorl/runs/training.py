@@ -117,7 +117,13 @@ def _last_state(run: Run) -> State | None:
     for folder in (run.folder, run.folder / "checkpoints") if leads() else ():
         remove_leftovers(folder)
     wait()
-    return run.checkpoints().load() if not run.per_group and run.checkpoints().steps() else None
+    state = run.checkpoints().load() if not run.per_group and run.checkpoints().steps() else None
+    if state is not None and not state["optimizers"] and not state["sampler"]:
+        raise InputError(
+            f"{run.folder} was made for acting alone (`mtorl export --format run`): its checkpoint has nothing to go "
+            "on from. Train anew with its config.yaml and another --out."
+        )
+    return state
 
 
 def _finish(run: Run, members: Sequence[Member], stores: Sequence[EpisodeStore], command: Sequence[str]) -> None:

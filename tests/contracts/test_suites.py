@@ -96,6 +96,24 @@ def test_environments_of_one_task_do_not_disturb_each_other(suite: Suite) -> Non
         np.testing.assert_array_equal(np.stack(mine), expected)
 
 
+def test_pictures_leave_no_trace(suite: Suite) -> None:
+    goal = suite.goals("heldout")[2]
+    expected = play(suite, 0, goal)
+    environment = suite.make(0)
+    act = actor(suite, 0)
+    rows, pictures = [environment.reset(goal)], []
+    for _ in range(25):
+        try:
+            pictures.append(environment.render((48, 64)))
+        except InputError as error:
+            pytest.skip(str(error))  # nothing draws on this machine
+        rows.append(environment.step(act(rows[-1])).observation)
+    np.testing.assert_array_equal(np.stack(rows), expected)
+    assert {(it.shape, it.dtype.name) for it in pictures} == {((48, 64, 3), "uint8")}
+    assert (pictures[0] != pictures[-1]).any()
+    environment.close()
+
+
 def test_training_and_heldout_goals_are_disjoint_and_differ(suite: Suite) -> None:
     train, heldout = suite.goals("train"), suite.goals("heldout")
     assert len(train) == len(heldout) == 50 and not set(train) & set(heldout)

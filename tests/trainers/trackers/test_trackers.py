@@ -206,3 +206,8 @@ def test_a_run_with_a_tracker_is_opened_where_there_is_none(train_options: dict,
     (run.folder / "config.yaml").write_text(text + "tracker:\n  class_path: mtorl.trainers.trackers.Wandb\n")
     assert isinstance(Run(run.folder).configuration.experiment().tracker, Wandb)
     assert Run(run.folder).policy()[0].task_names == run.spec.task_names
+    (run.folder / "config.yaml").write_text(text + "tracker:\n  class_path: my_lost_module.Tracker\n")
+    with pytest.warns(UserWarning, match=r"my_lost_module.Tracker is left out: it cannot be imported"):
+        assert Run(run.folder).configuration.experiment().tracker is None
+    with pytest.warns(UserWarning, match=r"is left out"):
+        train(resume=run.folder)
