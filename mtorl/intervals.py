@@ -76,6 +76,21 @@ def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> tu
     return (0.0 if successes == 0 else centre - half), (1.0 if successes == trials else centre + half)
 
 
+def difference_interval(value: tuple[float, float, float], other: tuple[float, float, float]) -> tuple[float, float]:
+    """95 % interval of the difference of two independent numbers, from the interval of each (Zou and Donner, 2008).
+
+    Of two success rates with Wilson's intervals it is Newcombe's (1998, method 10).
+
+    Args:
+        value: A number, and the lower and upper end of its interval.
+        other: What is taken away from it.
+    """
+    (one, low, high), (two, other_low, other_high) = value, other
+    below = math.hypot(one - low, other_high - two)
+    above = math.hypot(high - one, two - other_low)
+    return one - two - below, one - two + above
+
+
 def interquartile_mean(scores: NDArray[np.float64]) -> float:
     """Mean of the middle half of all scores (Agarwal et al., 2021): less noisy than a median, robust like one.
 

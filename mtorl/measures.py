@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mtorl.intervals import difference_interval
 from mtorl.schema import Document
 
 
@@ -77,6 +78,14 @@ class Measure:
         if self.low is None or self.high is None:
             return "-"
         return between.join(self.scale.text(end, digits, space) for end in (self.low, self.high))
+
+    def less(self, other: "Measure") -> "Measure":
+        """By how much it is more than another one of the same scale, with an interval as if both were independent."""
+        value = self.value - other.value
+        if None in (self.low, self.high, other.low, other.high):
+            return Measure(self.scale, value, None, None, self.tasks)
+        ends = difference_interval((self.value, *self.ends), (other.value, *other.ends))
+        return Measure(self.scale, value, *ends, self.tasks)
 
     def plain(self) -> Document:
         """As plain values."""

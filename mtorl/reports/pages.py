@@ -3,6 +3,7 @@
 import shlex
 from importlib.resources import files
 
+from mtorl.measures import Measure
 from mtorl.schema import Document
 
 
@@ -22,4 +23,12 @@ def page(name: str, content: Document) -> bytes:
     environment.filters["percent1"] = lambda value: f"{100 * value:.1f} %"
     environment.filters["shown"] = lambda it, digits=0: it.text(digits, " ")
     environment.filters["interval"] = lambda it, digits=0: it.interval(digits, ", ", " ")
+    environment.filters["signed"] = _signed
     return environment.get_template(name).render(content).encode()
+
+
+def _signed(difference: Measure, digits: int = 0) -> tuple[str, str, str]:
+    """A difference and the ends of its interval, each with its sign; shares in percentage points."""
+    numbers = (difference.value, difference.low, difference.high)
+    texts = [difference.scale.text(it, digits).rstrip("%") for it in numbers]
+    return tuple(f"+{text}" if it is not None and it > 0 else text for it, text in zip(numbers, texts, strict=True))  # type: ignore[return-value]

@@ -12,6 +12,7 @@ from mtorl.envs.protocol import ProtocolName, TaskVisibility
 from mtorl.envs.results import EvalReport
 from mtorl.files import DamageWarning, write_atomically, write_json
 from mtorl.measures import RETURN, SCORE_NOTE, SUCCESS, common_scale
+from mtorl.reports.changes import changes_of
 from mtorl.reports.charts.base import picture
 from mtorl.reports.charts.conflicts import draw_measured
 from mtorl.reports.charts.fronts import draw_front
@@ -88,12 +89,15 @@ def report(
     target = Path(out or (first if len(entries) == 1 else first.parent) / f"{'-'.join(words)}.html")
     if target.suffix != ".html":
         raise InputError(f"the report is to be {target}; expected a name that ends in .html.")
+    changes = changes_of(entries) if len(entries) > 1 else None
     content = _content(entries, references_found) | {
         "checkpoint": checkpoint,
+        "changes": changes,
         "measured": _measured_conflicts(entries, checkpoint),
         "films": [embedded_film(entry.run, entry.report) for entry in entries] if films else [],
     }
-    write_json(target.with_suffix(".json"), as_json(entries, references_found))
+    changed = {"changes": changes.plain()} if changes else {}
+    write_json(target.with_suffix(".json"), as_json(entries, references_found) | changed)
     html = page("report.html", content)
     write_atomically(target, lambda file: file.write(html))
     return target

@@ -57,7 +57,7 @@ class Page(HTMLParser):
         self.feed(text)
 
     def handle_starttag(self, tag: str, attributes: list) -> None:
-        self.links += [value for name, value in attributes if name in ("src", "href")]
+        self.links += [value for name, value in attributes if name in ("src", "href") and not value.startswith("#")]
         if tag not in ("meta", "img", "br"):
             self.open.append(tag)
 
