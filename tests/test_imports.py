@@ -21,6 +21,7 @@ LEVELS = {  # the longest matching prefix decides
     "mtorl.envs.workers": 3,
     "mtorl.envs.engines": 3,
     "mtorl.envs.ray_pool": 3,
+    "mtorl.envs.parcel": 4,
     "mtorl.envs.collect": 4,
     "mtorl.envs.importing": 4,
     "mtorl.envs.recording": 4,

@@ -158,7 +158,7 @@ def test_presets_are_valid(preset: Path, tmp_path: Path, capsys: pytest.CaptureF
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["fly"], "unknown command 'fly'; expected one of collect"),
+        (["fly"], "unknown command 'fly'; expected one of demo, collect"),
         (["info", "no/data"], "no data set in no/data: expected a file manifest.json there"),
         (["train", "--data", "[no/data]", "--out", "x"], "no data set in no/data"),
         (["train", "--data", "[d]", "--out", "x", "--agent.widht", "3"], "widht"),

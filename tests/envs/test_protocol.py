@@ -30,7 +30,7 @@ class Folder(Run):
     """A run of which nothing but its folder is looked at."""
 
     def __init__(self) -> None:
-        self.folder = Path("runs/x")
+        self.folder = self.home = Path("runs/x")
 
     def suite(self) -> PointReach:  # type: ignore[override]
         return PointReach(["away-0"])

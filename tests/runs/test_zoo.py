@@ -71,7 +71,7 @@ def test_an_entry_is_small_and_acts_as_the_run(zoo: Path, played: Run) -> None:
     sizes = [sum(it.stat().st_size for it in folder.rglob("*.pt")) for folder in (zoo, played.folder)]
     assert sizes[0] < 0.5 * sizes[1]
     kept = Run("zoo:points").reports()
-    assert [it.protocol.goals for it in kept] == [4] and kept[0].policy == "points (last, step 30)"
+    assert kept[0].protocol.goals == 4 and kept[0].policy == "points (last, step 30)"
     assert kept[0].episodes == played.reports()[0].episodes
 
 
@@ -91,7 +91,7 @@ def test_damaged_and_unknown_entries_are_refused(zoo: Path, capsys: pytest.Captu
 
 
 def test_only_episodes_that_were_played_alike_are_compared(played: Run) -> None:
-    (kept,) = played.reports()
+    kept = played.reports()[0]
     assert like_the_card(kept, [kept]) == (12, 12)
     other = list(kept.episodes)
     other[3] = other[3]._replace(success=not other[3].success)
