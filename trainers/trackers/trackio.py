@@ -49,7 +49,9 @@ class Trackio(Tracker):
         """See `Tracker.table`."""
         import trackio
 
-        content = [dict(zip(columns, row, strict=True)) for row in rows]
+        content: Any = [
+            dict(zip(columns, row, strict=True)) for row in rows
+        ]  # lists would lose the names in earlier versions
         self._run.log({name: trackio.Table(data=content)}, step=step)
 
     def film(self, step: int, name: str, file: Path) -> None:
