@@ -11,6 +11,7 @@ import yaml
 from mtorl import __version__
 from mtorl.envs.results import EvalReport
 from mtorl.measures import SUCCESS, Measure
+from mtorl.reports.data import commands_for
 from mtorl.runs.packing import evaluations
 from mtorl.runs.run import Run
 from mtorl.schema import Document
@@ -43,7 +44,7 @@ class CardFacts:
 
 def model_card(run: Run, facts: CardFacts) -> str:
     """The card of a run's policy."""
-    kept = [it for it in evaluations(run, facts.checkpoint) if it.source.act_with in (None, facts.act_with)]
+    kept = [it for it in evaluations(run, facts.checkpoint) if it.source.act_with == facts.act_with]
     shown = list({report.protocol.name: report for report in reversed(kept)}.values())  # those with most goals
     agent = _class_of(_plain(run)["agent"])
     suite = run.spec.suite["class_path"].rsplit(".", 1)[-1]
@@ -254,18 +255,7 @@ def _again(run: Run) -> list[str]:
     steps = [f"mtorl train {shlex.join(command[2:])}"] if command[:2] == ["mtorl", "train"] else []
     folder = run.configuration.out if steps else "NEW_FOLDER"
     steps = steps or ["mtorl train --config config.yaml --out NEW_FOLDER  # the configuration above"]
-    recorded = [entry for entry in run.spec.data if "recipe" in entry.get("source", {})]
-    for entry in recorded[:1]:
-        source, suite = entry["source"], entry.get("suite", run.spec.suite)
-        options = " ".join(
-            f"--suite.{key} {value}" for key, value in suite["init_args"].items() if isinstance(value, str)
-        )
-        steps.insert(
-            0,
-            f"mtorl collect --suite {suite['class_path'].rsplit('.', 1)[-1]} {options} --recipe {source['recipe']} "
-            f"--episodes {source.get('episodes', '?')} --seed {source.get('seed', 0)} --out {entry['path']}",
-        )
-    return ["## Reproduce", "", "```", *steps, f"mtorl evaluate {folder}", "```", ""]
+    return ["## Reproduce", "", "```", *commands_for([run.spec]), *steps, f"mtorl evaluate {folder}", "```", ""]
 
 
 def _limits(run: Run) -> list[str]:

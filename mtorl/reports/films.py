@@ -1,6 +1,7 @@
 """Films of a run: chosen episodes, played exactly as its evaluations were, and written as MP4 or GIF."""
 
 import base64
+import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
@@ -126,9 +127,15 @@ def film(
         The films, one for each episode, and last that of all tasks, if there are several.
     """
     checks.at_least(1, failures=failures, fps=fps)
+    checks.one_of("format", format, FormatName)
     how = Protocol(protocol, task_identity=task_identity, demonstrations=demonstrations, context=context)
     goals = [goals] if isinstance(goals, int) else goals
     opened, shots = Run(run), Shots((height, width), every)
+    known = how.plays(opened.suite(goal_visible)).goals(how.split)
+    if unknown := [goal for goal in goals or () if goal not in known]:
+        raise InputError(
+            f"the protocol {protocol} has no goals {unknown} here; expected some of {known[0]} to {known[-1]}."
+        )
     scene = open_scene(opened, how, checkpoint, goal_visible, act_with, goals)
     if failures and scene.report is None:
         opened.evaluate(how, checkpoint, goal_visible, workers=workers, quiet=quiet, act_with=act_with)
@@ -140,7 +147,7 @@ def film(
             " Leave --failures out, or name --goals."
         )
     kind = "mp4" if format == "auto" and has_ffmpeg() else "gif" if format == "auto" else format
-    folder = Path(out) if out is not None else opened.folder / "films"
+    folder = Path(out) if out is not None else opened.home / "films"
     with WorkerPool(workers) as pool:
         films = _write(scene, wanted, expert, pool, shots, Files(folder, kind, fps), quiet)
     write_json(folder / "films.json", [asdict(it) | {"path": it.path.name} for it in films])
@@ -181,7 +188,7 @@ def _write(
     with Progress("filming", total, "episodes", quiet=quiet) as progress:
         for row in panels(scene, wanted, policies, pool, shots):
             take = row[0].take
-            name = f"{take.played.task}-goal{take.played.goal}-{_ending(scene, take)}"
+            name = re.sub(r"[^\w.+-]|\.\.", "_", f"{take.played.task}-goal{take.played.goal}-{_ending(scene, take)}")
             path = files.write(name, frames_of(row))
             films.append(_film(scene, path, [take]))
             grid.setdefault(take.played.task, row[0].resized(width))
@@ -218,7 +225,7 @@ def _ending(scene: Scene, take: Take) -> str:
 
 def _tell(scene: Scene, films: Sequence[Film]) -> None:
     """Gives films to the run's tracker, that of all tasks first."""
-    if scene.run.configuration.options.tracker is None:
+    if scene.run.configuration.options.tracker is None or scene.run.home != scene.run.folder:
         return
     tracking = tracking_of(scene.run, scene.run.configuration.experiment().tracker)
     assert tracking is not None

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from mtorl import checks
+from mtorl import InputError, checks
 from mtorl.datasets.staging import new_store
 from mtorl.files import read_json, write_atomically
 from mtorl.reports.card import CardFacts, model_card
@@ -44,6 +44,11 @@ def export_policy(
     checks.one_of("format", format, Format)
     opened, target = Run(run), Path(out)
     act_with = opened.unusual(act_with)
+    if format == "run" and act_with is not None:
+        raise InputError(
+            f"a run acts with what its configuration says; found act_with={act_with}. Leave it out and say it to "
+            "`mtorl evaluate`, or choose another format."
+        )
     with new_store(target) as folder:
         if format == "run":
             _export_run(opened, folder, CardFacts(target.name, format, {}, "last", licence), checkpoint)

@@ -4,6 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
+import yaml
+
 from mtorl import InputError
 from mtorl.agents import Agent
 from mtorl.envs.protocol import ProtocolName
@@ -68,4 +70,6 @@ def _copy(source: Path, target: Path) -> None:
         path = source / name
         if path.is_file():
             content = path.read_bytes()
+            if name == "config.yaml" and (whole := yaml.safe_load(content)).pop("tracker", None) is not None:
+                content = yaml.safe_dump(whole, sort_keys=False).encode()  # others' results are not the tracker's
             write_atomically(target / name, lambda file, content=content: file.write(content))  # type: ignore[misc]

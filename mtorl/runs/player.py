@@ -107,12 +107,12 @@ class Player:
         if reward is not None:
             earned[:] = np.asarray(reward, dtype=np.float32)
         actions = np.zeros((len(seen), self.suite.action_dim), dtype=np.float32)
+        if reward is None and any(block.steps and block.policy.reads_rewards for block in self._blocks):
+            raise InputError(
+                "this policy asks for a return, of which it takes what was earned: expected the reward of the step "
+                "before, policy.act(observation, reward)."
+            )
         for block in self._blocks:
-            if reward is None and block.steps and block.policy.reads_rewards:
-                raise InputError(
-                    "this policy asks for a return, of which it takes what was earned: expected the reward of the step "
-                    "before, policy.act(observation, reward)."
-                )
             suite = self.suite if block.task is None else self._own[block.task]
             actions[block.rows] = block.act(seen[block.rows], earned[block.rows], suite, self.block)
         if not np.isfinite(actions).all():
@@ -143,14 +143,15 @@ class Player:
                 "one task for each, or one for all."
             )
         self._told = self._told if isinstance(self._told, list) else [self._told] * rows
-        self._rows, self._begun = rows, True
+        self._rows = rows
         self._add(np.arange(rows), self._shown)
+        self._begun = True
 
     def _again(self, where: NDArray[Any], task: Any, shown: Demonstration | None) -> None:
         """New episodes in some of the environments."""
         if not self._begun:
             if where.all():
-                self.reset(task, shown=shown)
+                self.reset(self._told if task is None else task, shown=shown or self._shown)  # type: ignore[arg-type]
                 return
             raise InputError("no episode was begun yet; call reset without `where` first.")
         if where.shape != (self._rows,) or where.dtype != np.bool_:
@@ -184,9 +185,12 @@ class Player:
             mine = np.array([row for row in rows.tolist() if self._told[row] == task])
             for first in range(0, len(mine), self.block):
                 policy = self._free.pop() if self._free else self.policy.beside()
-                block = _Block(policy, task, mine[first : first + self.block])
-                policy.reset(self._context(task, shown))
-                self._blocks.append(block)
+                try:
+                    policy.reset(self._context(task, shown))
+                except InputError:
+                    self._blocks, self._begun = [], False  # no row acts without an episode
+                    raise
+                self._blocks.append(_Block(policy, task, mine[first : first + self.block]))
 
     def _context(self, task: int | None, shown: Demonstration | None) -> RolloutContext:
         tasks = None if task is None else np.full(self.block, task)

@@ -25,7 +25,7 @@ def tracking_of(run: RunFolder, tracker: Tracker | None) -> Tracking | None:
 
 def tell(run: RunFolder, report: EvalReport) -> None:
     """Gives an evaluation to the run's tracker: success and return of every task as numbers and as a table."""
-    if run.configuration.options.tracker is None:
+    if run.configuration.options.tracker is None or run.home != run.folder:  # an entry of the zoo is somebody else's
         return
     tracking = tracking_of(run, run.configuration.experiment().tracker)
     assert tracking is not None

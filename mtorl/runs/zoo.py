@@ -62,13 +62,20 @@ def write_sums(folder: Path) -> None:
 
 def check_sums(folder: Path) -> None:
     """Raises InputError unless the files of a folder have the hashes that it says."""
-    for line in (folder / SUMS).read_text().splitlines():
+    named = set()
+    for line in (folder / SUMS).read_text(errors="replace").splitlines():
         digest, _, name = line.partition("  ")
         path = folder / name
-        if ".." in Path(name).parts or not path.is_file():
+        named.add(path)
+        if ".." in Path(name).parts or Path(name).is_absolute() or not path.is_file():
             raise InputError(f"{folder} lacks {name!r}, which its {SUMS} names. Get the entry again.")
         if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
             raise InputError(f"{path} is not what {SUMS} says: it is damaged, or was changed. Get the entry again.")
+    others = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SUMS and path not in named)
+    if others or folder / "config.yaml" not in named:
+        raise InputError(
+            f"{folder}: its {SUMS} does not name {', '.join(map(str, others)) or 'config.yaml'}. Get the entry again."
+        )
 
 
 def like_the_card(report: EvalReport, kept: list[EvalReport]) -> tuple[int, int] | None:

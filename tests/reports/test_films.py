@@ -99,7 +99,7 @@ def test_the_expert_is_beside_the_policy_with_the_same_goal(run: Run) -> None:
 def test_what_cannot_be_filmed_is_refused(run: Run) -> None:
     with pytest.raises(InputError, match=r"unknown tasks \['reach'\]; the run plays"):
         film(run, tasks=["reach"], **SMALL)
-    with pytest.raises(InputError, match=r"towards-0 has no goals \[3\] here; expected some of 50 to 99"):
+    with pytest.raises(InputError, match=r"heldout has no goals \[3\] here; expected some of 50 to 99"):
         film(run, goals=3, **SMALL)
     with pytest.raises(InputError, match="failures is 0; expected at least 1"):
         film(run, failures=0, **SMALL)

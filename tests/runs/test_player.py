@@ -173,3 +173,16 @@ def test_meta_worlds_own_loop() -> None:
     assert all(len(it) == 2 for it in returns.values())
     with pytest.raises(InputError, match="2 environments and 10 tasks"):
         MetaWorldAgent(agent.policy, MetaWorld("MT10").task_names).reset(np.ones(2, dtype=bool))
+
+
+def test_after_a_refusal_nothing_acts_and_the_task_is_kept(suite: PointReach, spec: DataSpec) -> None:
+    player = Player(policy_of(BehaviorCloning(spec, hidden=(8,))), suite)
+    player.reset()
+    for _ in range(2):
+        with pytest.raises(InputError, match="trained with the task's identity"):
+            player.act(np.zeros(4))
+    player.reset(task=1)
+    first = player.act(np.zeros((2, 4)))
+    player.reset(task=1)
+    player.reset(where=np.ones(2, dtype=bool))  # before any action: the task stays the same
+    np.testing.assert_array_equal(player.act(np.zeros((2, 4))), first)
