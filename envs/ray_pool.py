@@ -207,7 +207,7 @@ def _check_reachable(address: str) -> None:
     if "/" in address or not host or not port.isdigit():
         raise InputError(f"--address is {address}; expected auto or host:port. {REMEDY}")
     try:
-        socket.create_connection((host, int(port)), timeout=PATIENCE).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=PATIENCE).close()
     except (OSError, OverflowError) as error:
         raise InputError(f"nobody answers at --address {address}: {error}. {REMEDY}") from None
 

@@ -14,14 +14,16 @@ more.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import wraps
 from inspect import signature
-from typing import Literal, ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import torch
+from torch import Tensor
 
 from mtorl import InputError, checks
+from mtorl.agents.heads import TaskLosses
 
 Execution = Literal["auto", "joint", "loop", "vmap"]
 Backend = Literal["inductor", "aot_eager"]
@@ -98,12 +100,30 @@ def _in_bf16(function: Callable[Arguments, Result], device: torch.device) -> Cal
     return lowered
 
 
+def own_memory(found: TaskLosses) -> TaskLosses:
+    """The same losses, to be kept while others are computed.
+
+    What is compiled for a GPU uses its memory again with its next call, unless a backward pass is still to come.
+    """
+    if torch.is_grad_enabled():
+        return found
+    tensors: dict[str, Any] = {
+        it.name: value for it in fields(found) if isinstance(value := getattr(found, it.name), Tensor)
+    }
+    return replace(found, **{name: value.clone() for name, value in tensors.items()})
+
+
 def _compiled(
     function: Callable[Arguments, Result], backend: Backend, device: torch.device
 ) -> Callable[Arguments, Result]:
+    import torch._dynamo.config as limits
     import torch._functorch.config  # not before it is asked for: it takes a second
-    from torch._dynamo.exc import TorchDynamoException
+    from torch._dynamo import exc
 
+    refusals = exc.TorchDynamoException, getattr(exc, "FailOnRecompileLimitHit", exc.TorchDynamoException)
+    for name in ("accumulated_recompile_limit", "accumulated_cache_size_limit"):  # of a process: a sweep has many runs
+        if hasattr(limits, name):
+            setattr(limits, name, max(getattr(limits, name), 1 << 16))
     torch._functorch.config.donated_buffer = False  # some balancers go back through a graph twice
     graphs = {"triton.cudagraphs": True} if backend == "inductor" and device.type == "cuda" else None
     found = torch.compile(  # type: ignore[call-overload]  # whose stubs lag behind
@@ -121,7 +141,7 @@ def _compiled(
         try:
             result: Result = found(*arguments, **options)
             return result
-        except TorchDynamoException as error:
+        except refusals as error:
             reason = " ".join(str(error).split("\n\n")[0].split())
             raise InputError(f"the step cannot be compiled ({reason}). Leave --compile out.") from error
 

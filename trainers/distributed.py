@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from mtorl.agents.heads import TaskLosses
 from mtorl.datasets.batch import TaskBatch
+from mtorl.trainers.computation import own_memory
 from mtorl.trainers.executions import PhaseFunctions
 from mtorl.trainers.gradients import DenseGradients, TaskGradients, gramian
 from mtorl.trainers.processes import Processes
@@ -140,7 +141,7 @@ class SharedFunctions(PhaseFunctions):
         with self._own_noise():
             for cut in mine:
                 windows, shares = cut.of(batch)
-                found = super().losses(windows, sharing).values
+                found = own_memory(super().losses(windows, sharing)).values
                 values.append(found if shares is None else found * shares.to(found))
         if not values:  # a graph that leads to no parameter: what nobody has used must stay without a gradient
             values = [self.agent.observation_mean.new_zeros(0).requires_grad_()]

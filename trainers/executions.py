@@ -22,7 +22,7 @@ from mtorl import InputError
 from mtorl.agents.base import Agent, Phase, TaskLosses
 from mtorl.agents.parameters import ParameterSpace
 from mtorl.datasets.batch import TaskBatch
-from mtorl.trainers.computation import Computation, Execution
+from mtorl.trainers.computation import Computation, Execution, own_memory
 from mtorl.trainers.gradients import DenseGradients, TaskGradients
 from mtorl.trainers.rows import GradientRows
 from mtorl.trainers.sharing.base import Sharing
@@ -105,7 +105,7 @@ class PhaseFunctions:
         ones = [batch.select([position]) for position in range(len(batch.tasks))]
         effective = sharing.effective_each(parameters, torch.tensor(batch.tasks))
         parts = zip(effective, ones, strict=True)
-        each = [self._at(self._around(sharing, one.tasks) | mine, one) for mine, one in parts]
+        each = [own_memory(self._at(self._around(sharing, one.tasks) | mine, one)) for mine, one in parts]
         return TaskLosses(
             torch.cat([one.values for one in each]),
             _joined([one.features for one in each]),
@@ -234,7 +234,7 @@ class PhaseFunctions:
             around = {} if sharing.uniform else self._around(sharing, alone.tasks)
             found = self._at({} if sharing.uniform else around | leaves, alone)
             self._differentiate(found.values[0], leaves, rows, row, private)
-            return found.values.detach()
+            return found.values.detach().clone()  # what is compiled uses its memory again
 
         return torch.cat([one(row, task) for row, task in enumerate(batch.tasks)]), private
 

@@ -24,7 +24,7 @@ def _union_of(stores: Sequence[EpisodeStore]) -> Document | None:
     """The union of the stores' suites with all recorded tasks, if there are several."""
     alike: list[list[EpisodeStore]] = []
     for store in stores:
-        mine = next((it for it in alike if same_settings(it[0].suite, store)), None)
+        mine = next((it for it in alike if all(same_settings(other.suite, store) for other in it)), None)
         if mine is None:
             alike.append([store])
         else:
