@@ -17,6 +17,14 @@ def same_settings(suite: Document, store: EpisodeStore) -> bool:
     return are_joined(suite, store.suite)
 
 
+def need_no_union(one: EpisodeStore, other: EpisodeStore) -> bool:
+    """Whether two stores are of one suite and of one size and, where they are of other environments, of one horizon."""
+    sizes = [(it.observation_dim, it.action_dim) for it in (one, other)]
+    if sizes[0] != sizes[1] or not same_settings(one.suite, other):
+        return False
+    return one.manifest["horizon"] == other.manifest["horizon"] or not have_other_values(one.suite, other.suite)
+
+
 def check_fits(spec: DataSpec, store: EpisodeStore) -> None:
     """Raises InputError unless a policy that was built from `spec` can act on what a store recorded."""
     suites = [spec.suite, *(entry["suite"] for entry in spec.data)]
@@ -55,7 +63,7 @@ def open_stores(paths: Sequence[Path | str], union: bool = False) -> list[Episod
         raise InputError(f"a data set is given twice in {[str(path) for path in paths]}; expected each once.")
     stores = [EpisodeStore(path) for path in paths]
     for number, store in enumerate(stores):
-        others = [it for it in stores[:number] if not union or same_settings(it.suite, store)]
+        others = [it for it in stores[:number] if not union or need_no_union(it, store)]
         if others:
             _check_joined(others[0], store)
             _check_tasks(others, store)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from mtorl import InputError
 from mtorl.datasets.joining import joined_suite
-from mtorl.datasets.opening import same_settings
+from mtorl.datasets.opening import need_no_union
 from mtorl.datasets.spec import DataSpec, describe_stores
 from mtorl.datasets.store import EpisodeStore
 from mtorl.envs.base import Suite, build_suite
@@ -24,7 +24,7 @@ def _union_of(stores: Sequence[EpisodeStore]) -> Document | None:
     """The union of the stores' suites with all recorded tasks, if there are several."""
     alike: list[list[EpisodeStore]] = []
     for store in stores:
-        mine = next((it for it in alike if all(same_settings(other.suite, store) for other in it)), None)
+        mine = next((it for it in alike if all(need_no_union(other, store) for other in it)), None)
         if mine is None:
             alike.append([store])
         else:

@@ -244,3 +244,31 @@ def test_data_of_different_environments_are_joined(tmp_path: Path, capsys: pytes
         check_fits(spec, EpisodeStore(named_alike))
     for name in ("MtorlOther-v0", "MtorlLonger-v0"):
         del gymnasium.registry[name]
+
+
+def test_environments_of_other_sizes_or_horizons_are_a_union(tmp_path: Path) -> None:
+    class Wide(Small):
+        def __init__(self) -> None:
+            super().__init__()
+            self.observation_space = gymnasium.spaces.Box(-1, 1, (6,), np.float64)
+
+        def reset(self, **options: Any) -> tuple[Any, dict]:
+            return np.zeros(6), {}
+
+        def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
+            return np.zeros(6), 0.0, False, False, {}
+
+    gymnasium.register("MtorlWide-v0", entry_point=Wide, max_episode_steps=7)
+    gymnasium.register("MtorlLong-v0", entry_point=Small, max_episode_steps=9)
+    one = collected(tmp_path / "one", {"small": "MtorlSmall-v0"}, 0)
+    wide = collected(tmp_path / "wide", {"wide": "MtorlWide-v0"}, 1)
+    long = str(
+        collect(
+            Gymnasium({"long": "MtorlLong-v0"}, horizon=9), tmp_path / "long", "random", 2, workers=0, quiet=True
+        ).path
+    )
+    with pytest.raises(InputError, match="observation dimension"):
+        open_stores([one, wide])
+    spec = describe_data(open_stores([one, wide, long], union=True))
+    assert spec.suite["class_path"].endswith("Union") and {*spec.task_names} == {"small", "wide", "long"}
+    assert spec.own_dimensions is not None and len({*spec.own_dimensions}) == 2
