@@ -36,7 +36,7 @@ $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
 	@touch $@
 
 demo: install
-	$(BIN)/mtorl demo --out $(DEMO) --run $(DEMO) --data $(DEMO_DATA) --references $(DEMO_REFERENCES) \
+	$(BIN)/mtorl demo --out $(DEMO) --run $(DEMO) --store $(DEMO_DATA) --references $(DEMO_REFERENCES) \
 	  --episodes $(DEMO_EPISODES) --steps $(DEMO_STEPS) --goals $(DEMO_GOALS)
 
 test: install

@@ -34,7 +34,7 @@ def demo(
     steps: int = 3000,
     goals: int = 10,
     tasks: list[str] | None = None,
-    data: str | None = None,
+    store: str | None = None,
     run: str | None = None,
     references: str | None = None,
     workers: int = 2,
@@ -50,7 +50,7 @@ def demo(
         steps: Training steps.
         goals: Goals of every task that the policy has never seen, one episode each.
         tasks: Meta-World's names of the tasks, instead of the ten of MT10.
-        data: Folder of the data; `data` in that of the demo by default.
+        store: Folder of the data; `data` in that of the demo by default.
         run: Folder of the run; `run` in that of the demo by default.
         references: Folder of what the scripted expert and random actions reach; `references` by default.
         workers: Processes that play episodes; 0 plays in this one.
@@ -64,7 +64,7 @@ def demo(
     """
     folder = Path(out)
     places = _Places(
-        Path(data or folder / "data"),
+        Path(store or folder / "data"),
         Path(run or folder / "run"),
         Path(references or folder / "references"),
         folder / "report.html",

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -104,3 +105,15 @@ def test_from_a_wheel_without_the_repository(tmp_path: Path) -> None:
     result = subprocess.run([command, "demo", *SMALL], cwd=tmp_path, env=free, capture_output=True, text=True)
     assert result.returncode == 0 and "report: mtorl-demo/report.html" in result.stdout, result.stderr
     assert f"{library}/mtorl/configs/bc_mt10.yaml" in result.stdout
+
+
+def test_make_demo_says_options_that_there_are() -> None:
+    """What the Makefile asks for reaches the function as it was typed."""
+    from mtorl.commands.base import objects, parser_of
+    from mtorl.commands.demo import demo
+
+    makefile = (Path(__file__).parents[2] / "Makefile").read_text()
+    named = re.findall(r"--(\w+)", makefile.split("mtorl demo --out")[1].split("\n\n")[0])
+    words = [word for name in named for word in (f"--{name}", "7")]
+    options = objects(parser_of("demo", demo), words)
+    assert named and all(str(options[name]) == "7" for name in named)
