@@ -45,6 +45,9 @@ from mtorl.trainers.balancers.wrappers import (
     Subsampled,
 )
 from mtorl.trainers.groupers import FixedGroups
+from mtorl.trainers.phase_trainer import phase_sharing
+from mtorl.trainers.policy import TaskPolicy
+from mtorl.trainers.sharing import Shared, Sharing
 from mtorl.trainers.sharing.masks import TaskMasks
 
 NETWORK = partial(MLPBackbone, hidden=(24, 24))
@@ -273,3 +276,8 @@ def kept_by(masks: TaskMasks, space: ParameterSpace, task: int) -> Tensor:
     for name in masks.places:
         kept[space.slice_of(name)] = masks.mask(name, task).flatten()
     return kept
+
+
+def policy_of(agent: Agent, sharing: type[Sharing] = Shared) -> TaskPolicy:
+    """What plays an agent as it is, trained or not."""
+    return TaskPolicy(agent, phase_sharing(agent, sharing(), 0))

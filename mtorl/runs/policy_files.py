@@ -10,7 +10,7 @@ import logging
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -96,15 +96,17 @@ def _target(portable: PortablePolicy, task: int) -> float:
 
 
 class _Reads(TorchFunctionMode):
-    """Notes which tensors are read."""
+    """Notes which tensors are read, and whether one of them has no elements."""
 
     def __init__(self) -> None:
         super().__init__()
         self.read: set[int] = set()
+        self.empty = False
 
     def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
         for value in _flat([args, kwargs or {}]):
             self.read.add(id(value))
+            self.empty |= value.numel() == 0
         return func(*args, **(kwargs or {}))
 
 
@@ -121,9 +123,7 @@ def acting_tensors(portable: PortablePolicy) -> tuple[dict[str, Tensor], list[st
 
     With a model for each group of tasks, names begin with `group-N.`, and tasks are those of the group.
     """
-    example = Examples(portable)
-    with torch.no_grad(), _Reads() as reads:
-        portable(*example.inputs(2, example.window, 0))
+    reads = _reads(portable)
     tensors, differing = {"shown": portable.shown}, []
     for number, member in enumerate(portable.members):
         prefix = f"group-{number}." if len(portable.members) > 1 else ""
@@ -132,6 +132,15 @@ def acting_tensors(portable: PortablePolicy) -> tuple[dict[str, Tensor], list[st
         tensors |= {prefix + name: value for name, value in (read | member.own()).items()}
         differing += [prefix + name for name in member.own()]
     return {name: value.detach().clone().contiguous() for name, value in tensors.items()}, differing
+
+
+def _reads(portable: PortablePolicy) -> _Reads:
+    """What acting reads in any task."""
+    example = Examples(portable)
+    with torch.no_grad(), _Reads() as reads:
+        for task in range(len(portable.task_names)):
+            portable(*example.inputs(2, example.window, task))
+    return reads
 
 
 def _safetensors(portable: PortablePolicy, about: Document) -> bytes:
@@ -180,25 +189,44 @@ def _onnx(portable: PortablePolicy, about: Document) -> bytes:
 
 
 def _onnx_graph(portable: PortablePolicy) -> bytes:
-    """The graph; with steps before the newest by torch's newer exporter, which is slow but knows all sizes as free."""
-    example, names = Examples(portable), [*portable.decides_on, "task"]
-    inputs = example.inputs(3, example.window, 0)
+    """The graph.
+
+    By torch's older exporter, which is quick; by the newer one where steps before the newest are looked at, as it knows
+    all sizes as free, where the older one ends the process (tensors without elements), and for what it does not know.
+    """
     with _silent(), tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "policy.onnx"
-        if example.reads_steps:
-            free = dict.fromkeys(range(2), torch.export.Dim.DYNAMIC)
-            sizes: Document = {"dynamic_shapes": {"inputs": (*[free] * len(portable.decides_on), None)}}
-            program = torch.onnx.export(
-                portable, inputs, input_names=names, output_names=["action"], dynamo=True, verbose=False, **sizes
-            )
-            assert program is not None
-            program.save(str(path))
-        else:
-            sizes = {"dynamic_axes": {name: {0: "N"} for name in (*portable.decides_on, "action")}}
-            torch.onnx.export(
-                portable, inputs, str(path), input_names=names, output_names=["action"], dynamo=False, **sizes
-            )
+        if not (Examples(portable).reads_steps or _reads(portable).empty):
+            with suppress(torch.onnx.errors.OnnxExporterError, RuntimeError):
+                _export_traced(portable, path)
+                return path.read_bytes()
+        try:
+            _export_program(portable, path)
+        except Exception as error:  # of several packages
+            why = str(error).strip().split("\n")[0]
+            raise InputError(
+                f"it cannot be written as ONNX ({why}). Use --format torchscript or safetensors."
+            ) from error
         return path.read_bytes()
+
+
+def _export_traced(portable: PortablePolicy, path: Path) -> None:
+    names, example = [*portable.decides_on, "task"], Examples(portable)
+    sizes: Document = {"dynamic_axes": {name: {0: "N"} for name in (*portable.decides_on, "action")}}
+    inputs = example.inputs(3, example.window, 0)
+    torch.onnx.export(portable, inputs, str(path), input_names=names, output_names=["action"], dynamo=False, **sizes)
+
+
+def _export_program(portable: PortablePolicy, path: Path) -> None:
+    names, example = [*portable.decides_on, "task"], Examples(portable)
+    free = dict.fromkeys(range(2 if example.reads_steps else 1), torch.export.Dim.DYNAMIC)
+    sizes: Document = {"dynamic_shapes": {"inputs": (*[free] * len(portable.decides_on), None)}}
+    inputs = example.inputs(3, example.window, 0)
+    program = torch.onnx.export(
+        portable, inputs, input_names=names, output_names=["action"], dynamo=True, verbose=False, **sizes
+    )
+    assert program is not None
+    program.save(str(path))
 
 
 def _need_onnx() -> None:
@@ -213,7 +241,7 @@ def _silent() -> Iterator[None]:
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:

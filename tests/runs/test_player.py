@@ -3,7 +3,7 @@ from pathlib import Path
 import gymnasium
 import numpy as np
 import pytest
-from families import SMALL_AGENTS
+from families import SMALL_AGENTS, policy_of
 from numpy.typing import NDArray
 
 import mtorl
@@ -15,7 +15,6 @@ from mtorl.envs import MetaWorld, PointReach
 from mtorl.envs.base import RolloutContext
 from mtorl.envs.evaluator import play_block
 from mtorl.envs.protocol import Protocol
-from mtorl.trainers.phase_trainer import phase_sharing
 from mtorl.trainers.policy import TaskPolicy
 from mtorl.trainers.sharing import RandomMasks, Shared, Sharing
 
@@ -37,10 +36,6 @@ class Noted:
         actions = self.policy.act(observations.copy(), rewards.copy())
         self.steps.append((observations, rewards, actions))
         return actions
-
-
-def policy_of(agent: Agent, sharing: type[Sharing] = Shared) -> TaskPolicy:
-    return TaskPolicy(agent, phase_sharing(agent, sharing(), 0))
 
 
 def played(policy: TaskPolicy, suite: PointReach, task: int) -> list[tuple[NDArray, NDArray, NDArray]]:

@@ -3,12 +3,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from families import SMALL_AGENTS
+from families import SMALL_AGENTS, policy_of
 from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import load_file
@@ -16,23 +17,19 @@ from safetensors.numpy import load_file
 import mtorl
 from mtorl import InputError, Player
 from mtorl.agents import Agent, BehaviorCloning, DecisionTransformer, DualPolicy
+from mtorl.agents.networks import PaCo
 from mtorl.datasets.spec import DataSpec
 from mtorl.datasets.store import EpisodeStore
 from mtorl.envs import PointReach
 from mtorl.runs.policy_files import ONNX_PACKAGES, acting_tensors, traced_policy, write_policy
 from mtorl.runs.portable import PortablePolicy, check_portable, check_same
 from mtorl.runs.run import Run
-from mtorl.trainers.phase_trainer import phase_sharing
-from mtorl.trainers.policy import PolicyPerGroup, TaskPolicy
+from mtorl.trainers.policy import PolicyPerGroup
 from mtorl.trainers.sharing import RandomMasks, Shared, Sharing
 
 STEPS = 9
 """More than the small agents' context, which begins to slide."""
 SMALL = {"width": 16, "layers": 1, "attention_heads": 2, "context": 4, "dropout": 0.0}
-
-
-def policy_of(agent: Agent, sharing: type[Sharing] = Shared) -> TaskPolicy:
-    return TaskPolicy(agent, phase_sharing(agent, sharing(), 0))
 
 
 class Window:
@@ -217,6 +214,18 @@ def test_onnx(kind: type[Agent], run: Run, spec: DataSpec, suite: PointReach, tm
         player.reset(task)
         (found,) = session.run(None, {"observations": seen, "task": np.array(task)})
         np.testing.assert_allclose(found, player.act(seen), atol=1e-6)
+
+
+@pytest.mark.parametrize("options", [{"task_identity": "none"}, {"network": partial(PaCo, components=2, hidden=(8,))}])
+def test_onnx_of_what_the_older_exporter_does_not_know(options: dict, spec: DataSpec, suite: PointReach) -> None:
+    """It would end the process on tensors without elements, and refuses the other."""
+    for name in ONNX_PACKAGES:
+        pytest.importorskip(name)
+    from mtorl.runs.policy_files import _onnx
+
+    assert _onnx(
+        PortablePolicy(policy_of(BehaviorCloning(spec, **options)), suite), {"inputs": {}}
+    )  # compares by itself
 
 
 def test_onnx_says_what_it_needs(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
