@@ -185,7 +185,9 @@ def speed() -> str:
             f"{seconds['import torch'] + 1:.1f} s",
         ],
     ]
-    return f"{table(['', 'measured', 'goal'], rows)}\n\n{origin(simulation)}"
+    files = {"Simulation": simulation, "Sampling": sampling, "Acting": rollout, "Start-up": startup}
+    origins = " ".join(f"{name}: {origin(it)[0].lower()}{origin(it)[1:]}" for name, it in files.items())
+    return f"{table(['', 'measured', 'goal'], rows)}\n\n{origins}"
 
 
 def _envpool(simulation: dict[str, Any]) -> list[list[str]]:
@@ -525,7 +527,7 @@ APART = (
 
 
 def union() -> str:
-    """What a step, memory, an evaluation and the page cost with 10, 50 and 160 tasks."""
+    """What a step, memory and the page cost with 10, 50 and 160 tasks."""
     content = read("union")
     names = {"mt10": "MT10", "mt50": "MT50", "union": "union"}
     rows = [
@@ -542,25 +544,7 @@ def union() -> str:
         for name, row in content["results"][way].items()
     ]
     head = ["behavior cloning", "tasks", "observation and action", "ms per step", "ms per step and task"]
-    return table([*head, "peak MB", "page kB"], rows)
-
-
-def locomotion() -> str:
-    """Normalised scores of agents on episodes of searched policies."""
-    content = read("locomotion")
-    rows: dict[tuple[str, str], list[str]] = {}
-    for row in content["results"]:
-        data = row["data"]
-        line = rows.setdefault(
-            (row["environment"], data["kind"]),
-            [f"{row['environment'].removesuffix('-v5')}, {data['kind']}", f"{data['steps']:,}", f"{data['score']:.1f}"],
-        )
-        line.append(f"{row['score']:.1f} ({min(row['scores']):.1f} to {max(row['scores']):.1f})")
-    agents = {"bc": "BehaviorCloning", "iql": "IQL", "dt": "DecisionTransformer"}
-    named = list(dict.fromkeys(agents[row["agent"]] for row in content["results"]))
-    return table(
-        [f"normalised score, {content['goals']} held-out starts", "steps of data", "data", *named], [*rows.values()]
-    )
+    return f"{table([*head, 'peak MB', 'page kB'], rows)}\n\n{origin(content)}"
 
 
 BLOCKS = {"mt10": mt10, "mt50": mt50, "speed": speed, "balancing": balancing, "gpu": gpu}

@@ -4,7 +4,7 @@
 
 The 50 tasks of MT50, ten goals each, the same random actions for all variants, resets excluded, one thread, all in one
 run: for each task the variants are timed one after the other, so that they share whatever else the machine is doing.
-The policy acts for blocks of ten episodes, as in an evaluation, and for blocks of 25. Where EnvPool is installed (the
+The policy acts for blocks of ten episodes, as in an evaluation. Where EnvPool is installed (the
 extra `bench`) its Meta-World in C++ is timed as well, and its rewards are compared with ours where both can begin in
 the same state. That ours are the package's, bit for bit, is what `benchmarks/simulation_bits.py` shows.
 """
@@ -26,7 +26,7 @@ from mtorl.envs import MetaWorld
 from mtorl.envs.base import Env, RolloutContext
 from mtorl.envs.workers import WorkerPool, cached_environments
 
-STEPS, ROWS, LARGE, ROUNDS = 500, 10, 25, 3
+STEPS, ROWS, ROUNDS = 500, 10, 3
 ENVPOOL = simulation_envpool.version()
 
 
@@ -73,8 +73,6 @@ def time_task(suite: MetaWorld, task: int, policy: BehaviorCloning, actions: np.
     seconds["ours"] = time.perf_counter() - start
 
     seconds["ours with MLP policy"] = time_policy(rows, task, policy, episodes)
-    rows += [suite.make(task) for _ in range(LARGE - ROWS)]
-    seconds["ours with MLP policy, blocks of 25"] = time_policy(rows, task, policy, actions.reshape(LARGE, -1, 4))
     if ENVPOOL:
         seconds["EnvPool"] = simulation_envpool.seconds(suite.task_names[task], episodes)
     return seconds
@@ -150,7 +148,6 @@ def main() -> None:
             "ours_over_stock": ratio("ours", "stock"),
             "ours_over_bare_physics": ratio("ours", "bare mj_step"),
             "with_policy_over_without": ratio("ours with MLP policy", "ours"),
-            "with_policy_over_without_blocks_of_25": ratio("ours with MLP policy, blocks of 25", "ours"),
             "workers_steps_per_second": {str(count): round(rate) for count, rate in pools.items()},
             "two_workers_over_one": round(pools[2] / pools[1], 3),
             **(envpool(ratio("EnvPool", "bare mj_step")) if ENVPOOL else {}),

@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import redirect_stdout
+from functools import partial
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before numpy and torch are loaded
@@ -31,17 +32,14 @@ from common import save
 
 import mtorl
 from mtorl.agents import BehaviorCloning
-from mtorl.datasets.spec import DataSpec
 from mtorl.datasets.store import EpisodeStore
 from mtorl.envs import PointReach
 from mtorl.envs.collect import collect
 from mtorl.envs.protocol import Protocol
 from mtorl.reports.comparison import compare
 from mtorl.reports.tables import show_store
-from mtorl.runs.configuration import Configuration
 from mtorl.runs.run import Run
 from mtorl.runs.sweep import Sweep
-from mtorl.runs.training import start
 from mtorl.trainers.balancers import Balancer, Equal, PCGrad, UPGrad
 from mtorl.trainers.checkpoint import CheckpointFolder
 from mtorl.trainers.logs import NoLog
@@ -73,18 +71,13 @@ def seconds(action: Callable[[], object], least: float = 0.6, warm: int = 1) -> 
     return statistics.median(times)
 
 
-def agent(spec: DataSpec) -> BehaviorCloning:
-    """The policy of all cases."""
-    return BehaviorCloning(spec, hidden=HIDDEN, task_identity="embed")
-
-
 def experiment(store: EpisodeStore, out: Path, case: str, steps: int) -> mtorl.Experiment:
     """A run of a case."""
     balancer, sharing = CASES[case]
     return mtorl.Experiment(
         data=[str(store.path)],
         out=str(out),
-        agent=agent,
+        agent=partial(BehaviorCloning, hidden=HIDDEN, task_identity="embed"),
         balancer=balancer(),
         sharing=sharing(),
         optimizer=OptimizerSettings(),
@@ -139,7 +132,7 @@ def pages(store: EpisodeStore, folder: Path) -> dict[str, float]:
     protocol, episodes = Protocol(goals=GOALS), GOALS * len(store.task_names)
     began = time.process_time()
     for case in ("Equal", "RandomMasks"):
-        runs[case] = _trained(store, folder / f"run_{case}", case)
+        runs[case] = mtorl.train(experiment(store, folder / f"run_{case}", case, 10))
     found = {"runs_of_10_steps": time.process_time() - began}
     began = time.process_time()
     for run in runs.values():
@@ -154,20 +147,6 @@ def pages(store: EpisodeStore, folder: Path) -> dict[str, float]:
     found["comparison_bytes"] = (folder / "comparison.html").stat().st_size
     found["info"] = seconds(lambda: show_store(EpisodeStore(store.path)), least=0)
     return found
-
-
-def _trained(store: EpisodeStore, out: Path, case: str) -> Run:
-    command = [
-        "--data",
-        str(store.path),
-        "--out",
-        str(out),
-        "--sharing",
-        "RandomMasks" if "Masks" in case else "Shared",
-    ]
-    command += ["--agent.hidden", str(list(HIDDEN)), "--agent.task_identity", "embed", "--windows", str(WINDOWS)]
-    command += ["--schedule.steps", "10", "--schedule.log_every", "5", "--schedule.evaluate_every", "0"]
-    return start(Configuration.parse([*command, "--threads", "1", "--workers", "0", "--quiet", "true"]))
 
 
 def measure(tasks: int) -> dict[str, float]:

@@ -130,10 +130,8 @@ def main() -> None:
         way: {name: measured(run, data[name], WAYS[way], steps, arguments.workers) for name, run in each.items()}
         for way, each in runs.items()
     }
-    for (
-        way,
-        each,
-    ) in runs.items():  # together and last, so that whoever has a busy machine can repeat them on a quiet one
+    # together and last, so that whoever has a busy machine can repeat them on a quiet one
+    for way, each in runs.items():
         for name, run in each.items():
             found[way][name]["step_ms"] = round(step_ms(run, data[name], WAYS[way]), 2)
     growth = {

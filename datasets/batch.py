@@ -92,8 +92,7 @@ class TaskBatch:
     def select(self, tasks: Sequence[int] | Tensor) -> "TaskBatch":
         """Only the tasks at these positions of the batch (not task ids)."""
         found = self.with_tensors(value[torch.as_tensor(tasks, device=value.device)] for value in self.tensors)
-        if not (isinstance(tasks, Tensor) and tasks.is_cuda):
-            found.know(np.array(self.tasks)[np.asarray(tasks)].tolist())
+        found.know(np.array(self.tasks)[np.asarray(tasks)].tolist())
         return found
 
     def parts(self, count: int) -> "list[TaskBatch]":

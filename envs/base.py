@@ -278,7 +278,7 @@ def checked_action(action: NDArray[np.floating], task: str) -> NDArray[np.float3
     """
     action = np.asarray(action, dtype=np.float32)
     if action.ndim == 1 and all(-1 <= value <= 1 for value in action.tolist()):
-        return action.copy()  # a tenth of the time of np.clip
+        return action.copy()  # np.isnan and np.clip take several times as long for so few
     if np.isnan(action).any():
         raise InputError(f"{task}: the action {action.tolist()} holds NaN; expected numbers in [-1, 1].")
     return np.clip(action, -1.0, 1.0)

@@ -63,7 +63,7 @@ def evaluate(
     check_suite(suite)
     if is_told(policy, protocol):
         check_positions(policy, suite.task_names)
-    goals = _goals(suite, protocol)
+    goals = played_goals(suite, protocol)
     shown = demonstrations(protocol, suite, getattr(policy, "demonstration_steps", 1))
     source = replace(source or Source(), demonstrations_sha256=demonstrations_hash(protocol))
     refuse_other_policy(out, name, source)
@@ -109,22 +109,31 @@ def is_told(policy: Policy, protocol: Protocol) -> bool:
     return not protocol.hides_tasks or getattr(policy, "knows_task", False)
 
 
-def _goals(suite: Suite, protocol: Protocol) -> range:
+def played_goals(suite: Suite, protocol: Protocol) -> range:
+    """The goals of every task.
+
+    Raises:
+        InputError: The protocol has not so many.
+    """
     goals = suite.goals(protocol.split)
     if protocol.goals > len(goals):
         raise InputError(f"protocol {protocol.name} has {len(goals)} goals per task; found goals={protocol.goals}.")
     return goals[: protocol.goals]
 
 
+def blocks_of(goals: range, size: int) -> list[list[int]]:
+    """The goals that are played side by side."""
+    return [list(goals[start : start + size]) for start in range(0, len(goals), size)]
+
+
 def _missing_blocks(
     suite: Suite, goals: range, size: int, played: dict[tuple[str, int], Played]
 ) -> list[tuple[int, list[int]]]:
     """Task and goals of each block of which an episode is still to be played."""
-    rows = [list(goals[start : start + size]) for start in range(0, len(goals), size)]
     return [
         (task, row)
         for task, name in enumerate(suite.task_names)
-        for row in rows
+        for row in blocks_of(goals, size)
         if any((name, goal) not in played for goal in row)
     ]
 

@@ -16,7 +16,7 @@ from mtorl import InputError, checks
 from mtorl.datasets.episode import Demonstration
 from mtorl.envs.base import Env, Step, Suite
 from mtorl.envs.demonstrations import demonstrations
-from mtorl.envs.evaluator import is_told, play_block
+from mtorl.envs.evaluator import blocks_of, is_told, play_block, played_goals
 from mtorl.envs.parcel import Parcel, lent, pack
 from mtorl.envs.policies import Policy, check_positions
 from mtorl.envs.protocol import Protocol
@@ -145,7 +145,7 @@ def film_episodes(
     for policy in policies:
         if is_told(policy, protocol):
             check_positions(policy, suite.task_names)
-    goals = suite.goals(protocol.split)[: protocol.goals]
+    goals = played_goals(suite, protocol)
     for name, asked in wanted.items():
         others = sorted({*asked} - {*goals})
         if name not in suite.task_names or others:
@@ -159,11 +159,10 @@ def film_episodes(
         packed = [stack.enter_context(lent(pack(policy), pool)) for policy in policies]
         for name, asked in wanted.items():
             task = suite.task_names.index(name)
-            rows = [list(goals[start : start + protocol.block]) for start in range(0, len(goals), protocol.block)]
             jobs = [
                 (number, _Block(parcel, suite, task, row, protocol, shown[number][task], shots, tuple(asked)))
                 for number, parcel in enumerate(packed)
-                for row in rows
+                for row in blocks_of(goals, protocol.block)
                 if {*row} & {*asked}
             ]
             found: dict[tuple[int, int], Take] = {}

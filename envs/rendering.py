@@ -121,7 +121,7 @@ class Painter:
         import mujoco
 
         self.model = model
-        # Twice as large, then averaged: smooth edges for twice the time. Four samples of a pixel take three times.
+        # Twice as large, then averaged: smooth edges.
         height, width = 2 * height, 2 * width
         os.environ.pop("PYOPENGL_PLATFORM", None)  # else it may name another way than the one that works
         self._context = importlib.import_module(f"mujoco.{way_to_draw()}").GLContext(width, height)
@@ -133,7 +133,7 @@ class Painter:
         look.offwidth, look.offheight, quality.offsamples = kept
         self._scene, self._options = mujoco.MjvScene(model, 5000), mujoco.MjvOption()
         for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
-            self._scene.flags[flag] = False  # they are three quarters of the time
+            self._scene.flags[flag] = False  # left out for speed
         self._area = mujoco.MjrRect(0, 0, width, height)
         self._pixels = np.empty((height, width, 3), np.uint8)
 
@@ -192,11 +192,9 @@ def draw(model: Any, data: Any, size: tuple[int, int], camera: Camera) -> NDArra
     load_mujoco()
     key = (id(model), *size)
     if key not in _painters:
-        way_to_draw()
         while len(_painters) >= _KEPT:
             _painters.pop(next(iter(_painters))).close()
-        if not _painters:
-            atexit.unregister(close_painters)
+        atexit.unregister(close_painters)
         _painters[key] = Painter(model, *size)
         atexit.register(close_painters)  # after the library has registered its own end: what is last ends first
     return _painters[key].draw(data, camera)

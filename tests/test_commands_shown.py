@@ -23,7 +23,11 @@ ELSEWHERE = {
     "train --config mtorl-demo": "tests/commands/test_demo.py",
     **dict.fromkeys(["evaluate zoo:", "export zoo:"], "tests/runs/test_zoo.py"),
     **dict.fromkeys(
-        ["train --config configs/bc_mt10.yaml --tracker", "train --tracker.help", "train --data data/points"],
+        [
+            "train --config configs/bc_mt10.yaml --tracker",
+            "train --tracker.help",
+            "train --data data/points --out runs/points --tracker",
+        ],
         "tests/trainers/trackers/test_trackers.py",
     ),
     "export runs/bc --format onnx": "tests/runs/test_portable.py",
@@ -41,7 +45,7 @@ ELSEWHERE = {
     "evaluate runs/velocities": "tests/envs/test_gymnasium.py",
     "evaluate runs/prompts --protocol ml45-like": "tests/trainers/test_policy.py",
 }
-"""What needs files of others or minutes, and which test does the same."""
+"""What needs files of others or minutes, and where what it calls is tested."""
 
 
 RUNS = {

@@ -120,10 +120,8 @@ def _compiled(
     import torch._functorch.config  # not before it is asked for: it takes a second
     from torch._dynamo import exc
 
-    refusals = exc.TorchDynamoException, getattr(exc, "FailOnRecompileLimitHit", exc.TorchDynamoException)
-    for name in ("accumulated_recompile_limit", "accumulated_cache_size_limit"):  # of a process: a sweep has many runs
-        if hasattr(limits, name):
-            setattr(limits, name, max(getattr(limits, name), 1 << 16))
+    refusals = exc.TorchDynamoException, exc.FailOnRecompileLimitHit
+    limits.accumulated_recompile_limit = max(limits.accumulated_recompile_limit, 1 << 16)  # a sweep has many runs
     torch._functorch.config.donated_buffer = False  # some balancers go back through a graph twice
     graphs = {"triton.cudagraphs": True} if backend == "inductor" and device.type == "cuda" else None
     found = torch.compile(  # type: ignore[call-overload]  # whose stubs lag behind

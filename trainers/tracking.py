@@ -2,8 +2,10 @@
 
 import queue
 import threading
+import time
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +42,7 @@ class Tracking:
         self._key = f"{kind.__module__}.{kind.__qualname__}"
         identity = _identities(folder).get(self._key)
         self.continued = identity is not None
-        self._calls: queue.Queue[tuple[str, tuple[Any, ...]] | None] = queue.Queue(WAITING)
+        self._calls: queue.Queue[tuple[str, tuple[Any, ...]]] = queue.Queue(WAITING)
         self._left = False
         self._fault: str | None = None
         self._missed = 0
@@ -67,12 +69,11 @@ class Tracking:
 
     def close(self) -> None:
         """Waits a while for the tracker to take what is left, and warns if it cannot."""
-        self._call("close")
-        try:
-            self._calls.put_nowait(None)
-        except queue.Full:
-            self._missed += 1
-        self._thread.join(0 if self._left else PATIENCE)
+        self._say()
+        end = time.monotonic() + (0 if self._left else PATIENCE)
+        with suppress(queue.Full):
+            self._calls.put(("close", ()), timeout=max(0.0, end - time.monotonic()))
+        self._thread.join(max(0.0, end - time.monotonic()))
         late = self._thread.is_alive() and self._fault is None
         self._say()
         if late and not self._left:
@@ -104,9 +105,10 @@ class Tracking:
         )
 
     def _work(self) -> None:
-        """The thread: one call after the other, until the tracker fails or nothing more comes."""
-        while self._fault is None and (call := self._calls.get()) is not None:
-            method, arguments = call
+        """The thread: one call after the other, until the tracker fails or is closed."""
+        method = ""
+        while self._fault is None and method != "close":
+            method, arguments = self._calls.get()
             try:
                 found = getattr(self._tracker, method)(*arguments)
                 if method == "begin" and found is not None:

@@ -41,7 +41,7 @@ class MLPBackbone(Backbone):
         return values
 
     def prepared(self, code: Tensor, gains: Sequence[Tensor] = ()) -> Callable[[Tensor], Tensor]:
-        """See `Backbone.prepared`: the same bits, in arrays that are made once."""
+        """See `Backbone.prepared`: the same bits; the input has one array, layers change theirs in place."""
         weights = [(layer.get_parameter("weight"), layer.get_parameter("bias")) for layer in self.layers]
         values = torch.cat([code.new_zeros(len(code), self.inputs), code.detach()], -1)
         seen = values[:, : self.inputs]

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_origin
 
-Shell = Literal["bash", "zsh", "fish"]
 HINTS = {
     "bash": "mtorl completion bash > ~/.local/share/bash-completion/completions/mtorl",
     "zsh": "mtorl completion zsh > ~/.zfunc/_mtorl, with `fpath+=(~/.zfunc)` before `compinit` in ~/.zshrc",
@@ -38,7 +37,7 @@ def run(arguments: list[str]) -> None:
         """Prints a script with which a shell completes commands, options and the names of their values."""
 
     parser = parser_of("completion", completion)
-    parser.add_argument("shell", choices=get_args(Shell), help=f"Which one. Once: {'; '.join(HINTS.values())}.")
+    parser.add_argument("shell", choices=list(HINTS), help=f"Which one. Once: {'; '.join(HINTS.values())}.")
     shell = objects(parser, arguments)["shell"]
     table = describe()
     print({"bash": bash, "zsh": zsh, "fish": fish}[shell](table))

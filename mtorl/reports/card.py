@@ -11,7 +11,7 @@ import yaml
 from mtorl import __version__
 from mtorl.envs.results import EvalReport
 from mtorl.measures import SUCCESS, Measure
-from mtorl.reports.data import commands_for
+from mtorl.reports.data import commands_for, facts_of
 from mtorl.runs.packing import evaluations
 from mtorl.runs.run import Run
 from mtorl.schema import Document
@@ -206,12 +206,13 @@ def _code(form: str, inputs: list[str]) -> list[str]:
 def _data(run: Run) -> list[str]:
     lines = ["## Data", "", "| data set | origin | licence | sha256 of its manifest |", "|---|---|---|---|"]
     for entry in run.spec.data:
-        card = entry.get("card") or {}
-        origin = card.get("origin") or ", ".join(f"{key} {value}" for key, value in entry.get("source", {}).items())
-        lines.append(f"| {entry['path']} | {origin} | {card.get('licence') or 'not stated'} | `{entry['sha256']}` |")
+        facts = dict(facts_of(entry))
+        origin, licence = facts.get("origin", "unknown"), facts.get("licence", "unknown")
+        lines.append(f"| {entry['path']} | {origin} | {licence} | `{entry['sha256']}` |")
     spec = run.spec
     total = f"{sum(spec.episodes):,} episodes, {sum(spec.steps):,} steps of {len(spec.task_names)} tasks"
-    notes = [f"- {note}" for entry in spec.data for note in (entry.get("card") or {}).get("notes", [])]
+    facts_of_all = [it for entry in spec.data for it in facts_of(entry)]
+    notes = [f"- {name}: {text}" for name, text in facts_of_all if name in ("note", "made by")]
     return [
         *lines,
         "",
@@ -235,8 +236,8 @@ def _training(run: Run, facts: CardFacts) -> list[str]:
         f"- agent: {_class_of(plain['agent'])}, {size:,} trained parameters{models}; balancer "
         f"{_class_of(plain['balancer'])}, sharing {_class_of(plain['sharing'])}, seed {plain['seed']}",
         f"- checkpoint: {facts.checkpoint}, step {source.step:,}; sha256 `{source.sha256}`",
-        f"- time: {minutes:.1f} minutes on {plain['device']}{threads}, {machine['processors']} processors, "
-        f"{machine['platform'].split('-')[0]}",
+        f"- time: {minutes:.1f} minutes (other work on the machine counts) on {plain['device']}{threads}, "
+        f"{machine['processors']} processors, {machine['platform'].split('-')[0]}",
         f"- versions: mtorl {machine['mtorl']}, Python {machine['python']}, {versions}; this card: mtorl {__version__}",
         "",
         "<details><summary>configuration</summary>",

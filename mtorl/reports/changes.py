@@ -8,10 +8,10 @@ from typing import Any
 from mtorl import InputError
 from mtorl.measures import Measure
 from mtorl.reports.entries import RunEntry
-from mtorl.runs.configuration import flatten, read_plain, renamed
+from mtorl.runs.configuration import FREE_KEYS, flatten
 from mtorl.schema import Document
 
-OWN = ("out", "quiet", "workers", "tracker")
+OWN = {"out", *FREE_KEYS} - {"data"}
 """Settings that say nothing of the result."""
 LARGEST = 10
 """Tasks that are shown of many."""
@@ -91,7 +91,7 @@ def changes_of(entries: Sequence[RunEntry]) -> Changes:
 
 def _settings(entry: RunEntry) -> dict[str, str]:
     """All that a run was configured with, its data and the versions it was trained with, as text."""
-    plain = flatten(renamed(read_plain(entry.run.folder / "config.yaml")))
+    plain = flatten(entry.run.configuration.plain)  # with the defaults of options that came later
     found = {name: _text(value) for name, value in plain.items() if name.split(".")[0] not in OWN}
     found = {name.replace(".init_args", "").replace(".class_path", ""): value for name, value in found.items()}
     found["contents of data"] = ", ".join(source["sha256"][:12] for source in entry.run.spec.data)

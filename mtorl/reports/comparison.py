@@ -11,7 +11,7 @@ from mtorl.measures import SCORE, SCORE_NOTE, SUCCESS
 from mtorl.reports.charts.base import picture
 from mtorl.reports.charts.comparison import draw_comparison
 from mtorl.reports.charts.masks import draw_masks, draw_moves
-from mtorl.reports.many import MANY_TASKS, hardest
+from mtorl.reports.many import hardest
 from mtorl.reports.masks import MaskSummary, summarise
 from mtorl.reports.methods import Method, Scores, measure, tasks_of
 from mtorl.reports.pages import page
@@ -49,7 +49,6 @@ def compare(sweep: Sweep) -> Path:
         "rows": rows,
         "tasks": tasks,
         "worst": _worst(rows),
-        "many": MANY_TASKS,
         "bases": list(sweep.baselines),
         "judged": rows[0].method.judged,
         "others": [*rows[0].method.places][1:],

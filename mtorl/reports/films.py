@@ -21,7 +21,7 @@ from mtorl.progress import Progress
 from mtorl.reports.frames import Frame, Panel, frames_of, grid_of, has_ffmpeg, width_in_grid, write_film
 from mtorl.reports.scenes import Scene, choose_episodes, open_scene
 from mtorl.runs.run import Run
-from mtorl.runs.tracking import tracking_of
+from mtorl.runs.tracking import follower
 
 FormatName = Literal["auto", "mp4", "gif"]
 GRID = "all_tasks"
@@ -225,10 +225,9 @@ def _ending(scene: Scene, take: Take) -> str:
 
 def _tell(scene: Scene, films: Sequence[Film]) -> None:
     """Gives films to the run's tracker, that of all tasks first."""
-    if scene.run.configuration.options.tracker is None or scene.run.home != scene.run.folder:
+    tracking = follower(scene.run)
+    if tracking is None:
         return
-    tracking = tracking_of(scene.run, scene.run.configuration.experiment().tracker)
-    assert tracking is not None
     with closing(tracking):
         for it in films[::-1][:TRACKED]:
             tracking.film(scene.step, f"films/{it.path.stem}", it.path)
@@ -279,5 +278,5 @@ def embedded_film(run: Run, report: EvalReport, workers: int = 2) -> EmbeddedFil
         content = path.read_bytes()
     told = "video/mp4" if kind == "mp4" else "image/gif"
     address = f"data:{told};base64,{base64.b64encode(content).decode()}" if len(content) <= LARGEST else None
-    failures = sum(not panel.take.played.success for panel in rows)
+    failures = sum(it.take.played.task not in report.returns_only and not it.take.played.success for it in rows)
     return EmbeddedFilm(run.folder.name, address, kind == "mp4", failures, len(rows), len(content) / 1e6)

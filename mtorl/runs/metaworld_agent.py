@@ -29,7 +29,6 @@ class MetaWorldAgent:
     def __init__(self, policy: Player, tasks: Sequence[str] | None = None) -> None:
         self.policy, self.tasks = policy, tuple(tasks or policy.task_names)
         self._rewards: NDArray[np.float32] | None = None
-        self._begun = False
 
     def watch(self, envs: Any) -> Any:
         """The same environments; the rewards that they give are noted for policies that ask for a return."""
@@ -43,19 +42,18 @@ class MetaWorldAgent:
                 "MetaWorldAgent(policy, tasks=[...]) names them in the order of the environments."
             )
         if mask.all():
-            self._rewards, self._begun = None, False
+            self._rewards = None
             self.policy.reset(self.tasks)
         elif mask.any():
             self.policy.reset(where=mask)
 
     def eval_action(self, observations: NDArray[np.floating]) -> NDArray[np.float32]:
         """Actions `[N, 4]` for observations `[N, 39]`, or with the task's vector behind them, which is left out."""
-        if self._begun and self._rewards is None and self.policy.policy.reads_rewards:
+        if self._rewards is None and self.policy.needs_rewards:
             raise InputError(
                 "this policy asks for a return and has to be told rewards, which that loop does not do: "
                 "give it agent.watch(envs) instead of envs."
             )
-        self._begun = True
         return self.policy.act(observations[:, : self.policy.suite.observation_dim], self._rewards)
 
 

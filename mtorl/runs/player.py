@@ -54,6 +54,11 @@ class Player:
         """Steps that a demonstration must have, at least."""
         return self.policy.demonstration_steps
 
+    @property
+    def needs_rewards(self) -> bool:
+        """Whether the next action depends on the reward of the step before."""
+        return any(block.steps and block.policy.reads_rewards for block in self._blocks)
+
     def reset(
         self, task: Told | RolloutContext = None, where: ArrayLike | None = None, shown: Demonstration | None = None
     ) -> None:
@@ -94,7 +99,8 @@ class Player:
             `[A]` or `[N, A]`, float32 in [-1, 1].
 
         Raises:
-            InputError: `reset` was not called, the shape is another, numbers are not finite, or rewards are needed.
+            InputError: The task is hidden from a policy that needs it, the shape is another, numbers are not finite, or
+                rewards are needed.
         """
         seen = np.asarray(observation, dtype=np.float32)
         if self._in_evaluation:
@@ -107,7 +113,7 @@ class Player:
         if reward is not None:
             earned[:] = np.asarray(reward, dtype=np.float32)
         actions = np.zeros((len(seen), self.suite.action_dim), dtype=np.float32)
-        if reward is None and any(block.steps and block.policy.reads_rewards for block in self._blocks):
+        if reward is None and self.needs_rewards:
             raise InputError(
                 "this policy asks for a return, of which it takes what was earned: expected the reward of the step "
                 "before, policy.act(observation, reward)."
@@ -137,7 +143,7 @@ class Player:
 
     def _begin(self, rows: int) -> None:
         """Begins the first episodes, as soon as it is known how many there are."""
-        if self._told is not None and isinstance(self._told, list) and len(self._told) != rows:
+        if isinstance(self._told, list) and len(self._told) != rows:
             raise InputError(
                 f"reset was told {len(self._told)} tasks, act is given observations of {rows} environments; expected "
                 "one task for each, or one for all."

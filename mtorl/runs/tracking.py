@@ -23,12 +23,18 @@ def tracking_of(run: RunFolder, tracker: Tracker | None) -> Tracking | None:
     return Tracking(tracker, name, run.folder, run.configuration.plain)
 
 
+def follower(run: RunFolder) -> Tracking | None:
+    """The run's own tracker, to be told more; none for entries of the zoo, which are somebody else's."""
+    if run.configuration.options.tracker is None or run.home != run.folder:
+        return None
+    return tracking_of(run, run.configuration.experiment().tracker)
+
+
 def tell(run: RunFolder, report: EvalReport) -> None:
     """Gives an evaluation to the run's tracker: success and return of every task as numbers and as a table."""
-    if run.configuration.options.tracker is None or run.home != run.folder:  # an entry of the zoo is somebody else's
+    tracking = follower(run)
+    if tracking is None:
         return
-    tracking = tracking_of(run, run.configuration.experiment().tracker)
-    assert tracking is not None
     step, name = report.source.step or 0, report.path.stem if report.path else report.settings.key
     rows = report.tasks()
     with closing(tracking):
@@ -42,7 +48,8 @@ def tell(run: RunFolder, report: EvalReport) -> None:
             columns,
             [
                 [row.task, it.scale.name, it.value, it.low, it.high, row.episodes, row.mean_return]
-                for row, it in ((row, row.measure) for row in rows)
+                for row in rows
+                for it in [row.measure]
             ],
         )
         if report.path:

@@ -4,7 +4,6 @@ Entries are looked for in `$MTORL_ZOO`, then in the package (in a clone: the fol
 export RUN --format run` writes them: small, and with the hash of every file, which is checked before anything is read.
 """
 
-import hashlib
 import os
 from pathlib import Path
 
@@ -69,7 +68,7 @@ def check_sums(folder: Path) -> None:
         named.add(path)
         if ".." in Path(name).parts or Path(name).is_absolute() or not path.is_file():
             raise InputError(f"{folder} lacks {name!r}, which its {SUMS} names. Get the entry again.")
-        if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+        if sha256(path) != digest:
             raise InputError(f"{path} is not what {SUMS} says: it is damaged, or was changed. Get the entry again.")
     others = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SUMS and path not in named)
     if others or folder / "config.yaml" not in named:

@@ -2,7 +2,6 @@
 
 import importlib
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -282,7 +281,6 @@ def test_the_command(made: Any, tmp_path: Path, capsys: pytest.CaptureFixture) -
     assert "Not read of set" in " ".join(shown.split())
     assert EpisodeStore(out).observation_dim == 7
     assert EpisodeStore(out).manifest["source"] == {"importer": "LeRobot", "files": [str(folder)]}
-    assert "pyarrow" not in sys.modules or made.pa is sys.modules["pyarrow"]
 
 
 def test_files_must_be_alike(made: Any, tmp_path: Path) -> None:

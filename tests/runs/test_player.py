@@ -96,7 +96,7 @@ def test_returns_need_rewards(suite: PointReach, spec: DataSpec) -> None:
         player.act(np.zeros(4))
     without = Player(policy_of(DecisionTransformer(spec, return_conditioning=False, **SMALL)), suite)
     without.reset(task=0)
-    np.testing.assert_array_equal(without.act(np.zeros(4)).shape, without.act(np.zeros(4)).shape)
+    assert [without.act(np.zeros(4)).shape for _ in range(2)] == [(2,), (2,)]
 
 
 def test_what_does_not_fit_is_refused(suite: PointReach, spec: DataSpec) -> None:
@@ -163,8 +163,8 @@ def test_meta_worlds_own_loop() -> None:
         use_one_hot=True,
         max_episode_steps=20,
     )
-    success, _, per_task, returns = evaluation(agent, agent.watch(envs), num_episodes=2)
-    assert 0 <= success <= 1 and set(per_task) == set(suite.task_names)
+    _, _, per_task, returns = evaluation(agent, agent.watch(envs), num_episodes=2)
+    assert set(per_task) == set(suite.task_names)
     assert all(len(it) == 2 for it in returns.values())
     with pytest.raises(InputError, match="2 environments and 10 tasks"):
         MetaWorldAgent(agent.policy, MetaWorld("MT10").task_names).reset(np.ones(2, dtype=bool))

@@ -78,10 +78,10 @@ class Tracker(ABC):
         """Nothing more comes."""
 
 
-def installed(package: str, extra: str) -> None:
+def installed(package: str) -> None:
     """Raises InputError, which says how to install it, where the package of a tracker is missing."""
     if importlib.util.find_spec(package) is None:
         raise InputError(
             f"the package {package} is not installed, and --tracker needs it. Install it (`pip install "
-            f"'mtorl[{extra}]'`), or leave --tracker out: TensorBoard's files and log.jsonl are written anyway."
+            f"'mtorl[{package}]'`), or leave --tracker out: TensorBoard's files and log.jsonl are written anyway."
         )

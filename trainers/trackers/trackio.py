@@ -23,7 +23,7 @@ class Trackio(Tracker):
 
     def check(self) -> None:
         """See `Tracker.check`."""
-        installed("trackio", "trackio")
+        installed("trackio")
 
     def begin(self, run: TrackedRun) -> str:
         """Runs are known by their names there, and two folders may have one name."""

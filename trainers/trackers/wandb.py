@@ -36,7 +36,7 @@ class Wandb(Tracker):
 
     def check(self) -> None:
         """See `Tracker.check`."""
-        installed("wandb", "wandb")
+        installed("wandb")
 
     def begin(self, run: TrackedRun) -> str:
         """See `Tracker.begin`."""

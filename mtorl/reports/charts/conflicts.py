@@ -17,7 +17,7 @@ def draw_measured(found: Conflicts) -> Any:
     """For each phase cosines, how often pairs conflict, and norms; below the price of sharing, task by task."""
     phases, price = found.phases, found.price
     names = short(phases[0].tasks)
-    rows, bars = len(phases) + (price is not None), len(names) if len(names) <= MANY_TASKS else LARGEST
+    rows, bars = len(phases) + (price is not None), len(_largest(phases[0].tasks, phases[0].norm))
     figure, axes = subplots(rows, 3, (13, rows * max(3.4, 0.8 + 0.2 * bars)))
     for phase, (heat, rate, norms) in zip(phases, axes, strict=False):
         words = f" ({phase.phase})" if len(phases) > 1 else ""

@@ -109,20 +109,20 @@ def test_a_slow_one_is_not_waited_for(train_options: dict, monkeypatch: pytest.M
     monkeypatch.setattr(tracking, "PATIENCE", 0.01)
     monkeypatch.setattr(tracking, "WAITING", 3)
     tracker = {"class_path": "recording.Failing", "init_args": {"slow": 60.0, "path": str(tmp_path / "calls")}}
-    begun = time.monotonic()
     with pytest.warns(UserWarning, match=r"has not taken everything within 0.01 seconds"):
         run = train(**train_options, tracker=tracker)
     assert (tmp_path / "calls").read_text().split() == ["begin"], "it is still busy with the first call"
-    assert len(Log(run.folder).of(TrainingEntry)) == 6 and time.monotonic() - begun < 60
+    assert len(Log(run.folder).of(TrainingEntry)) == 6
 
 
 def test_what_a_full_queue_misses_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracking, "WAITING", 3)
-    follows = tracking.Tracking(Failing(slow=0.05), "run", tmp_path, {})
+    follows = tracking.Tracking(Failing(slow=0.05, path=str(tmp_path / "calls")), "run", tmp_path, {})
     for step in range(20):
         follows.log(step, {"loss": 1.0})
-    with pytest.warns(UserWarning, match=r"was too slow: \d+ times|not taken everything"):
+    with pytest.warns(UserWarning, match=r"was too slow: \d+ times"):
         follows.close()
+    assert (tmp_path / "calls").read_text().split()[-1] == "close"
 
 
 def test_a_tracker_needs_nothing_but_log(tmp_path: Path) -> None:
