@@ -204,7 +204,7 @@ def test_the_command(run: Run, capsys: pytest.CaptureFixture) -> None:
     assert "away-0-goal51-" in out and "all_tasks.gif" in out and "no evaluation" in out
     report = run.evaluate(Protocol("heldout", 50), workers=0, quiet=True)
     assert report.path is not None
-    replace(report, episodes=tuple(replace(it, success=True) for it in report.episodes)).save(report.path)
+    replace(report, episodes=tuple(it._replace(success=True) for it in report.episodes)).save(report.path)
     assert main(["film", str(run.folder), "--failures", "1", *small]) == 2
     assert "Leave --failures out" in capsys.readouterr().err
 
