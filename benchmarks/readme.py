@@ -178,7 +178,11 @@ def speed() -> str:
             f"{prompted['a whole pass per episode'] / prompted['the same, anchored']:.1f}x",
             f"{goals_of_prompts['anchored']}x",
         ],
-        ["`import mtorl`, `mtorl --help`", f"{seconds['import mtorl']:.2f} s, {seconds['mtorl --help']:.2f} s", "1 s"],
+        [
+            "`import mtorl`, `mtorl --help`",
+            f"{seconds['import mtorl']:.2f} s, {seconds['mtorl --help']:.2f} s",
+            f"{startup['goals']['import mtorl']:g} s, {startup['goals']['mtorl --help']:g} s",
+        ],
         [
             "slowest help of a command (`import torch`: " + f"{seconds['import torch']:.1f} s)",
             f"{helps:.1f} s",
@@ -488,10 +492,15 @@ def _amount(name: str, value: float) -> str:
 def startup() -> str:
     """Seconds until commands answer, and until training and evaluation are under way."""
     found = read("startup")
-    rows = [[f"`{name}`", f"{value:.2f} s"] for name, value in found["median_seconds"].items()]
+    seconds, goals = found["median_seconds"], found["goals"]
+    rows = [[f"`{name}`", f"{value:.2f} s"] for name, value in seconds.items()]
+    rows = [[*row, f"{goals[name]:g} s" if name in goals else ""] for row, name in zip(rows, seconds, strict=True)]
     later = found["median_seconds_after_torch"]
-    rows += [[f"{name}, after `import torch`", f"{value:.2f} s"] for name, value in later.items()]
-    return f"{table(['', 'median'], rows)}\n\n{origin(found)}"
+    rows += [
+        [f"{name}, after `import torch`", f"{value:.2f} s", f"{goals['after torch']:g} s"]
+        for name, value in later.items()
+    ]
+    return f"{table(['', 'median', 'goal'], rows)}\n\n{origin(found)}"
 
 
 def groupers() -> str:
